@@ -1,0 +1,23 @@
+"""The one recurrence that every host shares, in pure torch.
+
+    S_t = diag(d_t) S_{t-1} - e_t (f_t^T S_{t-1}) + k_t v_t^T          o_t = S_t^T q_t
+
+Nothing here knows a model. A host's family maps its gates to a `Stream`; everything else follows from it.
+"""
+
+from writesae.recurrence.replay import Replayed, replay, replay_reference
+from writesae.recurrence.response import respond, respond_reference
+from writesae.recurrence.stream import Stream
+from writesae.recurrence.updates import delta_values, delta_values_reference, native_values
+
+__all__ = [
+    "Replayed",
+    "Stream",
+    "delta_values",
+    "delta_values_reference",
+    "native_values",
+    "replay",
+    "replay_reference",
+    "respond",
+    "respond_reference",
+]

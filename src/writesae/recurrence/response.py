@@ -1,0 +1,50 @@
+"""Edit a write without touching a cache: the homogeneous response (MATH.md section 5).
+
+Adding `x w^T` to the state after token `t0` changes the layer's later outputs by `X_t^T q_t` with
+`X_t = (diag(d_t) - e_t f_t^T) X_{t-1}` and `X_{t0} = x w^T`. The value side `w` never changes, so only the
+`(K,)` key side is propagated: a patched run is the native run plus an additive term on the layer's output.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from writesae.recurrence.stream import Stream
+
+
+def respond_reference(stream: Stream, edit: Tensor, at_token: bool) -> Tensor:
+    """Response of the outputs to adding `edit` (`[B, H, K, V]`) to the state after the stream's first token.
+
+    Returns `[B, T, H, V]`, zero at the first token unless `at_token`. Dense, one einsum a term.
+    """
+    state, decay = edit, stream.log_decay.exp()
+    first = torch.einsum("bhkv,bhk->bhv", state, stream.query[:, 0])
+    outputs = [first if at_token else torch.zeros_like(first)]
+    for t in range(1, stream.key.shape[1]):
+        after = decay[:, t, :, :, None] * state
+        if stream.erase is not None:
+            along, read = stream.erase
+            after = after - torch.einsum("bhk,bhl,bhlv->bhkv", along[:, t], read[:, t], state)
+        state = after
+        outputs.append(torch.einsum("bhkv,bhk->bhv", state, stream.query[:, t]))
+    return torch.stack(outputs, 1)
+
+
+def respond(stream: Stream, key: Tensor, value: Tensor, at_token: bool) -> Tensor:
+    """The same for rank-1 edits, many a row: `key` `[B, C, H, K]`, `value` `[B, C, H, V]`.
+
+    Row `b` of the stream starts at that row's edited token. Returns `[B, C, T, H, V]`; differentiable.
+    """
+    decay, erase = stream.log_decay.exp(), stream.erase
+    vector, reads = key, []
+    for t in range(stream.key.shape[1]):
+        if t > 0:
+            before = vector
+            vector = decay[:, None, t] * vector
+            if erase is not None:
+                overlap = (before * erase[1][:, None, t]).sum(-1, keepdim=True)
+                vector = vector - overlap * erase[0][:, None, t]
+        read = (vector * stream.query[:, None, t]).sum(-1, keepdim=True)
+        reads.append(torch.zeros_like(read) if t == 0 and not at_token else read)
+    return torch.stack(reads, 2) * value.unsqueeze(2)

@@ -1,0 +1,101 @@
+"""The delta-value form: what a token really adds to the state, `k_t u_t^T` (MATH.md section 1).
+
+    S_t = diag(d_t) S_{t-1} + k_t u_t^T,      u_t = value_t - erase_gate_t S_{t-1}^T erase_read_t
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from writesae.recurrence.replay import replay_reference, zero_state
+from writesae.recurrence.stream import Stream
+
+CHUNK = 64
+
+
+def delta_values_reference(stream: Stream, initial: Tensor | None = None) -> Tensor:
+    """`u_t` read off the replayed states, `[B, T, H, V]`. Any rank-one family, any dtype."""
+    if stream.erase_gate is None or stream.erase_read is None:
+        return stream.value
+    start = zero_state(stream) if initial is None else initial
+    states = replay_reference(stream, initial).states
+    before = torch.cat([start[:, None], states[:, :-1]], 1)
+    read = torch.einsum("bthkv,bthk->bthv", before, stream.erase_read)
+    return stream.value - stream.erase_gate * read
+
+
+@torch.no_grad()
+def delta_values(stream: Stream, initial: Tensor | None = None, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """`u_t` (`[B, T, H, V]`) and the final state (`[B, H, K, V]`) without forming the states between.
+
+    Within a chunk, `(I + A) U = V' ` with `A[t, s] = gate_t (f_t . D[t-1, s] k_s)` strictly lower triangular, so
+    one triangular solve gives a whole chunk. Vector decays are applied to the keys relative to each reading
+    token, one channel at a time, which is safe for any decay because only products of decays <= 1 appear.
+    """
+    if not stream.rank_one:
+        raise ValueError("a family with an erase direction of its own has no delta value")
+    state = zero_state(stream) if initial is None else initial
+    heads_first = stream.map(lambda x: x.transpose(1, 2))  # [B, H, T, d]
+    pieces = []
+    for start in range(0, stream.key.shape[1], chunk):
+        part = heads_first.map(lambda x, s=start: x[:, :, s : s + chunk])  # type: ignore[misc]
+        values, state = _chunk_update(part, state)
+        pieces.append(values)
+    return torch.cat(pieces, 2).transpose(1, 2).contiguous(), state
+
+
+def _chunk_update(part: Stream, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One chunk, tensors `[B, H, C, d]`: its delta values and the state after it."""
+    length = part.key.shape[2]
+    since = part.log_decay.cumsum(2)  # log of the decay from the chunk's start up to and including token t
+    values = part.value
+    if part.erase_gate is not None and part.erase_read is not None:
+        before = since - part.log_decay  # up to and including token t - 1
+        read_now = torch.einsum("bhck,bhkv->bhcv", part.erase_read * before.exp(), state)
+        coupling = part.erase_gate * _decayed_products(part.erase_read, part.key, before, since)
+        eye = torch.eye(length, dtype=state.dtype, device=state.device)
+        lower = coupling.tril(-1) + eye
+        right = values - part.erase_gate * read_now
+        values = torch.linalg.solve_triangular(lower, right, upper=False, unitriangular=True)
+    to_end = (since[:, :, -1:] - since).exp()
+    new_state = since[:, :, -1].exp().unsqueeze(-1) * state + (part.key * to_end).transpose(2, 3) @ values
+    return values, new_state
+
+
+def _decayed_products(read: Tensor, key: Tensor, read_log: Tensor, key_log: Tensor) -> Tensor:
+    """`P[t, s] = sum_c read[t, c] exp(read_log[t, c] - key_log[s, c]) key[s, c]` for s < t, zero elsewhere."""
+    length = key.shape[2]
+    mask = torch.ones(length, length, dtype=torch.bool, device=key.device).tril(-1)
+    if read_log.shape[-1] == 1:
+        gap = (read_log - key_log.transpose(2, 3)).masked_fill(~mask, -torch.inf)
+        return gap.exp() * (read @ key.transpose(2, 3))
+    products = key.new_zeros(*key.shape[:2], length, length)
+    for t in range(1, length):
+        weight = (read_log[:, :, t : t + 1] - key_log[:, :, :t]).exp() * key[:, :, :t]
+        products[:, :, t, :t] = (weight @ read[:, :, t].unsqueeze(-1)).squeeze(-1)
+    return products
+
+
+@torch.no_grad()
+def native_values(stream: Stream, update: Tensor, initial: Tensor | None = None) -> Tensor:
+    """The native write values (`b v`) of a stream whose `value` is unknown but whose `u = update` is stored.
+
+    `value_t = u_t + erase_gate_t S_{t-1}^T erase_read_t`, where the states follow from `update` alone.
+    """
+    if stream.erase_gate is None or stream.erase_read is None:
+        return update
+    plain = Stream(stream.query, stream.key, update, stream.log_decay)
+    start = zero_state(plain) if initial is None else initial
+    heads_first = plain.map(lambda x: x.transpose(1, 2))
+    read, gate = stream.erase_read.transpose(1, 2), stream.erase_gate.transpose(1, 2)
+    pieces, state = [], start
+    for begin in range(0, stream.key.shape[1], CHUNK):
+        part = heads_first.map(lambda x, s=begin: x[:, :, s : s + CHUNK])  # type: ignore[misc]
+        here, strength = read[:, :, begin : begin + CHUNK], gate[:, :, begin : begin + CHUNK]
+        since = part.log_decay.cumsum(2)
+        before = since - part.log_decay
+        seen = (here * before.exp()) @ state + _decayed_products(here, part.key, before, since) @ part.value
+        pieces.append(part.value + strength * seen)
+        _, state = _chunk_update(part, state)
+    return torch.cat(pieces, 2).transpose(1, 2).contiguous()

@@ -1,0 +1,38 @@
+"""Names for places in a model, and the shape letters that every signature uses.
+
+Shape letters: B batch, T time, H heads, K = d_k (key side), V = d_v (value side), N features, J active features.
+Streams are `[B, T, H, d]`, states `[B, H, K, V]`; an atom is `v w^T` with `v: (K,)` and `w: (V,)`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from writesae.errors import InputError
+
+Target = Literal["state", "write-value", "write-delta"]
+"""The matrix a dictionary models: the state after a token, the native write `b k v^T`, or the delta write `k u^T`."""
+
+Protocol = Literal["after_token", "at_token"]
+"""Whether the edited token itself reads the edited state (`at_token`) or only later tokens do (`after_token`)."""
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """One recurrent head of a model, written `L9.H4`: model layer 9 (counted from 0), head 4."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}.H{self.head}"
+
+    @classmethod
+    def parse(cls, text: str) -> Site:
+        """Read `L9.H4`; raises InputError for anything else."""
+        match = re.fullmatch(r"L(\d+)\.H(\d+)", text)
+        if match is None:
+            raise InputError(f"site {text!r} is not written like L9.H4 (layer, head, both counted from 0)")
+        return cls(int(match[1]), int(match[2]))
