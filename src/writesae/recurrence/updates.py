@@ -1,6 +1,6 @@
 """The delta-value form: what a token really adds to the state, `k_t u_t^T` (MATH.md section 1).
 
-    S_t = diag(d_t) S_{t-1} + k_t u_t^T,      u_t = value_t - erase_gate_t S_{t-1}^T erase_read_t
+S_t = diag(d_t) S_{t-1} + k_t u_t^T,      u_t = value_t - erase_gate_t S_{t-1}^T erase_read_t
 """
 
 from __future__ import annotations

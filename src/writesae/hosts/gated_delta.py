@@ -1,0 +1,79 @@
+"""Gated DeltaNet in transformers: Qwen3.5 and its relatives.
+
+S_t = a_t S_{t-1} - a_t b_t k_t (k_t^T S_{t-1}) + k_t (b_t v_t)^T
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from writesae.hosts.kernels import Arguments, Kernel, KernelResult, optional_tensor, tensor
+from writesae.recurrence import Stream
+
+NORM_EPS = 1e-6
+"""What the kernels add to the squared length before they normalise queries and keys."""
+
+
+def unit(x: Tensor) -> Tensor:
+    """L2-normalise the last axis as the delta-rule kernels do."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + NORM_EPS)
+
+
+def grouped(x: Tensor, heads: int) -> Tensor:
+    """Repeat key heads so that each serves its group of value heads: `[B, T, Hk, d]` -> `[B, T, H, d]`."""
+    repeats = heads // x.shape[2]
+    return x if repeats == 1 else x.repeat_interleave(repeats, dim=2)
+
+
+def delta_rule_stream(arguments: Arguments) -> Stream:
+    """A gated delta-rule call as a stream, float32. `g` is the log decay, a scalar a head or a vector (KDA)."""
+    value = tensor(arguments, "v").float()
+    heads, normalise = value.shape[2], bool(arguments.get("use_qk_l2norm_in_kernel", False))
+    query, key = (grouped(tensor(arguments, name).float(), heads) for name in ("q", "k"))
+    if normalise:
+        query, key = unit(query), unit(key)
+    scale = arguments.get("scale")
+    query = query * (scale if isinstance(scale, float) else query.shape[-1] ** -0.5)
+    log_decay = tensor(arguments, "g").float()
+    if log_decay.ndim == 3:
+        log_decay = log_decay.unsqueeze(-1)
+    beta = tensor(arguments, "beta").float().unsqueeze(-1)
+    if log_decay.shape[-1] == 1:
+        erase_read, erase_gate = key, beta * log_decay.exp()
+    else:
+        erase_read, erase_gate = log_decay.exp() * key, beta
+    return Stream(query, key, beta * value, log_decay, erase_read=erase_read, erase_gate=erase_gate)
+
+
+def initial_state(arguments: Arguments) -> Tensor | None:
+    """A copy of the state handed to the kernel, already key-first (it is the cache's live buffer)."""
+    state = optional_tensor(arguments, "initial_state")
+    return None if state is None else state.detach().float().clone()
+
+
+def unpack(returned: object) -> KernelResult:
+    """`(o, final state or None)`."""
+    assert isinstance(returned, tuple)
+    output, final = returned
+    return KernelResult(output, final)
+
+
+def repack(returned: object, changed: KernelResult) -> object:
+    """The same pair."""
+    return changed.output, changed.final
+
+
+PARAMETERS = ("q", "k", "v", "g", "beta")
+"""Every caller hands over the first three by position and the rest by name."""
+
+TORCH_KERNELS = tuple(
+    Kernel(symbol, PARAMETERS, delta_rule_stream, initial_state, unpack, repack)
+    for symbol in ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule")
+)
+
+
+def shape(mixer: nn.Module) -> tuple[int, int, int]:
+    """`(heads, d_k, d_v)` of a transformers Gated DeltaNet mixer."""
+    heads, d_k, d_v = (getattr(mixer, name) for name in ("num_v_heads", "head_k_dim", "head_v_dim"))
+    return int(heads), int(d_k), int(d_v)

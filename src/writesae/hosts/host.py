@@ -1,0 +1,172 @@
+"""A language model with recurrent layers, seen through one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from writesae.errors import HostError, InputError
+from writesae.hosts.intercept import KernelCall, Mixer, Tap, tap
+from writesae.hosts.registry import ARCHITECTURES, Architecture
+from writesae.recurrence import Stream
+from writesae.types import Site
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One recurrent layer of a host."""
+
+    index: int
+    """Model layer index, counted from 0 over all layers."""
+    family: str
+    heads: int
+    d_k: int
+    d_v: int
+    name: str
+    """Path of the mixer inside the model."""
+    architecture: Architecture
+
+
+class _StopForward(Exception):
+    """Raised inside a forward pass once everything asked for has been seen."""
+
+
+class Host:
+    """A loaded model, its tokenizer, and its recurrent layers.
+
+    Build one with `writesae.load_host`. The model itself is never changed: everything happens inside context
+    managers that leave no trace.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str, revision: str
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self.name = name
+        self.revision = revision
+        self.layers = find_layers(model)
+        if not self.layers:
+            known = ", ".join(a.mixer for a in ARCHITECTURES)
+            raise HostError(
+                f"{name} ({type(model).__name__}) has no recurrent layer that writesae knows; known mixers: {known}"
+            )
+
+    def __repr__(self) -> str:
+        first = next(iter(self.layers.values()))
+        return (
+            f"Host({self.name}: {type(self.model).__name__}, {len(self.layers)} {first.family} layers "
+            f"{list(self.layers)}, {first.heads} heads of {first.d_k} x {first.d_v}, {self.dtype}, {self.device})"
+        )
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The host's tokenizer; raises InputError where it was loaded without one."""
+        if self._tokenizer is None:
+            raise InputError(
+                f"{self.name} was loaded without a tokenizer: pass one to load_host(tokenizer=...)"
+            )
+        return self._tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's input embeddings live."""
+        return self.model.get_input_embeddings().weight.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model's weights."""
+        return self.model.dtype
+
+    @property
+    def sites(self) -> list[Site]:
+        """Every recurrent head, by layer and head."""
+        return [Site(layer.index, head) for layer in self.layers.values() for head in range(layer.heads)]
+
+    def layer(self, index: int) -> Layer:
+        """The recurrent layer at a model index; raises InputError naming the ones there are."""
+        if index not in self.layers:
+            raise InputError(f"{self.name} has no recurrent layer {index}; it has {list(self.layers)}")
+        return self.layers[index]
+
+    def check_site(self, site: Site) -> Layer:
+        """The layer of a site; raises InputError where the host has no such head."""
+        layer = self.layer(site.layer)
+        if not 0 <= site.head < layer.heads:
+            raise InputError(
+                f"{self.name} layer {site.layer} has heads 0 to {layer.heads - 1}, not {site.head}"
+            )
+        return layer
+
+    @cached_property
+    def mixers(self) -> dict[int, Mixer]:
+        """The recurrent modules by layer index."""
+        return {
+            layer.index: Mixer(layer.index, self.model.get_submodule(layer.name), layer.architecture.kernels)
+            for layer in self.layers.values()
+        }
+
+    @cached_property
+    def blocks(self) -> nn.ModuleList:
+        """The model's list of decoder layers, recurrent or not."""
+        name = next(iter(self.layers.values())).name
+        while not isinstance(module := self.model.get_submodule(name), nn.ModuleList):
+            name = name.rpartition(".")[0]
+        return module
+
+    @contextmanager
+    def tap(self, what: Tap | None = None) -> Iterator[None]:
+        """Watch or change every recurrence call of this thread; with None only make the model runnable."""
+        with tap(self.mixers, what):
+            yield
+
+    @torch.no_grad()
+    def record(
+        self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None
+    ) -> dict[int, Stream]:
+        """The streams of these layers for token ids `[B, T]`, float32, on the layers' devices.
+
+        The forward pass ends inside the deepest layer asked for; logits are never computed.
+        """
+        streams: dict[int, Stream] = {}
+        wanted = {self.layer(index).index for index in layers}
+
+        def before(call: KernelCall) -> None:
+            if call.layer in wanted:
+                streams[call.layer] = call.stream
+                if call.layer == max(wanted):
+                    raise _StopForward
+
+        with self.tap(Tap(before=before)):
+            try:
+                self.model(input_ids=tokens.to(self.device), attention_mask=attention_mask, use_cache=False)
+            except _StopForward:
+                pass
+        return streams
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor, what: Tap | None = None, keep: int = 0) -> Tensor:
+        """Next-token logits of a plain (or tapped) run, `[B, T, vocabulary]`; `keep` the last so many positions."""
+        with self.tap(what):
+            out = self.model(input_ids=tokens.to(self.device), use_cache=False, logits_to_keep=keep)
+        return out.logits  # type: ignore[no-any-return]
+
+
+def find_layers(model: nn.Module) -> dict[int, Layer]:
+    """Every module of a known mixer class, by its model layer index."""
+    known = {architecture.mixer: architecture for architecture in ARCHITECTURES}
+    layers = {}
+    for name, module in model.named_modules():
+        architecture = known.get(type(module).__name__)
+        if architecture is not None:
+            index = next(int(part) for part in name.split(".") if part.isdigit())
+            layers[index] = Layer(
+                index, architecture.family, *architecture.shape(module), name=name, architecture=architecture
+            )
+    return layers

@@ -1,0 +1,154 @@
+"""The one place where a model is touched: its recurrence kernel's call, inside a context manager.
+
+Modelling code looks its kernel up by name in its own module on every call. `tap` replaces that name by a wrapper
+and puts a pair of forward hooks on each mixer, so that the wrapper knows which layer is calling. A call that
+belongs to no tapped mixer passes through: other models of the same class, and other threads, notice nothing.
+On leaving the context, exceptions included, every symbol and hook is as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from writesae.hosts.kernels import Arguments, Kernel, KernelResult, torch_reference
+from writesae.recurrence import Stream
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One kernel call of one layer."""
+
+    layer: int
+    """Model layer index."""
+    kernel: Kernel
+    arguments: Arguments
+
+    @cached_property
+    def stream(self) -> Stream:
+        """The effective stream of this call, float32, `[B, T, H, d]`."""
+        return self.kernel.stream(self.arguments)
+
+    @cached_property
+    def initial(self) -> Tensor | None:
+        """The state before this call's first token, `[B, H, K, V]`; None where it is empty."""
+        return self.kernel.initial(self.arguments)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What to do at each kernel call: look before it runs, and look at or change what it returns."""
+
+    before: Callable[[KernelCall], None] | None = None
+    after: Callable[[KernelCall, KernelResult], KernelResult] | None = None
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """One recurrent module of a model and the kernels it may call."""
+
+    layer: int
+    module: nn.Module
+    kernels: tuple[Kernel, ...]
+
+
+class _Frames(threading.local):
+    """The tapped mixers that this thread is inside of, outermost tap first."""
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[int, Tap]] = []
+
+
+_frames = _Frames()
+_lock = threading.Lock()
+_patched: dict[tuple[str, str], tuple[Callable[..., object], int]] = {}
+
+
+def _wrap(original: Callable[..., object], kernel: Kernel) -> Callable[..., object]:
+    reference = torch_reference(original)
+
+    def call(*args: object, **kwargs: object) -> object:
+        first = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+        run = reference if first.device.type == "cpu" else original
+        if not _frames.stack:
+            return run(*args, **kwargs)
+        frames = list(_frames.stack)
+        arguments = kernel.name_arguments(args, kwargs)
+        call = KernelCall(frames[-1][0], kernel, arguments)
+        if any(tap.before is not None or tap.after is not None for _, tap in frames):
+            call.initial  # noqa: B018  read before the kernel runs: some kernels change their state in place
+        for _, tap in frames:
+            if tap.before is not None:
+                tap.before(call)
+        returned = run(*args, **kwargs)
+        if all(tap.after is None for _, tap in frames):
+            return returned
+        native = result = kernel.unpack(returned)
+        for _, tap in frames:
+            if tap.after is not None:
+                result = tap.after(call, result)
+        return returned if result is native else kernel.repack(returned, result)
+
+    return call
+
+
+@contextmanager
+def _patched_symbol(module_name: str, kernel: Kernel) -> Iterator[None]:
+    module, key = sys.modules[module_name], (module_name, kernel.symbol)
+    with _lock:
+        original, users = _patched.get(key, (getattr(module, kernel.symbol), 0))
+        if users == 0:
+            setattr(module, kernel.symbol, _wrap(original, kernel))
+        _patched[key] = (original, users + 1)
+    try:
+        yield
+    finally:
+        with _lock:
+            original, users = _patched[key]
+            if users > 1:
+                _patched[key] = (original, users - 1)
+            else:
+                del _patched[key]
+                setattr(module, kernel.symbol, original)
+
+
+@contextmanager
+def tap(mixers: Mapping[int, Mixer], what: Tap | None) -> Iterator[None]:
+    """Run `what` at every kernel call of these mixers made by this thread.
+
+    With None nothing is watched; the kernels are still routed by device, which is what a model on the CPU needs
+    where a GPU-only kernel package is installed.
+    """
+    owner = threading.get_ident()
+    with ExitStack() as stack:
+        symbols = {(type(m.module).__module__, k.symbol): k for m in mixers.values() for k in m.kernels}
+        for (module_name, _), kernel in symbols.items():
+            stack.enter_context(_patched_symbol(module_name, kernel))
+        if what is not None:
+            depth = len(_frames.stack)
+            stack.callback(lambda: _frames.stack.__delitem__(slice(depth, None)))
+            for mixer in mixers.values():
+                enter, leave = _hooks(mixer.layer, what, owner)
+                stack.callback(mixer.module.register_forward_pre_hook(enter).remove)
+                stack.callback(mixer.module.register_forward_hook(leave, always_call=True).remove)
+        yield
+
+
+def _hooks(
+    layer: int, what: Tap, owner: int
+) -> tuple[Callable[[nn.Module, object], None], Callable[[nn.Module, object, object], None]]:
+    def enter(module: nn.Module, inputs: object) -> None:
+        if threading.get_ident() == owner:
+            _frames.stack.append((layer, what))
+
+    def leave(module: nn.Module, inputs: object, output: object) -> None:
+        if threading.get_ident() == owner and _frames.stack:
+            _frames.stack.pop()
+
+    return enter, leave

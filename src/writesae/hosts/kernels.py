@@ -1,0 +1,76 @@
+"""What a recurrence kernel looks like from outside: how its call maps to a stream, and its result to (o, S).
+
+A family file (`gated_delta.py`, ...) holds one `Kernel` for every symbol that its models call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from writesae.recurrence import Stream
+
+Arguments = Mapping[str, object]
+
+
+class KernelResult(NamedTuple):
+    """A kernel's result in canonical layout."""
+
+    output: Tensor
+    """`[B, T, H, V]`, in the kernel's own dtype."""
+    final: Tensor | None
+    """State after the last token, `[B, H, K, V]`, or None where the kernel was not asked for it."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One recurrence kernel symbol in a modelling module, and how to read and rewrite its calls."""
+
+    symbol: str
+    """Name of the module-level function that the mixer calls."""
+    parameters: tuple[str, ...]
+    """Names of the positional arguments, in order."""
+    stream: Callable[[Arguments], Stream]
+    """Named arguments -> the effective stream, float32."""
+    initial: Callable[[Arguments], Tensor | None]
+    """Named arguments -> the state before the first token in canonical layout (a copy), or None if empty."""
+    unpack: Callable[[object], KernelResult]
+    """The kernel's own return value -> canonical."""
+    repack: Callable[[object, KernelResult], object]
+    """The kernel's own return value and a changed canonical result -> what the mixer expects back."""
+
+    def name_arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Arguments:
+        """Positional and keyword arguments of one call by name."""
+        return dict(zip(self.parameters, args, strict=False)) | kwargs
+
+
+def tensor(arguments: Arguments, name: str) -> Tensor:
+    """The named argument, which must be a tensor."""
+    value = arguments[name]
+    if not isinstance(value, Tensor):
+        raise TypeError(f"kernel argument {name!r} is a {type(value).__name__}, not a tensor")
+    return value
+
+
+def optional_tensor(arguments: Arguments, name: str) -> Tensor | None:
+    """The named argument, or None where it is absent or None."""
+    return None if arguments.get(name) is None else tensor(arguments, name)
+
+
+def torch_reference(symbol: Callable[..., object]) -> Callable[..., object]:
+    """The pure-torch function behind a kernel symbol.
+
+    transformers picks an installed GPU package at import time whatever the device, so on CPU tensors the symbol
+    itself may be unusable; the torch fallback is what `functools.wraps` keeps. The hub `kernels` package turns
+    the symbol into a module whose `forward` closes over that function.
+    """
+    if isinstance(symbol, torch.nn.Module):
+        forward = type(symbol).forward
+        names, cells = forward.__code__.co_freevars, forward.__closure__ or ()
+        symbol = dict(zip(names, (cell.cell_contents for cell in cells), strict=True))["func"]
+    return cast(Callable[..., object], inspect.unwrap(symbol))
