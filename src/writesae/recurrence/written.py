@@ -1,0 +1,110 @@
+"""What one head writes, in the factored form that is stored: `S_t = diag(d_t) S_{t-1} + k_t u_t^T`.
+
+A `Written` is the rank-one part of a stream for one head (MATH.md section 2): enough to rebuild every state
+exactly, and about 1/63 of its size at 128 x 128. States are rebuilt here, a chunk at a time, and nowhere stored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from writesae.errors import InputError
+from writesae.recurrence.stream import Stream
+from writesae.recurrence.updates import native_values
+
+
+class Written(NamedTuple):
+    """The writes of one head over `B` sequences, fp32."""
+
+    key: Tensor
+    """`k_t`, `[B, T, K]`."""
+    update: Tensor
+    """`u_t`, what the token really adds along `k_t` (the delta write is `k_t u_t^T`), `[B, T, V]`."""
+    log_decay: Tensor
+    """`log d_t`, `[B, T, 1]` (scalar decay) or `[B, T, K]` (one a key channel)."""
+    erase_gate: Tensor | None = None
+    """Strength of the erase along the key, `[B, T, 1]`; None where nothing is erased."""
+
+    @property
+    def scalar_decay(self) -> bool:
+        """Whether one number forgets all channels alike."""
+        return self.log_decay.shape[-1] == 1
+
+    def tokens(self, start: int, stop: int) -> Written:
+        """The tokens `start <= t < stop` of every sequence."""
+        return Written(*(None if x is None else x[:, start:stop] for x in self))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device | str) -> Written:
+        """The same on another device."""
+        return Written(*(None if x is None else x.to(device) for x in self))  # type: ignore[arg-type]
+
+
+def _initial(written: Written, initial: Tensor | None) -> Tensor:
+    if initial is not None:
+        return initial
+    batch, _, d_k = written.key.shape
+    return written.key.new_zeros(batch, d_k, written.update.shape[-1])
+
+
+def states_reference(written: Written, initial: Tensor | None = None) -> Tensor:
+    """The states after each token, `[B, T, K, V]`: the recurrence as written, differentiable, any dtype."""
+    state, states = _initial(written, initial), []
+    for t in range(written.key.shape[1]):
+        write = written.key[:, t, :, None] * written.update[:, t, None, :]
+        state = written.log_decay[:, t].exp().unsqueeze(-1) * state + write
+        states.append(state)
+    return torch.stack(states, 1)
+
+
+@torch.no_grad()
+def rebuild_states(written: Written, initial: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """The states after each token of a chunk, `[B, T, K, V]`, in place in `out` where given.
+
+    `initial` (`[B, K, V]`, zero if absent) is the state before the first token. Equal to `states_reference`.
+    """
+    batch, time, d_k = written.key.shape
+    if out is None:
+        out = written.key.new_empty(batch, time, d_k, written.update.shape[-1])
+    torch.mul(written.key.unsqueeze(3), written.update.unsqueeze(2), out=out)
+    decay = written.log_decay.exp().unsqueeze(-1)
+    state = initial
+    for t in range(time):
+        if state is not None:
+            out[:, t].addcmul_(decay[:, t], state)
+        state = out[:, t]
+    return out
+
+
+@torch.no_grad()
+def chunk_starts(written: Written, chunk: int, initial: Tensor | None = None) -> Tensor:
+    """The state before the first token of each chunk of `chunk` tokens, `[B, ceil(T / chunk), K, V]`.
+
+    The first is `initial` (zero if absent); only products of decays <= 1 are formed, so any decay is safe.
+    """
+    state, starts = _initial(written, initial), []
+    for start in range(0, written.key.shape[1], chunk):
+        starts.append(state)
+        part = written.tokens(start, start + chunk)
+        since = part.log_decay.cumsum(1)
+        kept = part.key * (since[:, -1:] - since).exp()
+        state = torch.baddbmm(since[:, -1].exp().unsqueeze(-1) * state, kept.transpose(1, 2), part.update)
+    return torch.stack(starts, 1)
+
+
+def native_update(written: Written) -> Tensor:
+    """The native write values (`b v`, `[B, T, V]`) of whole sequences, recovered from their delta values.
+
+    `b_t v_t = u_t + gate_t S_{t-1}^T f_t` with `f = k` under a scalar decay and `f = d * k` under a vector decay
+    (MATH.md section 1). `written` must begin at the sequence's first token. Raises InputError if it is empty.
+    """
+    if written.key.shape[1] == 0:
+        raise InputError("native write values were asked for 0 tokens; at least 1 is needed")
+    if written.erase_gate is None:
+        return written.update
+    read = written.key if written.scalar_decay else written.log_decay.exp() * written.key
+    one = [x.unsqueeze(2) for x in (written.key, written.update, written.log_decay, read, written.erase_gate)]
+    stream = Stream(query=one[0], key=one[0], value=one[1], log_decay=one[2], erase_read=one[3], erase_gate=one[4])
+    return native_values(stream, one[1]).squeeze(2)
