@@ -1,0 +1,130 @@
+"""One dictionary as a folder: `config.json`, `weights.safetensors`, `README.md` and, last, `manifest.json`."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from writesae.artifacts.card import model_card
+from writesae.artifacts.files import PARTIAL, inside, new_folder, read_json_safely, sync, write_file, write_json
+from writesae.artifacts.manifest import (
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    Manifest,
+    Record,
+    check_files,
+    check_version,
+    known_keys,
+    read_manifest,
+    write_manifest,
+)
+from writesae.config import from_json, to_json
+from writesae.errors import DataError, OutputError, WritesaeError
+from writesae.sae import SAE, SAEConfig
+
+CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
+_CONFIG_LIMIT = 256 << 10
+
+
+class Loaded(NamedTuple):
+    """A dictionary and the manifest that it was loaded with."""
+
+    sae: SAE
+    """The dictionary, in evaluation mode, its weights mapped from the file."""
+    manifest: Manifest
+    """Its origin, and the hashes of its files."""
+
+
+def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, replace: bool = False) -> Manifest:
+    """Write a dictionary folder; it appears complete or not at all.
+
+    `replace` allows an older dictionary in the same place to be replaced, and nothing else. Raises OutputError for a
+    folder that belongs to something else, DataError where a weight or metric is not finite.
+    """
+    folder, record = Path(folder), record or Record()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise DataError(f"cannot save {folder}: {name} holds NaN or infinity")
+
+    def replaceable(path: Path) -> bool:
+        if not is_dictionary(path, only=True):
+            return False
+        if not replace:
+            raise OutputError(f"{path} already holds a dictionary; choose another folder or ask to replace it")
+        return True
+
+    with new_folder(folder, replaceable) as partial:
+        version = ".".join(map(str, VERSION))
+        write_json(partial / CONFIG, {"format": FORMAT, "version": version, "sae": to_json(sae.config)})
+        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # the library writes it readable by its owner only
+        sync(partial / WEIGHTS)
+        write_file(partial / CARD, model_card(sae.config, record).encode())
+        return write_manifest(partial, record)
+
+
+def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
+    """Load one dictionary folder without running code from it; the weights are memory-mapped, not copied.
+
+    Sizes are always compared with the manifest, SHA-256 unless `hashes` is False. Raises DataError (damaged, incomplete
+    or of a newer major version) or ConfigError (unknown keys or values in `config.json`).
+    """
+    folder = Path(folder)
+    if folder.name.endswith(PARTIAL):
+        raise DataError(f"{folder} is an unfinished folder: writing it was interrupted")
+    manifest = read_manifest(folder)
+    if missing := {CONFIG, WEIGHTS} - manifest.files.keys():
+        raise DataError(f"{folder}: the manifest does not list {' and '.join(sorted(missing))}")
+    check_files(folder, manifest, hashes)
+    with torch.device("meta"):
+        sae = SAE(read_config(folder))
+    tensors = map_tensors(inside(folder, WEIGHTS))
+    expected = {name: tuple(tensor.shape) for name, tensor in sae.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if wrong := sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)):
+        name = wrong[0]
+        raise DataError(
+            f"{folder / WEIGHTS}: {name} has shape {given.get(name, 'missing')} where the config asks for "
+            f"{expected.get(name, 'no such tensor')}"
+        )
+    sae.load_state_dict(tensors, assign=True)
+    return Loaded(sae.eval(), manifest)
+
+
+def read_config(folder: Path) -> SAEConfig:
+    """Read `config.json` strictly: unknown keys inside `sae` are refused in every version (they change the meaning)."""
+    path = inside(folder, CONFIG)
+    data = read_json_safely(path, _CONFIG_LIMIT)
+    newer = check_version(data, path, FORMAT, VERSION)
+    return from_json(SAEConfig, known_keys(data, {"format", "version", "sae"}, path, newer)["sae"])
+
+
+def map_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, memory-mapped; raises DataError for a header that does not fit the file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+    if len(start) < 8 or struct.unpack("<Q", start)[0] > size - 8:
+        raise DataError(f"{path} is cut short: its header does not fit into its {size:,} bytes")
+    try:
+        with safe_open(path, "pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a valid safetensors file: {error}") from None
+
+
+def is_dictionary(folder: Path, *, only: bool = False) -> bool:
+    """Whether a folder has a readable manifest of a dictionary (`only`: and holds no file but those it lists)."""
+    try:
+        listed = {MANIFEST, *read_manifest(folder).files}
+    except WritesaeError:
+        return False
+    return not only or {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()} <= listed

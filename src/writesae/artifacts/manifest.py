@@ -1,0 +1,186 @@
+"""`manifest.json`: what a folder holds, byte for byte, and where it comes from. Format: docs/formats/sae.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from writesae.artifacts.files import inside, read_json_safely, sha256, write_json
+from writesae.config import Json
+from writesae.errors import DataError, InputError
+from writesae.types import Site
+
+MANIFEST = "manifest.json"
+FORMAT = "writesae.sae"
+VERSION = (1, 0)
+"""Version of the folder format. Minor: additions that an older reader may ignore. Major: anything else."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a dictionary comes from and what was measured of it. Unknown facts are None or empty."""
+
+    host: str | None = None
+    """Id of the host model, `tiny-gdn` or `Qwen/Qwen3.5-0.8B`."""
+    host_revision: str | None = None
+    """Revision or content hash of the host's weights."""
+    site: Site | None = None
+    """The recurrent head that the dictionary models."""
+    variant: str | None = None
+    """Name of the composition, `writesae` or `flat`."""
+    seed: int | None = None
+    """Seed of the training run."""
+    corpus_hash: str | None = None
+    """SHA-256 over the tokens that were captured."""
+    store_hash: str | None = None
+    """Hash of the stream store that it was trained on."""
+    training: Mapping[str, Json] = field(default_factory=dict)
+    """The training configuration and what happened: steps, seconds, losses."""
+    metrics: Mapping[str, Json] = field(default_factory=dict)
+    """Measured numbers: explained variance, MSE, alive features, evaluation summaries."""
+    source: Mapping[str, Json] = field(default_factory=dict)
+    """For a converted file: its name, its SHA-256 and the facts it carried."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a folder."""
+
+    sha256: str
+    """SHA-256 of its bytes, 64 hexadecimal digits."""
+    size: int
+    """Its length in bytes."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The parsed `manifest.json` of one dictionary folder."""
+
+    record: Record
+    """Where the dictionary comes from."""
+    files: Mapping[str, FileEntry]
+    """Every file of the folder except the manifest itself."""
+    library: str
+    """Version of writesae that wrote the folder."""
+    version: str = ".".join(map(str, VERSION))
+    """Version of the folder format, `major.minor`."""
+    format: str = FORMAT
+    """Name of the folder format."""
+
+
+def library_version() -> str:
+    """The installed version of writesae."""
+    try:
+        return version("writesae")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def write_manifest(folder: Path, record: Record) -> Manifest:
+    """Hash every file under `folder` and write its manifest (the last file to be written)."""
+    names = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
+    files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
+    manifest = Manifest(record, files, library_version())
+    write_json(
+        folder / MANIFEST,
+        {
+            "format": manifest.format,
+            "version": manifest.version,
+            "library": manifest.library,
+            "record": record_to_json(record),
+            "files": {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in files.items()},
+        },
+    )
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `manifest.json`; raises DataError where it is missing, damaged or of a newer major version."""
+    if not (folder / MANIFEST).exists():
+        raise DataError(f"{folder} has no {MANIFEST}: it is no dictionary folder, or writing it was interrupted")
+    path = inside(folder, MANIFEST)
+    data = read_json_safely(path)
+    newer = check_version(data, path, FORMAT, VERSION)
+    data = known_keys(data, {"format", "version", "library", "record", "files"}, path, newer)
+    files = data["files"]
+    if not isinstance(files, dict) or not all(_is_entry(entry) for entry in files.values()):
+        raise DataError(f'{path}: "files" must map each name to {{"sha256": 64 hex digits, "size": bytes}}')
+    entries = {name: FileEntry(entry["sha256"], entry["size"]) for name, entry in files.items()}  # type: ignore[index,call-overload,arg-type]
+    return Manifest(record_from_json(data["record"], path, newer), entries, str(data["library"]), str(data["version"]))
+
+
+def check_version(data: Json, path: Path, name: str, known: tuple[int, int]) -> bool:
+    """Whether a newer minor version wrote `data`; raises DataError for another format or a newer major version."""
+    if not isinstance(data, dict) or data.get("format") != name:
+        given = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise DataError(f"{path} is not a {name} file (its format is {given!r})")
+    match = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", str(data.get("version")))
+    if match is None:
+        raise DataError(f"{path}: the format version {data.get('version')!r} is not written like 1.0")
+    major, minor = int(match[1]), int(match[2])
+    if major != known[0]:
+        raise DataError(
+            f"{path} has format version {major}.{minor}; this writesae ({library_version()}) reads version "
+            f"{known[0]}: install a {'newer' if major > known[0] else 'older'} writesae"
+        )
+    return minor > known[1]
+
+
+def known_keys(data: Json, names: set[str], path: Path, newer: bool) -> dict[str, Json]:
+    """The named keys of an object; raises DataError for a missing key, and for an unknown one unless `newer`."""
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: expected an object with {', '.join(sorted(names))}, found {type(data).__name__}")
+    if missing := names - data.keys():
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}")
+    if not newer and (unknown := data.keys() - names):
+        raise DataError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
+    return {name: data[name] for name in data if name in names}
+
+
+def record_to_json(record: Record) -> dict[str, Json]:
+    """The JSON form of a record; facts that are unknown are left out."""
+    values = {item.name: getattr(record, item.name) for item in fields(record)}
+    values["site"] = None if record.site is None else str(record.site)
+    plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    return {name: value for name, value in plain.items() if value not in (None, {})}
+
+
+def record_from_json(data: Json, path: Path, newer: bool = False) -> Record:
+    """Build a record from its JSON form; raises DataError naming the field that is wrong."""
+    kinds = {"site": str, "seed": int, "training": dict, "metrics": dict, "source": dict}
+    kinds = {item.name: kinds.get(item.name, str) for item in fields(Record)}
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: the record must be an object")
+    if not newer and (unknown := data.keys() - kinds.keys()):
+        raise DataError(f"{path}: the record has unknown keys: {', '.join(sorted(unknown))}")
+    values: dict[str, Json] = {name: data[name] for name in data if name in kinds}
+    for name, value in values.items():
+        if not isinstance(value, kinds[name]) or isinstance(value, bool):
+            raise DataError(f"{path}: {name} in the record is {value!r}, not a {kinds[name].__name__}")
+    try:
+        site = Site.parse(str(values.pop("site"))) if "site" in values else None
+    except InputError as error:
+        raise DataError(f"{path}: {error}") from None
+    return Record(site=site, **values)  # type: ignore[arg-type]
+
+
+def check_files(folder: Path, manifest: Manifest, hashes: bool = True) -> None:
+    """Compare each listed file's size, and with `hashes` its SHA-256; raises DataError for the first that differs."""
+    for name, entry in manifest.files.items():
+        path = inside(folder, name)
+        size = path.stat().st_size
+        if size != entry.size:
+            raise DataError(f"{path} has {size:,} bytes where its manifest says {entry.size:,}; fetch it again")
+        if hashes and (digest := sha256(path)) != entry.sha256:
+            raise DataError(f"{path} has SHA-256 {digest[:16]}.. where its manifest says {entry.sha256[:16]}..")
+
+
+def _is_entry(entry: Json) -> bool:
+    if not isinstance(entry, dict) or entry.keys() != {"sha256", "size"}:
+        return False
+    digest, size = entry["sha256"], entry["size"]
+    right_digest = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
+    return right_digest and isinstance(size, int) and not isinstance(size, bool) and size >= 0
