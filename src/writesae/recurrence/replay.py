@@ -18,7 +18,7 @@ class Replayed(NamedTuple):
     final: Tensor
     """The state after the last token, `[B, H, K, V]`."""
     states: Tensor
-    """The states after the tokens asked for, `[B, n, H, K, V]`."""
+    """The states asked for: `[B, T, H, K, V]` from the reference, `[n, H, K, V]` from `replay(keep=...)`."""
 
 
 def zero_state(stream: Stream) -> Tensor:
@@ -45,11 +45,11 @@ def replay_reference(stream: Stream, initial: Tensor | None = None) -> Replayed:
 
 
 @torch.no_grad()
-def replay(stream: Stream, initial: Tensor | None = None, keep: Tensor | None = None) -> Replayed:
+def replay(stream: Stream, initial: Tensor | None = None, keep: tuple[Tensor, Tensor] | None = None) -> Replayed:
     """The replay that is used: in place, batched matrix products, states kept only where asked.
 
-    `keep` holds token indices in rising order; `Replayed.states[:, j]` is the state after token `keep[j]`.
-    Equal to `replay_reference` up to rounding.
+    `keep` is (row `b`, token `t`), each `[n]`, in any order; `Replayed.states[j]` is row `keep[0][j]`'s state after
+    token `keep[1][j]`. Equal to `replay_reference` up to rounding.
     """
     batch, time, heads, d_k = stream.key.shape
     d_v = stream.value.shape[-1]
@@ -62,10 +62,15 @@ def replay(stream: Stream, initial: Tensor | None = None, keep: Tensor | None = 
     decay = rows(stream.log_decay).exp().unsqueeze(-1)
     erase = None if stream.erase is None else tuple(rows(x) for x in stream.erase)
     state = (zero_state(stream) if initial is None else initial).reshape(flat, d_k, d_v).clone()
-    wanted = [] if keep is None else keep.tolist()
-    kept = state.new_empty(len(wanted), flat, d_k, d_v)
+    by_row = state.view(batch, heads, d_k, d_v)
+    asked = 0 if keep is None else len(keep[0])
+    kept = state.new_empty(asked, heads, d_k, d_v)
+    here = [kept.new_empty(0, dtype=torch.long)] * time
+    if keep is not None:
+        order = keep[1].argsort()
+        counts = torch.bincount(keep[1], minlength=time).tolist()
+        here = list(order.split(counts))
     outputs = state.new_empty(time, flat, d_v)
-    slot = 0
     for t in range(time):
         if erase is not None:
             erased = torch.bmm(erase[1][t].unsqueeze(1), state)
@@ -74,12 +79,6 @@ def replay(stream: Stream, initial: Tensor | None = None, keep: Tensor | None = 
         if erase is not None:
             state.baddbmm_(erase[0][t].unsqueeze(2), erased, alpha=-1)
         torch.bmm(query[t].unsqueeze(1), state, out=outputs[t].unsqueeze(1))
-        if slot < len(wanted) and wanted[slot] == t:
-            kept[slot] = state
-            slot += 1
-    shape = (batch, heads, d_k, d_v)
-    return Replayed(
-        outputs.reshape(time, batch, heads, d_v).transpose(0, 1),
-        state.reshape(shape),
-        kept.reshape(len(wanted), *shape).transpose(0, 1),
-    )
+        if keep is not None and len(here[t]):
+            kept[here[t]] = by_row[keep[0][here[t]]]
+    return Replayed(outputs.reshape(time, batch, heads, d_v).transpose(0, 1), by_row, kept)

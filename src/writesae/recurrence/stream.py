@@ -59,8 +59,8 @@ class Stream:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Stream:
         """The stream with `change` applied to every tensor: a slice of batch, time or heads, a dtype, a device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Stream(**{name: None if x is None else change(x) for name, x in values.items()})
+        present = {f.name: change(x) for f in fields(self) if (x := getattr(self, f.name)) is not None}
+        return Stream(**present)
 
     def heads(self, heads: list[int] | int) -> Stream:
         """Only these heads, in this order (the head axis stays)."""
