@@ -1,0 +1,89 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from writesae.corpus import Document, TokenBlocks, token_blocks, tokenizer_hash
+from writesae.errors import InputError
+
+EOS, WORDS = 0, 97
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    vocab = {"<eos>": EOS} | {f"w{n}": n for n in range(1, WORDS)}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<eos>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")  # type: ignore[no-untyped-call]
+
+
+def document(name: str, first: int, words: int) -> Document:
+    return Document(name, " ".join(f"w{n}" for n in range(first, first + words)))
+
+
+DOCUMENTS = [document("a", 1, 11), document("short", 20, 3), document("b", 31, 17)]
+
+
+def test_separate_blocks_never_cross_a_document(tokenizer: PreTrainedTokenizerFast) -> None:
+    blocks = token_blocks(DOCUMENTS, tokenizer, length=5)
+    assert blocks.tokens.tolist() == [list(range(s, s + 5)) for s in (1, 6, 31, 36, 41)]
+    assert blocks.documents == ("a", "short", "b")
+    assert blocks.document.tolist() == [0, 0, 2, 2, 2]
+    assert (len(blocks), blocks.length) == (5, 5)
+
+
+def test_packed_blocks_lose_only_the_last_tail(tokenizer: PreTrainedTokenizerFast) -> None:
+    blocks = token_blocks(DOCUMENTS, tokenizer, length=5, boundaries="packed")
+    joined = [*range(1, 12), EOS, *range(20, 23), EOS, *range(31, 48), EOS]
+    assert blocks.tokens.reshape(-1).tolist() == joined[: len(joined) // 5 * 5]
+    assert blocks.document.tolist() == [0, 0, 0, 1, 2, 2]
+
+
+def test_bos_takes_the_first_place_of_every_block(tokenizer: PreTrainedTokenizerFast) -> None:
+    blocks = token_blocks(DOCUMENTS, tokenizer, length=6, count=3, bos=EOS)
+    assert blocks.tokens.tolist() == [[EOS, *range(s, s + 5)] for s in (1, 6, 31)]
+
+
+def test_an_endless_stream_is_read_only_as_far_as_needed(tokenizer: PreTrainedTokenizerFast) -> None:
+    taken = []
+
+    def endless() -> Iterator[Document]:
+        while True:
+            taken.append(1)
+            yield DOCUMENTS[0]
+
+    assert len(token_blocks(endless(), tokenizer, length=5, count=3)) == 3
+    assert len(taken) == 2
+
+
+def test_a_corpus_too_short_says_how_much_there_is(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(InputError, match=r"3 documents give 5 blocks of 5 tokens \(25 tokens\), asked for 7"):
+        token_blocks(DOCUMENTS, tokenizer, length=5, count=7)
+    with pytest.raises(InputError, match="give 0 blocks"):
+        token_blocks([], tokenizer, length=5)
+    with pytest.raises(InputError, match="at least 1"):
+        token_blocks(DOCUMENTS, tokenizer, length=0)
+
+
+def test_the_hash_tells_corpora_apart() -> None:
+    tokens = np.arange(35).reshape(5, 7)
+    same, other = TokenBlocks.of(tokens), TokenBlocks.of(tokens + 1)
+    assert same.hash == TokenBlocks.of(tokens.copy()).hash
+    assert len({same.hash, other.hash, TokenBlocks.of(tokens.reshape(7, 5)).hash}) == 3
+    renamed = TokenBlocks(tokens, ("b",), np.zeros(5, np.int64))
+    assert renamed.hash != same.hash
+
+
+def test_the_tokenizer_hash_follows_its_content(tokenizer: PreTrainedTokenizerFast) -> None:
+    backend = Tokenizer(models.WordLevel({"<eos>": 0, "w2": 1}, unk_token="<eos>"))
+    other = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")  # type: ignore[no-untyped-call]
+    assert tokenizer_hash(tokenizer) == tokenizer_hash(tokenizer)
+    assert tokenizer_hash(other) != tokenizer_hash(tokenizer)
+
+
+@pytest.mark.parametrize("tokens", [np.zeros((0, 5), np.int64), np.zeros(5, np.int64), np.zeros((2, 3))])
+def test_blocks_that_are_no_rectangle_of_tokens_are_refused(tokens: np.ndarray) -> None:
+    with pytest.raises(InputError, match="non-empty int64 array"):
+        TokenBlocks.of(tokens)

@@ -1,0 +1,135 @@
+import gzip
+import json
+import lzma
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from writesae.corpus import Document, read_documents
+from writesae.errors import DataError, InputError
+
+TEXTS = ["First text.\nTwo lines: Grüße.", "Second.", "Third, with → an arrow."]
+LINES = "".join(json.dumps({"name": f"doc {n}", "text": text}) + "\n" for n, text in enumerate(TEXTS))
+
+
+def compress(data: bytes, suffix: str) -> bytes:
+    match suffix:
+        case ".gz":
+            return gzip.compress(data)
+        case ".xz":
+            return lzma.compress(data)
+        case ".zst":
+            return bytes(pa.Codec("zstd").compress(data))
+        case _:
+            return data
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
+def test_jsonl_reads_the_same_whatever_it_is_compressed_with(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"texts.jsonl{suffix}"
+    path.write_bytes(compress(LINES.encode(), suffix))
+    assert list(read_documents(path)) == [Document(f"doc {n}", text) for n, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
+def test_a_text_file_is_one_document(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.txt{suffix}"
+    path.write_bytes(compress(TEXTS[0].encode(), suffix))
+    assert list(read_documents(str(path))) == [Document(path.name, TEXTS[0])]
+
+
+def test_parquet_rows_are_documents(tmp_path: Path) -> None:
+    path = tmp_path / "texts.parquet"
+    pq.write_table(pa.table({"id": [1, 2, 3], "text": TEXTS}), path)
+    assert [text for _, text in read_documents(path)] == TEXTS
+    assert next(iter(read_documents(path))).name == "texts.parquet:0"
+
+
+def test_parquet_without_text_column_names_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "texts.parquet"
+    pq.write_table(pa.table({"body": TEXTS}), path)
+    with pytest.raises(DataError, match=r"columns \['body'\]"):
+        list(read_documents(path))
+
+
+def test_a_folder_is_read_by_file_name(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "two.txt").write_text("two")
+    (tmp_path / "a.jsonl").write_text(LINES)
+    (tmp_path / "ignored.bin").write_bytes(b"\0")
+    assert [text for _, text in read_documents(tmp_path)] == [*TEXTS, "two"]
+
+
+def test_the_sample_is_clean_held_out_text_of_seven_sources() -> None:
+    documents = list(read_documents("sample"))
+    sources = {name.partition("/")[0] for name, _ in documents}
+    assert len(documents) == len({name for name, _ in documents}) == 34
+    assert sources == {"sotu", "austen", "moby_dick", "web_bible", "factbook", "sqlite_doc", "spurgeon"}
+    assert 1_000_000 < sum(len(text.encode()) for _, text in documents) < 3_000_000
+
+
+def test_what_does_not_exist_or_is_of_no_known_kind_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no corpus at nowhere"):
+        read_documents("nowhere.txt")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    with pytest.raises(InputError, match="of no known kind"):
+        read_documents(tmp_path / "a.pdf")
+    with pytest.raises(InputError, match="holds no file"):
+        read_documents(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["{not json", '{"txt": "a"}', "[1]", '{"text": 3}'])
+def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(DataError, match=r"line 2 of .*texts\.jsonl"):
+        list(read_documents(path))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_a_file_cut_short_is_one_clear_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"texts.jsonl{suffix}"
+    whole = compress((LINES * 500).encode(), suffix)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"texts\.jsonl"):
+        list(read_documents(path))
+
+
+def fake_datasets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    calls: list[tuple[object, ...]] = []
+
+    def load_dataset(path: str, name: str | None, **options: object) -> list[dict[str, str]]:
+        calls.append((path, name, options))
+        if path == "user/missing":
+            raise ValueError("Dataset 'user/missing' doesn't exist\nlong story")
+        return [{"body": text} for text in TEXTS]
+
+    module = ModuleType("datasets")
+    module.load_dataset = load_dataset  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return calls
+
+
+def test_hub_data_sets_are_streamed_with_the_options_of_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake_datasets(monkeypatch)
+    documents = list(read_documents("hf:user/name?split=test&column=body&config=en"))
+    assert [text for _, text in documents] == TEXTS
+    assert documents[2].name == "user/name/test/2"
+    assert calls == [("user/name", "en", {"split": "test", "revision": None, "streaming": True})]
+
+
+def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_datasets(monkeypatch)
+    with pytest.raises(InputError, match=r"doesn't exist$"):
+        list(read_documents("hf:user/missing"))
+    with pytest.raises(InputError, match="unknown option 'splt'"):
+        list(read_documents("hf:user/name?splt=test"))
+    with pytest.raises(DataError, match=r"columns are \['body'\]"):
+        list(read_documents("hf:user/name"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"writesae\[datasets\]"):
+        list(read_documents("hf:user/name"))
