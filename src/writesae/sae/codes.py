@@ -1,0 +1,30 @@
+"""What encoding and inspecting return."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Codes(NamedTuple):
+    """Active features of each token, sparse; slots that are not used hold value 0."""
+
+    index: Tensor
+    """Feature numbers, `[..., J]` int64."""
+    value: Tensor
+    """Coefficients `a >= 0`, `[..., J]`."""
+
+    def dense(self, features: int) -> Tensor:
+        """The same as `[..., N]` coefficients."""
+        zeros = self.value.new_zeros(*self.value.shape[:-1], features)
+        return zeros.scatter_add(-1, self.index, self.value)
+
+
+class Atoms(NamedTuple):
+    """Rank-1 atoms `v w^T`."""
+
+    v: Tensor
+    """Key sides, `[N, K]`."""
+    w: Tensor
+    """Value sides, `[N, V]`."""

@@ -1,0 +1,76 @@
+"""From pre-activations to codes: which features fire and how strongly, differentiably where training needs it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from writesae.sae.codes import Codes
+
+
+def top_codes(pre: Tensor, k: int) -> Codes:
+    """The `k` largest of each row that are positive; `pre` `[..., N]`, codes `[..., k]`. Differentiable."""
+    value, index = pre.topk(k, dim=-1, sorted=False)
+    return Codes(index, value.relu())
+
+
+def pack(dense: Tensor) -> Codes:
+    """The non-zero entries of `[..., N]`, padded to the largest count of a row with zeros at feature 0."""
+    width = max(int((dense != 0).sum(-1).max()) if dense.numel() else 0, 1)
+    value, index = dense.topk(width, dim=-1, sorted=False)
+    return Codes(index.masked_fill(value == 0, 0), value)
+
+
+def batch_cut(pre: Tensor, k: int) -> Tensor:
+    """The smallest of the `k * rows` largest positive entries of `pre` `[T, N]` (0 if there are fewer)."""
+    wanted = min(k * pre.shape[0], pre.numel())
+    return pre.flatten().kthvalue(pre.numel() - wanted + 1).values.clamp_min(0)
+
+
+class _Step(torch.autograd.Function):
+    """`1[p > threshold]`, whose threshold gradient is `-1 / width` in a window of that width (and none for `p`)."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, p: Tensor, threshold: Tensor, width: float) -> Tensor:
+        near = (p - threshold).abs() < width / 2
+        ctx.save_for_backward(near)
+        ctx.width, ctx.shape = width, threshold.shape  # type: ignore[attr-defined]
+        return (p > threshold).to(p.dtype)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[None, Tensor, None]:
+        (near,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        share = -(grad * near) / ctx.width  # type: ignore[attr-defined]
+        return None, share.sum_to_size(ctx.shape), None  # type: ignore[attr-defined]
+
+
+class _Jump(torch.autograd.Function):
+    """`p 1[p > threshold]` with the JumpReLU paper's gradients: `1[p > threshold]` and `-threshold / width` near it."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, p: Tensor, threshold: Tensor, width: float) -> Tensor:
+        ctx.save_for_backward(p, threshold)
+        ctx.width = width  # type: ignore[attr-defined]
+        return p * (p > threshold)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
+        p, threshold = ctx.saved_tensors  # type: ignore[attr-defined]
+        width: float = ctx.width  # type: ignore[attr-defined]
+        near = (p - threshold).abs() < width / 2
+        share = -(grad * near) * threshold / width
+        return grad * (p > threshold), share.sum_to_size(threshold.shape), None
+
+
+def jump(p: Tensor, threshold: Tensor, width: float) -> Tensor:
+    """JumpReLU of `p` `[..., N]` with thresholds `[N]`."""
+    return _Jump.apply(p, threshold, width)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def step(p: Tensor, threshold: Tensor, width: float) -> Tensor:
+    """`1[p > threshold]`, differentiable in the threshold."""
+    return _Step.apply(p, threshold, width)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,144 @@
+"""The module: encoding, decoding, rescaling, for every composition."""
+
+import itertools
+
+import pytest
+import torch
+
+from writesae.config import from_json, to_json
+from writesae.errors import ConfigError, InputError
+from writesae.recurrence.written import Written, states_reference
+from writesae.sae import (
+    SAE,
+    BatchTopK,
+    Bilinear,
+    Codes,
+    Factored,
+    Flat,
+    Gated,
+    JumpReLU,
+    Linear,
+    SAEConfig,
+    SoftGated,
+    TopK,
+)
+
+K, V, N, B, T = 5, 7, 23, 3, 71
+SPARSITIES = (TopK(3), BatchTopK(3), JumpReLU(), Gated(), SoftGated())
+ENCODERS = (Linear(), Bilinear(), Bilinear(rank=2), Bilinear(tied=True), Bilinear(2, True))
+DECODERS = (Flat(), Factored(), Factored(2))
+
+
+def possible(e: object, d: object) -> bool:
+    return not (isinstance(e, Bilinear) and e.tied) or (isinstance(d, Factored) and d.rank == e.rank)
+
+
+ALL_SAES = tuple(
+    SAEConfig(K, V, N, e, s, d)
+    for e, s, d in itertools.product(ENCODERS, SPARSITIES, DECODERS)
+    if possible(e, d)
+)
+
+
+def make(config: SAEConfig, seed: int = 0) -> SAE:
+    g = torch.Generator().manual_seed(seed)
+    sae = SAE(config, g).double()
+    with torch.no_grad():
+        for name, p in sae.named_parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=g, dtype=p.dtype) * (1 if name != "threshold" else 0))
+        if isinstance(config.sparsity, JumpReLU | BatchTopK):
+            sae.threshold.add_(0.4)
+    return sae
+
+
+def written(decays: int = 1, seed: int = 1) -> Written:
+    g = torch.Generator().manual_seed(seed)
+    key, update = (torch.randn(B, T, d, generator=g, dtype=torch.float64) for d in (K, V))
+    gate = torch.rand(B, T, 1, generator=g, dtype=torch.float64)
+    return Written(key, update, -torch.rand(B, T, decays, generator=g, dtype=torch.float64), gate)
+
+
+@pytest.mark.parametrize("config", ALL_SAES, ids=str)
+def test_codes_decode_to_the_dense_forward(config: SAEConfig) -> None:
+    sae, x = make(config), torch.randn(B, 11, K, V, dtype=torch.float64)
+    codes = sae.encode(x)
+    assert codes.index.shape == codes.value.shape == (B, 11, codes.index.shape[-1])
+    assert (codes.value >= 0).all()
+    assert (codes.value > 0).any()
+    torch.testing.assert_close(sae.decode(codes), sae(x))
+
+
+@pytest.mark.parametrize("config", ALL_SAES, ids=str)
+@pytest.mark.parametrize("decays", [1, K])
+def test_encoding_a_stream_equals_encoding_its_states(config: SAEConfig, decays: int) -> None:
+    sae, stream = make(config), written(decays)
+    initial = torch.randn(B, K, V, dtype=torch.float64)
+    dense = sae.encode(states_reference(stream, initial)).dense(N)
+    torch.testing.assert_close(sae.encode_written(stream, initial).dense(N), dense)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=str)
+def test_encoding_writes(encoder: Linear | Bilinear) -> None:
+    decoder = Factored(encoder.rank) if isinstance(encoder, Bilinear) else Flat()
+    stream = written()
+    sae = make(SAEConfig(K, V, N, encoder, TopK(3), decoder, "write-delta"))
+    writes = stream.key.unsqueeze(3) * stream.update.unsqueeze(2)
+    torch.testing.assert_close(sae.encode_written(stream).dense(N), sae.encode(writes).dense(N))
+    value = make(SAEConfig(K, V, N, encoder, TopK(3), decoder, "write-value"))
+    states = states_reference(stream)
+    before = torch.cat([torch.zeros_like(states[:, :1]), states[:, :-1]], 1)
+    assert stream.erase_gate is not None
+    native = stream.update + stream.erase_gate * torch.einsum("btkv,btk->btv", before, stream.key)
+    expected = value.encode(stream.key.unsqueeze(3) * native.unsqueeze(2)).dense(N)
+    torch.testing.assert_close(value.encode_written(stream).dense(N), expected)
+
+
+@pytest.mark.parametrize("config", ALL_SAES, ids=str)
+def test_rescaling_is_exact(config: SAEConfig) -> None:
+    sae, x = make(config), torch.randn(29, K, V, dtype=torch.float64)
+    scaled = sae.encode(3.7 * x).dense(N), sae(3.7 * x)
+    sae.rescale_(3.7)
+    torch.testing.assert_close(sae.encode(x).dense(N), scaled[0] / 3.7)
+    torch.testing.assert_close(sae(x), scaled[1] / 3.7)
+
+
+@pytest.mark.parametrize("config", [c for c in ALL_SAES if not c.tied], ids=str)
+def test_normalising_keeps_each_contribution(config: SAEConfig) -> None:
+    sae, x = make(config), torch.randn(29, K, V, dtype=torch.float64)
+    if isinstance(config.sparsity, TopK | BatchTopK):  # the choice of features may move: compare all that are positive
+        contribution = sae.preactivations(x)[..., None, None] * sae.atom_matrices()
+        sae.normalise_()
+        after = sae.preactivations(x)[..., None, None] * sae.atom_matrices()
+        torch.testing.assert_close(after, contribution)
+    else:
+        before = sae(x)
+        sae.normalise_()
+        torch.testing.assert_close(sae(x), before)
+    torch.testing.assert_close(sae.atom_matrices().flatten(1).norm(dim=1), torch.ones(N, dtype=torch.float64))
+
+
+def test_atoms_add_exactly_what_the_decoder_adds() -> None:
+    sae = make(SAEConfig(K, V, N, sparsity=TopK(3)))
+    codes = Codes(torch.tensor([4]), torch.tensor([2.5], dtype=torch.float64))
+    v, w = sae.atoms()
+    torch.testing.assert_close(sae.decode(codes) - sae.bias, 2.5 * torch.outer(v[4], w[4]))
+    with pytest.raises(InputError, match="rank-1 atoms"):
+        make(SAEConfig(K, V, N, sparsity=TopK(3), decoder=Flat())).atoms()
+
+
+@pytest.mark.parametrize("config", ALL_SAES, ids=str)
+def test_configs_survive_json(config: SAEConfig) -> None:
+    assert from_json(SAEConfig, to_json(config)) == config
+    assert str(config.features) in repr(SAE(config))
+    assert "<table>" in SAE(config)._repr_html_()
+
+
+def test_impossible_configs_are_refused() -> None:
+    with pytest.raises(ConfigError, match="k = 32"):
+        SAEConfig(K, V, 31)
+    with pytest.raises(ConfigError, match="tied"):
+        SAEConfig(K, V, N, Bilinear(tied=True), TopK(3), Flat())
+    with pytest.raises(ConfigError, match="prefixes"):
+        SAEConfig(K, V, N, sparsity=TopK(3, (5, 23)))
+    with pytest.raises(InputError, match="7 x 5"):
+        make(SAEConfig(K, V, N, sparsity=TopK(3))).encode(torch.zeros(2, V, K))
