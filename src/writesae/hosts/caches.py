@@ -6,6 +6,7 @@ from typing import cast
 
 from torch import Tensor
 from transformers import Cache, DynamicCache
+from transformers.cache_utils import LinearAttentionLayer
 
 from writesae.hosts.host import Host
 
@@ -23,7 +24,7 @@ def cache_argument(host: Host, cache: Cache) -> dict[str, object]:
 def read_state(host: Host, cache: Cache, layer: int) -> Tensor:
     """The state of one layer, `[B, H, K, V]`; a view of the live buffer."""
     host.layer(layer)
-    return cast(Tensor, cache.layers[layer].recurrent_states[0])
+    return cast(Tensor, cast(LinearAttentionLayer, cache.layers[layer]).recurrent_states[0])
 
 
 def write_state(host: Host, cache: Cache, layer: int, state: Tensor) -> None:

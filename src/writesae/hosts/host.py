@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,9 @@ class Host:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str, revision: str
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        model.eval()  # type: ignore[no-untyped-call]
+        model.requires_grad_(False)
+        self.model = model
         self._tokenizer = tokenizer
         self.name = name
         self.revision = revision
@@ -69,20 +72,18 @@ class Host:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The host's tokenizer; raises InputError where it was loaded without one."""
         if self._tokenizer is None:
-            raise InputError(
-                f"{self.name} was loaded without a tokenizer: pass one to load_host(tokenizer=...)"
-            )
+            raise InputError(f"{self.name} was loaded without a tokenizer: pass one to load_host(tokenizer=...)")
         return self._tokenizer
 
     @property
     def device(self) -> torch.device:
         """Where the model's input embeddings live."""
-        return self.model.get_input_embeddings().weight.device  # type: ignore[no-any-return]
+        return cast(torch.device, self.model.get_input_embeddings().weight.device)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the model's weights."""
-        return self.model.dtype
+        return cast(torch.dtype, self.model.dtype)
 
     @property
     def sites(self) -> list[Site]:
@@ -99,9 +100,7 @@ class Host:
         """The layer of a site; raises InputError where the host has no such head."""
         layer = self.layer(site.layer)
         if not 0 <= site.head < layer.heads:
-            raise InputError(
-                f"{self.name} layer {site.layer} has heads 0 to {layer.heads - 1}, not {site.head}"
-            )
+            raise InputError(f"{self.name} layer {site.layer} has heads 0 to {layer.heads - 1}, not {site.head}")
         return layer
 
     @cached_property
@@ -127,9 +126,7 @@ class Host:
             yield
 
     @torch.no_grad()
-    def record(
-        self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None
-    ) -> dict[int, Stream]:
+    def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
         """The streams of these layers for token ids `[B, T]`, float32, on the layers' devices.
 
         The forward pass ends inside the deepest layer asked for; logits are never computed.
@@ -143,11 +140,8 @@ class Host:
                 if call.layer == max(wanted):
                     raise _StopForward
 
-        with self.tap(Tap(before=before)):
-            try:
-                self.model(input_ids=tokens.to(self.device), attention_mask=attention_mask, use_cache=False)
-            except _StopForward:
-                pass
+        with self.tap(Tap(before=before)), suppress(_StopForward):
+            self.model(input_ids=tokens.to(self.device), attention_mask=attention_mask, use_cache=False)
         return streams
 
     @torch.no_grad()
@@ -155,7 +149,7 @@ class Host:
         """Next-token logits of a plain (or tapped) run, `[B, T, vocabulary]`; `keep` the last so many positions."""
         with self.tap(what):
             out = self.model(input_ids=tokens.to(self.device), use_cache=False, logits_to_keep=keep)
-        return out.logits  # type: ignore[no-any-return]
+        return cast(Tensor, out.logits)
 
 
 def find_layers(model: nn.Module) -> dict[int, Layer]:

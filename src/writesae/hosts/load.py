@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers import PreTrainedTokenizerFast
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from writesae.errors import HostError, InputError
 from writesae.hosts.host import Host
@@ -38,14 +44,10 @@ def load_host(
     no such model, HostError where it has no known recurrent layer, ReplayError where the self-check fails.
     """
     if isinstance(source, PreTrainedModel):
-        if device is not None:
-            source = source.to(device)
-        name = source.config.name_or_path or type(source).__name__
-        host = Host(source, tokenizer, name, _revision_of_model(source))
+        model = source if device is None else _moved(source, device)
+        host = Host(model, tokenizer, model.config.name_or_path or type(model).__name__, _revision_of_model(model))
     else:
-        host = _from_pretrained(
-            str(source), tokenizer, dtype, device, device_map, revision, trust_remote_code
-        )
+        host = _from_pretrained(str(source), tokenizer, dtype, device, device_map, revision, trust_remote_code)
     check_replay(host)
     return host
 
@@ -65,7 +67,8 @@ def _from_pretrained(
         raise InputError(f"{source} is no host: the folder has no config.json (save it with save_pretrained)")
     if not local and (place.exists() or source.count("/") != 1 or source.startswith((".", "/", "~"))):
         raise InputError(
-            f"unknown host {source!r}: give one of {sorted(EMBEDDED)}, a folder made by save_pretrained, or a Hub id user/name"
+            f"unknown host {source!r}: give one of {sorted(EMBEDDED)}, a folder made by save_pretrained, "
+            "or a Hub id user/name"
         )
     on_cpu = device_map is None and torch.device(device or "cpu").type == "cpu"
     chosen = torch.float32 if dtype == "auto" and on_cpu else dtype
@@ -80,19 +83,25 @@ def _from_pretrained(
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HostError(f"cannot load {source} as a language model: {first_line}") from error
     if device is not None and device_map is None:
-        model = model.to(device)
+        model = _moved(model, device)
     commit = getattr(model.config, "_commit_hash", None)
     return Host(model, tokenizer, source, commit or _revision_of_folder(place))
+
+
+def _moved(model: nn.Module, device: str) -> PreTrainedModel:
+    return cast(PreTrainedModel, model.to(device))
 
 
 def _load_tokenizer(where: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     folder = Path(where)
     if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        return PreTrainedTokenizerFast(
+        tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|endoftext|>"
         )
-    return AutoTokenizer.from_pretrained(  # type: ignore[no-any-return]
-        where, revision=revision, trust_remote_code=trust_remote_code
+        return cast(PreTrainedTokenizerBase, tokenizer)
+    return cast(
+        PreTrainedTokenizerBase,
+        AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust_remote_code),
     )
 
 
@@ -105,9 +114,7 @@ def _digest(parts: Iterable[bytes | memoryview]) -> str:
 
 def _revision_of_folder(folder: Path) -> str:
     """SHA-256 over the names and contents of the configuration and the weights."""
-    files = sorted(
-        p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin")
-    )
+    files = sorted(p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin"))
 
     def parts() -> Iterable[bytes]:
         for path in files:

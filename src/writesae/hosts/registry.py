@@ -41,5 +41,5 @@ ARCHITECTURES: tuple[Architecture, ...] = tuple(
         "norm",
         "out_proj",
     )
-    for mixer in ("Qwen3_5GatedDeltaNet",)
+    for mixer in ("Qwen3_5GatedDeltaNet", "Qwen3_5MoeGatedDeltaNet", "Qwen3NextGatedDeltaNet")
 )

@@ -31,13 +31,11 @@ class ReplayErrors(NamedTuple):
 def relative(ours: Tensor, theirs: Tensor) -> float:
     """`|ours - theirs| / |theirs|`, the whole tensor as one vector."""
     scale = theirs.float().norm().item()
-    return (ours.float() - theirs.float()).norm().item() / max(scale, 1e-30)
+    return float((ours.float() - theirs.float()).norm().item() / max(scale, 1e-30))
 
 
 @torch.no_grad()
-def measure_replay(
-    host: Host, tokens: Tensor, segments: tuple[int, ...] = SEGMENTS
-) -> dict[int, ReplayErrors]:
+def measure_replay(host: Host, tokens: Tensor, segments: tuple[int, ...] = SEGMENTS) -> dict[int, ReplayErrors]:
     """Run `tokens` (`[B, sum(segments)]`) through the cache and replay every call from its recorded stream."""
     cache = new_cache(host)
     states: dict[int, Tensor] = {}
@@ -74,9 +72,7 @@ def check_replay(host: Host) -> None:
     exact = host.dtype == torch.float32
     for index in host.layers:
         if index not in measured:
-            raise ReplayError(
-                f"{host.name}: layer {index} never called a kernel that writesae knows{_versions()}"
-            )
+            raise ReplayError(f"{host.name}: layer {index} never called a kernel that writesae knows{_versions()}")
         error = max(measured[index].state, measured[index].output if exact else 0.0)
         if not error <= TOLERANCE:
             raise ReplayError(

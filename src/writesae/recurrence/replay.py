@@ -69,7 +69,7 @@ def replay(stream: Stream, initial: Tensor | None = None, keep: tuple[Tensor, Te
     if keep is not None:
         order = keep[1].argsort()
         counts = torch.bincount(keep[1], minlength=time).tolist()
-        here = list(order.split(counts))
+        here = list(torch.split(order, counts))
     outputs = state.new_empty(time, flat, d_v)
     for t in range(time):
         if erase is not None:

@@ -12,6 +12,8 @@ from writesae.recurrence.replay import replay_reference, zero_state
 from writesae.recurrence.stream import Stream
 
 CHUNK = 64
+BLOCK = 16
+"""Tokens whose vector decays are compared pair by pair, channel by channel."""
 
 
 def delta_values_reference(stream: Stream, initial: Tensor | None = None) -> Tensor:
@@ -30,8 +32,8 @@ def delta_values(stream: Stream, initial: Tensor | None = None, chunk: int = CHU
     """`u_t` (`[B, T, H, V]`) and the final state (`[B, H, K, V]`) without forming the states between.
 
     Within a chunk, `(I + A) U = V' ` with `A[t, s] = gate_t (f_t . D[t-1, s] k_s)` strictly lower triangular, so
-    one triangular solve gives a whole chunk. Vector decays are applied to the keys relative to each reading
-    token, one channel at a time, which is safe for any decay because only products of decays <= 1 appear.
+    one triangular solve gives a whole chunk. Only products of decays <= 1 appear, so any decay is safe: vector
+    decays are compared pair by pair within short blocks and relative to the block's border across blocks.
     """
     if not stream.rank_one:
         raise ValueError("a family with an erase direction of its own has no delta value")
@@ -71,9 +73,17 @@ def _decayed_products(read: Tensor, key: Tensor, read_log: Tensor, key_log: Tens
         gap = (read_log - key_log.transpose(2, 3)).masked_fill(~mask, -torch.inf)
         return gap.exp() * (read @ key.transpose(2, 3))
     products = key.new_zeros(*key.shape[:2], length, length)
-    for t in range(1, length):
-        weight = (read_log[:, :, t : t + 1] - key_log[:, :, :t]).exp() * key[:, :, :t]
-        products[:, :, t, :t] = (weight @ read[:, :, t].unsqueeze(-1)).squeeze(-1)
+    for start in range(0, length, BLOCK):
+        rows = slice(start, min(start + BLOCK, length))
+        here, here_log = read[:, :, rows], read_log[:, :, rows]
+        if start > 0:  # earlier keys: both factors relative to the last decay before this block, hence <= 1
+            border = key_log[:, :, start - 1 : start]
+            left = here * (here_log - border).exp()
+            right = key[:, :, :start] * (border - key_log[:, :, :start]).exp()
+            products[:, :, rows, :start] = left @ right.transpose(2, 3)
+        gap = here_log.unsqueeze(3) - key_log[:, :, None, rows]
+        weight = gap.masked_fill(~mask[rows, rows, None], -torch.inf).exp() * key[:, :, None, rows]
+        products[:, :, rows, rows] = (weight @ here.unsqueeze(-1)).squeeze(-1)
     return products
 
 

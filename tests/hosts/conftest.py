@@ -1,0 +1,20 @@
+"""Tiny hosts, built once a session."""
+
+from __future__ import annotations
+
+import pytest
+
+from writesae.hosts import Host, load_host
+from writesae.hosts.tiny import build_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Host:
+    """A random Qwen3.5: layers 0 and 1 recurrent with 6 heads of 5 x 7 (3 key heads), layer 2 attention."""
+    return load_host(build_tiny("qwen3_5"))
+
+
+@pytest.fixture(scope="session")
+def other_tiny() -> Host:
+    """The same class with other weights."""
+    return load_host(build_tiny("qwen3_5", seed=1))

@@ -1,0 +1,111 @@
+"""Loading: what is found, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from writesae.errors import HostError, InputError, ReplayError
+from writesae.hosts import Host, load_host
+from writesae.hosts import registry as registry_module
+from writesae.hosts.kernels import Arguments
+from writesae.hosts.tiny import build_tiny
+from writesae.recurrence import Stream
+from writesae.types import Site
+
+
+def test_the_embedded_host_loads_by_name() -> None:
+    host = load_host("tiny-gdn")
+    layer = host.layers[5]
+    assert (layer.family, layer.heads, layer.d_k, layer.d_v) == ("gated-deltanet", 6, 32, 32)
+    assert list(host.layers) == [0, 1, 2, 4, 5, 6]
+    assert host.dtype == torch.float32
+    assert len(host.sites) == 36
+    assert host.tokenizer.decode(host.tokenizer("the state")["input_ids"]) == "the state"
+
+
+def test_a_loaded_model_has_a_revision_of_its_weights(tiny: Host, other_tiny: Host) -> None:
+    assert tiny.revision == load_host(build_tiny("qwen3_5")).revision
+    assert tiny.revision != other_tiny.revision
+    with pytest.raises(InputError, match="without a tokenizer"):
+        _ = tiny.tokenizer
+
+
+def test_a_saved_folder_gives_the_same_host_and_a_pinned_revision(tiny: Host, tmp_path: Path) -> None:
+    tiny.model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(Path(load_host_folder() / "tokenizer.json").read_bytes())
+    host = load_host(tmp_path)
+    text = torch.arange(3, 20)[None]
+    assert torch.equal(host.logits(text), tiny.logits(text))
+    assert host.revision == load_host(str(tmp_path)).revision
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"eos_token_id": 2', '"eos_token_id": 3'))
+    assert load_host(tmp_path).revision != host.revision
+
+
+def load_host_folder() -> Path:
+    from writesae.hosts import EMBEDDED
+
+    return EMBEDDED["tiny-gdn"]
+
+
+@pytest.mark.parametrize("source", ["no-such-host", "./missing/folder", "/missing", "a/b/c"])
+def test_an_unknown_source_names_what_is_allowed(source: str) -> None:
+    with pytest.raises(InputError, match=r"unknown host .*tiny-gdn.*a Hub id"):
+        load_host(source)
+
+
+def test_a_file_and_an_empty_folder_are_no_hosts(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"")
+    with pytest.raises(InputError, match="unknown host"):
+        load_host(tmp_path / "weights.bin")
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load_host(tmp_path)
+
+
+def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
+    with pytest.raises(HostError, match=r"cannot load .* as a language model") as caught:
+        load_host(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_recurrent_layers_is_refused_with_the_known_ones() -> None:
+    config = LlamaConfig(vocab_size=101, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    with pytest.raises(HostError, match=r"LlamaForCausalLM.*no recurrent layer.*Qwen3_5GatedDeltaNet"):
+        load_host(LlamaForCausalLM(config))
+
+
+def test_a_wrong_translator_is_refused_with_the_measured_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published research code's bug: keys read on the wrong side. Here: the write strength forgotten."""
+    known = registry_module.ARCHITECTURES[0]
+
+    def broken(arguments: Arguments) -> Stream:
+        stream = known.kernels[0].stream(arguments)
+        return dataclasses.replace(stream, value=stream.value * 1.01)
+
+    kernels = tuple(dataclasses.replace(kernel, stream=broken) for kernel in known.kernels)
+    wrong = (dataclasses.replace(known, kernels=kernels), *registry_module.ARCHITECTURES[1:])
+    monkeypatch.setattr("writesae.hosts.host.ARCHITECTURES", wrong)
+    with pytest.raises(ReplayError, match=r"layer 0.*by 1\.\de-02 relative \(allowed 1e-05\).*transformers 5"):
+        load_host(build_tiny("qwen3_5"))
+
+
+def test_a_layer_that_calls_no_known_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = registry_module.ARCHITECTURES[0]
+    wrong = (dataclasses.replace(known, kernels=()), *registry_module.ARCHITECTURES[1:])
+    monkeypatch.setattr("writesae.hosts.host.ARCHITECTURES", wrong)
+    with pytest.raises(ReplayError, match="layer 0 never called a kernel that writesae knows"):
+        load_host(build_tiny("qwen3_5"))
+
+
+def test_sites_are_checked(tiny: Host) -> None:
+    assert tiny.check_site(Site(1, 5)).d_v == 7
+    with pytest.raises(InputError, match="heads 0 to 5, not 6"):
+        tiny.check_site(Site(1, 6))
+    with pytest.raises(InputError, match="no recurrent layer 2"):
+        tiny.check_site(Site(2, 0))
