@@ -1,0 +1,1 @@
+"""Measurements on a host, with or without a dictionary. Each is a function that returns a frozen result."""

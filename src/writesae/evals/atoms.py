@@ -1,0 +1,197 @@
+"""Portraits of a dictionary's strongest atoms: where they fire, what they look like, what they do to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from writesae.evals.divergence import kl_divergence
+from writesae.evals.patching import Edits, patched_logits
+from writesae.evals.substitution import PASSAGES_AT_ONCE, top_codes
+from writesae.evals.writes import head_writes
+from writesae.hosts import Host
+from writesae.hosts.fork import NativeRun, native_run
+from writesae.sae import SAE
+from writesae.types import Protocol, Site
+
+
+@dataclass(frozen=True)
+class Context:
+    """One firing in its text."""
+
+    before: str
+    token: str
+    after: str
+    coefficient: float
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A token and how much the atom moves its logit."""
+
+    token: str
+    score: float
+
+
+@dataclass(frozen=True)
+class AtomPortrait:
+    """One atom. Firings are the tokens at which it has the top coefficient."""
+
+    feature: int
+    firings: int
+    frequency: float
+    """Share of tokens at which it is the top feature."""
+    mean_coefficient: float
+    cosine: float
+    """Median cosine to the native (delta) write at its scored firings."""
+    v: list[float]
+    w: list[float]
+    kl: dict[str, float]
+    """Median KL in nats at its scored firings: atom, delete, random (at the atom's coefficient)."""
+    win_rate: float
+    scored: int
+    """Firings behind `cosine`, `kl` and `win_rate`."""
+    contexts: list[Context]
+    """Strongest firings first, in distinct passages."""
+    promotes: list[TokenScore]
+    """Mean measured logit change, atom in place of a deleted write, largest first."""
+    suppresses: list[TokenScore]
+
+
+@torch.no_grad()
+def portraits(
+    host: Host,
+    sae: SAE,
+    site: Site,
+    tokens: Tensor,
+    *,
+    atoms: int = 24,
+    contexts: int = 8,
+    firings: int = 16,
+    timing: Protocol = "after_token",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[AtomPortrait]:
+    """The atoms with the largest summed top coefficients over passages `[B, T]`, strongest first."""
+    fired = _top_firings(host, sae, site, tokens)
+    mass = fired.groupby("feature").coefficient.sum().nlargest(atoms)
+    rng = np.random.default_rng(seed)
+    inside = fired[fired.feature.isin(mass.index) & (fired.position > 0) & (fired.position < tokens.shape[1] - 2)]
+    sample = inside.iloc[rng.permutation(len(inside))].groupby("feature").head(firings).sort_values("passage")
+    sample = sample.reset_index(drop=True)
+    slot = {int(feature): i for i, feature in enumerate(mass.index)}
+    moved = torch.zeros(len(slot), host.model.get_input_embeddings().num_embeddings, dtype=torch.float64)
+    parts = []
+    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
+        part = sample[(sample.passage >= begin) & (sample.passage < begin + PASSAGES_AT_ONCE)]
+        if len(part):
+            run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
+            parts.append(_effects(run, sae, site, part.assign(passage=part.passage - begin), timing, seed, moved, slot))
+        if progress is not None:
+            progress(min(begin + PASSAGES_AT_ONCE, len(tokens)), len(tokens))
+    scored = pd.concat(parts)
+    return [_portrait(host, sae, tokens, int(f), fired, scored, moved[slot[int(f)]], contexts) for f in mass.index]
+
+
+def _top_firings(host: Host, sae: SAE, site: Site, tokens: Tensor) -> pd.DataFrame:
+    """Every token's top feature where one fires: passage, position, feature, coefficient."""
+    tables = []
+    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
+        run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
+        codes = top_codes(sae, head_writes(run, site.head))
+        passage, position = (codes.value > 0).nonzero(as_tuple=True)
+        columns = {
+            "passage": passage + begin,
+            "position": position,
+            "feature": codes.index[passage, position],
+            "coefficient": codes.value[passage, position],
+        }
+        tables.append(pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _effects(
+    run: NativeRun,
+    sae: SAE,
+    site: Site,
+    part: pd.DataFrame,
+    timing: Protocol,
+    seed: int,
+    moved: Tensor,
+    slot: dict[int, int],
+) -> pd.DataFrame:
+    """Score atom, deletion and a random matrix at some firings; adds each atom's mean logit change to `moved`."""
+    passage, position, feature = (torch.from_numpy(part[c].to_numpy()) for c in ("passage", "position", "feature"))
+    coefficient = torch.from_numpy(part.coefficient.to_numpy())
+    written = head_writes(run, site.head).written
+    key, value = written.key[passage, position], written.update[passage, position]
+    table = sae.atoms()
+    v, w = table.v[feature], table.w[feature]
+    generator = torch.Generator().manual_seed(seed + int(part.index[0]))
+    x, y = (torch.nn.functional.normalize(torch.randn(s.shape, generator=generator), dim=-1) for s in (v, w))
+    size = v.norm(dim=-1) * w.norm(dim=-1)
+    zero, one = torch.zeros_like(coefficient), torch.ones_like(coefficient)
+    rows = ((coefficient, zero), (zero, zero), (zero, coefficient * size))
+    weight = torch.stack([torch.stack([-one, *row], -1) for row in rows], 1)
+    edits = Edits(
+        site.head, passage, position,
+        torch.stack([key, v, x.to(key)], 1), torch.stack([value, w, y.to(value)], 1), weight,
+    )  # fmt: skip
+    kl = torch.empty(len(part), 3, dtype=torch.float64)
+    share = 1 / torch.bincount(feature, minlength=sae.config.features).double()
+    for scored in patched_logits(run, edits, timing):
+        kl[scored.index] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
+        change = (scored.patched[:, 0, 0].double() - scored.patched[:, 1, 0].double()).cpu()
+        which = feature[scored.index]
+        moved.index_add_(0, torch.tensor([slot[int(f)] for f in which]), change * share[which, None])
+    cosine = (key * v).sum(-1) * (value * w).sum(-1) / (key.norm(dim=-1) * value.norm(dim=-1) * size).clamp_min(1e-30)
+    return part.assign(cosine=cosine.cpu(), atom=kl[:, 0], delete=kl[:, 1], random=kl[:, 2])
+
+
+def _portrait(
+    host: Host,
+    sae: SAE,
+    tokens: Tensor,
+    feature: int,
+    fired: pd.DataFrame,
+    scored: pd.DataFrame,
+    moved: Tensor,
+    contexts: int,
+) -> AtomPortrait:
+    own, measured = fired[fired.feature == feature], scored[scored.feature == feature]
+    best = own.sort_values("coefficient", ascending=False).drop_duplicates("passage").head(contexts)
+    atoms = sae.atoms()
+    up, down = moved.topk(8), (-moved).topk(8)
+
+    def tokens_of(top: torch.return_types.topk, sign: float) -> list[TokenScore]:
+        return [
+            TokenScore(host.tokenizer.decode([int(i)]), sign * float(s))
+            for s, i in zip(top.values, top.indices, strict=True)
+        ]
+
+    return AtomPortrait(
+        feature=feature,
+        firings=len(own),
+        frequency=len(own) / tokens.numel(),
+        mean_coefficient=float(own.coefficient.mean()),
+        cosine=float(measured.cosine.median()),
+        v=atoms.v[feature].tolist(),
+        w=atoms.w[feature].tolist(),
+        kl={name: float(measured[name].median()) for name in ("atom", "delete", "random")},
+        win_rate=float((measured["atom"] < measured["delete"]).mean()),
+        scored=len(measured),
+        contexts=[_context(host, tokens, r.passage, r.position, r.coefficient) for r in best.itertuples()],
+        promotes=tokens_of(up, 1.0),
+        suppresses=tokens_of(down, -1.0),
+    )
+
+
+def _context(host: Host, tokens: Tensor, passage: int, position: int, coefficient: float) -> Context:
+    row, decode = tokens[passage].tolist(), host.tokenizer.decode
+    before, after = row[max(0, position - 16) : position], row[position + 1 : position + 9]
+    return Context(decode(before), decode([row[position]]), decode(after), float(coefficient))

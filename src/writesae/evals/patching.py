@@ -1,0 +1,96 @@
+"""Score edits of single writes: firings x conditions, batched through the layers above the site only.
+
+An edit of a write replaces the matrix that a token adds to one head's state. Every edit here is a weighted sum of a
+few rank-1 components, so the responses of the components are computed once and combined a condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from writesae.hosts.fork import NativeRun, Rows
+from writesae.recurrence import respond
+from writesae.types import Protocol
+
+LOGITS_BUDGET = 64e6
+"""Largest number of floats held as logits or caches at once; decides the rows a batch."""
+
+
+@dataclass(frozen=True)
+class Edits:
+    """`D[r, c] = sum_m weight[r, c, m] key[r, m] value[r, m]^T`, added to head `head`'s state at place `r`."""
+
+    head: int
+    passage: Tensor
+    """`[R]`, row of the native run."""
+    position: Tensor
+    """`[R]`, the token whose write is edited."""
+    key: Tensor
+    """`[R, M, K]`."""
+    value: Tensor
+    """`[R, M, V]`."""
+    weight: Tensor
+    """`[R, C, M]`: one line a condition."""
+
+    def __getitem__(self, index: Tensor) -> Edits:
+        parts = (self.passage, self.position, self.key, self.value, self.weight)
+        return Edits(self.head, *(x[index] for x in parts))
+
+
+class Scored(NamedTuple):
+    """One batch of patched runs."""
+
+    index: Tensor
+    """`[r]`, which edits these are."""
+    native: Tensor
+    """Native logits at the scored positions, `[r, horizon, vocabulary]`."""
+    patched: Tensor
+    """`[r, C, horizon, vocabulary]`."""
+
+
+def first_step(timing: Protocol) -> int:
+    """Offset from the edited token to the first scored position."""
+    return 0 if timing == "at_token" else 1
+
+
+def patched_logits(run: NativeRun, edits: Edits, timing: Protocol, horizon: int = 1) -> Iterator[Scored]:
+    """Yield logits for every edit, in batches bounded in memory.
+
+    Scored positions are `position + first_step(timing)` and the `horizon - 1` after it. The native run is a row of
+    the same batch, so that both carry the same rounding.
+    """
+    copies = edits.weight.shape[1] + 1
+    batch = rows_at_once(run, copies, horizon)
+    for index in edits.position.argsort().split(batch):  # sorted: rows of a batch share a cache length
+        part = edits[index]
+        rows = Rows(run, part.passage, part.position + first_step(timing), horizon, copies)
+        logits = rows.logits(edit_response(run, part, timing, horizon))
+        yield Scored(index, logits[:, 0], logits[:, 1:])
+
+
+def edit_response(run: NativeRun, edits: Edits, timing: Protocol, horizon: int) -> Tensor:
+    """What the edits add to the layer's output at the scored positions, `[R, 1 + C, horizon, H, V]`; native first."""
+    skip = first_step(timing)
+    places = edits.position[:, None] + torch.arange(horizon + skip)
+    stream = run.streams[run.layer]
+    local = stream.heads(edits.head).map(lambda x: x[edits.passage[:, None], places])
+    components = respond(local, edits.key.unsqueeze(2), edits.value.unsqueeze(2), timing == "at_token")
+    combined = torch.einsum("rcm,rmtv->rctv", edits.weight.to(components), components[:, :, skip:, 0])
+    response = combined.new_zeros(
+        len(edits.position), combined.shape[1] + 1, horizon, stream.key.shape[2], combined.shape[-1]
+    )
+    response[:, 1:, :, edits.head] = combined
+    return response
+
+
+def rows_at_once(run: NativeRun, copies: int, horizon: int) -> int:
+    """How many edits fit in one batch: logits, rebuilt states, and keys and values all count."""
+    vocabulary = run.host.model.get_input_embeddings().num_embeddings
+    states = sum(layer.heads * layer.d_k * layer.d_v for i, layer in run.host.layers.items() if i >= run.layer)
+    attention = sum(2 * k[0].numel() for k, _ in run.attention.values())
+    return max(1, int(LOGITS_BUDGET / (copies * (3 * horizon * vocabulary + 2 * states + attention))))

@@ -1,0 +1,36 @@
+"""One head's native writes in a native run, in the form that dictionaries read."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from writesae.hosts.fork import NativeRun
+from writesae.recurrence import delta_values
+from writesae.recurrence.written import Written
+
+NativeWrite = Literal["delta", "value"]
+"""`delta`: `k u^T`, what the layer really adds to the decayed state. `value`: `b k v^T`, the paper's native write."""
+
+
+class HeadWrites(NamedTuple):
+    """The writes of one head over all passages of a native run."""
+
+    written: Written
+    """`[B, T, d]`."""
+    value: Tensor
+    """Value side of the native write in its value form, `b v`, `[B, T, V]`."""
+
+    def side(self, form: NativeWrite) -> Tensor:
+        """Value side of the native write in the form asked for; its key side is `written.key`."""
+        return self.written.update if form == "delta" else self.value
+
+
+def head_writes(run: NativeRun, head: int) -> HeadWrites:
+    """Read one head's writes off a native run at its patched layer."""
+    stream = run.streams[run.layer].heads(head)
+    update, _ = delta_values(stream)
+    gate = None if stream.erase_gate is None else stream.erase_gate[:, :, 0]
+    written = Written(stream.key[:, :, 0], update[:, :, 0], stream.log_decay[:, :, 0], gate)
+    return HeadWrites(written, stream.value[:, :, 0])
