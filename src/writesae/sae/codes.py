@@ -10,7 +10,7 @@ from torch import Tensor
 class Codes(NamedTuple):
     """Active features of each token, sparse; slots that are not used hold value 0."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     """Feature numbers, `[..., J]` int64."""
     value: Tensor
     """Coefficients `a >= 0`, `[..., J]`."""

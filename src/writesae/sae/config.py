@@ -114,11 +114,11 @@ class SAEConfig:
     """Value side of the modelled matrix."""
     features: int = 2048
     """Number of atoms."""
-    encoder: Encoder = Bilinear()  # noqa: RUF009 (frozen)
+    encoder: Encoder = Bilinear()
     """How pre-activations are computed."""
-    sparsity: Sparsity = TopK()  # noqa: RUF009 (frozen)
+    sparsity: Sparsity = TopK()
     """Which features fire."""
-    decoder: Decoder = Factored()  # noqa: RUF009 (frozen)
+    decoder: Decoder = Factored()
     """What an atom is."""
     target: Target = "state"
     """The matrix that is modelled."""

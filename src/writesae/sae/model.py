@@ -39,6 +39,21 @@ class SAE(nn.Module):
     `r_gate`, `b_gate` `[N]` (SoftGated). They act on raw matrices: nothing is subtracted before encoding.
     """
 
+    config: SAEConfig
+    v_enc: Tensor
+    w_enc: Tensor
+    enc: Tensor
+    b_enc: Tensor
+    v_dec: Tensor
+    w_dec: Tensor
+    dec: Tensor
+    bias: Tensor
+    threshold: Tensor
+    r_mag: Tensor
+    b_mag: Tensor
+    r_gate: Tensor
+    b_gate: Tensor
+
     def __init__(self, config: SAEConfig, generator: torch.Generator | None = None) -> None:
         """Random unit-norm atoms, the encoder equal to the decoder, zero biases (dense encoders: unit norm)."""
         super().__init__()

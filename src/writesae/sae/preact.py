@@ -62,4 +62,4 @@ class _Carry:
 
 
 def _sum_rank(p: Tensor, rank: int) -> Tensor:
-    return p if rank == 1 else p.unflatten(-1, (rank, -1)).sum(-2)
+    return p if rank == 1 else p.reshape(*p.shape[:-1], rank, -1).sum(-2)

@@ -1,0 +1,48 @@
+"""What one training step sees: chunks of writes with the states before them, or loose writes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from writesae.recurrence.written import Written, rebuild_states, states_reference
+
+
+class Batch(NamedTuple):
+    """`B` chunks of `C` consecutive tokens of one head."""
+
+    key: Tensor
+    """`k_t`, `[B, C, K]`."""
+    update: Tensor
+    """The write value: `u_t` for `state` and `write-delta`, `b_t v_t` for `write-value`, `[B, C, V]`."""
+    log_decay: Tensor | None
+    """`[B, C, 1 | K]` where the target is the state; None where it is the write itself."""
+    initial: Tensor | None
+    """State before each chunk, `[B, K, V]`; None where the target is the write."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of matrices, `B * C`."""
+        return self.key.shape[0] * self.key.shape[1]
+
+    @property
+    def scalar_decay(self) -> bool:
+        """Whether the scan applies (or no decay matters)."""
+        return self.log_decay is None or self.log_decay.shape[-1] == 1
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Chunks `start <= b < stop`."""
+        return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
+
+    def matrices(self) -> Tensor:
+        """The modelled matrices, `[B * C, K, V]`, rebuilt."""
+        if self.log_decay is None:
+            return (self.key.unsqueeze(3) * self.update.unsqueeze(2)).flatten(0, 1)
+        return rebuild_states(Written(self.key, self.update, self.log_decay), self.initial).flatten(0, 1)
+
+    def matrices_reference(self) -> Tensor:
+        """The same, by the recurrence as written."""
+        if self.log_decay is None:
+            return self.matrices()
+        return states_reference(Written(self.key, self.update, self.log_decay), self.initial).flatten(0, 1)

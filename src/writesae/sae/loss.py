@@ -1,0 +1,105 @@
+"""The training loss in its obvious dense form: the reference for every faster one.
+
+    loss = mean_t ||X_t - X^_t||_F^2  +  penalty of the sparsity  +  weight * mean_t ||R_t - R^_t||_F^2
+
+`R = X - X^` is the residual, held constant, and `R^` is what the dead features make of it, without the decoder bias
+(adding it there would count it twice). Matryoshka prefixes average the first term over the prefixes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from writesae.sae.codes import Codes
+from writesae.sae.config import BatchTopK, Gated, JumpReLU, SoftGated
+from writesae.sae.model import SAE
+from writesae.sae.sparsity import batch_cut, step
+
+
+class Dead(NamedTuple):
+    """The auxiliary loss on features that have stopped firing."""
+
+    mask: Tensor
+    """Which features are dead, `[N]` bool."""
+    k: int
+    """Most dead features that model a token's residual."""
+    weight: float
+    """Weight of the term."""
+
+
+class Loss(NamedTuple):
+    """A step's loss and what the trainer watches. The terms are scalars; their sum is what is minimised."""
+
+    error: Tensor
+    """Mean squared Frobenius error, averaged over Matryoshka prefixes."""
+    full: Tensor
+    """The same of the whole dictionary, without a gradient."""
+    penalty: Tensor
+    """Sparsity penalty (0 for TopK)."""
+    aux: Tensor
+    """Weighted auxiliary loss (0 without dead features)."""
+    fired: Tensor
+    """How many tokens each feature fired at, `[N]` int64."""
+    cut: Tensor
+    """BatchTopK: the smallest code of the batch; 0 otherwise."""
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised."""
+        return self.error + self.penalty + self.aux
+
+
+def training_codes(sae: SAE, pre: Tensor) -> tuple[Tensor, Tensor]:
+    """Dense codes `[T, N]` as they are while training, and BatchTopK's cut."""
+    if isinstance(sae.config.sparsity, BatchTopK):
+        cut = batch_cut(pre.detach(), sae.config.sparsity.k)
+        return pre * ((pre >= cut) & (pre > 0)), cut
+    codes = sae.activations(pre)
+    return (codes.dense(sae.config.features) if isinstance(codes, Codes) else codes), pre.new_zeros(())
+
+
+def sparsity_penalty(sae: SAE, pre: Tensor, codes: Tensor) -> Tensor:
+    """The part of the penalty that needs codes only; the hard gate's frozen reconstruction is added by the caller."""
+    sparsity = sae.config.sparsity
+    if isinstance(sparsity, JumpReLU):
+        l0 = step(pre, sae.threshold, sae.width).sum(-1).mean()
+        return sparsity.weight * (l0 / sparsity.l0 - 1) ** 2
+    if isinstance(sparsity, Gated):
+        return sparsity.weight * pre.relu().sum(-1).mean()
+    if isinstance(sparsity, SoftGated):
+        return sparsity.weight * codes.sum(-1).mean()
+    return pre.new_zeros(())
+
+
+def dead_codes(pre: Tensor, dead: Dead) -> Tensor:
+    """Codes `[T, N]` of the `k` strongest dead features of each token, zero elsewhere."""
+    masked = pre.masked_fill(~dead.mask, -torch.inf)
+    value, index = masked.topk(min(dead.k, int(dead.mask.sum())), dim=-1, sorted=False)
+    return torch.zeros_like(pre).scatter(-1, index, value.relu())
+
+
+def dense_loss(sae: SAE, matrices: Tensor, dead: Dead | None = None) -> Loss:
+    """The loss on `matrices` `[T, K, V]`; every term is differentiable by autograd. Any composition."""
+    pre = sae.preactivations(matrices)
+    codes, cut = training_codes(sae, pre)
+    atoms = sae.atom_matrices()
+
+    def error(weights: Tensor, size: int) -> Tensor:
+        made = torch.einsum("tn,nkv->tkv", weights[:, :size], atoms[:size])
+        return (matrices - sae.bias - made).square().sum((1, 2)).mean()
+
+    sizes = (*sae.config.prefixes, sae.config.features)
+    errors = torch.stack([error(codes, size) for size in sizes])
+    penalty = sparsity_penalty(sae, pre, codes)
+    if isinstance(sae.config.sparsity, Gated):
+        frozen = torch.einsum("tn,nkv->tkv", pre.relu(), atoms.detach()) + sae.bias.detach()
+        penalty = penalty + (matrices - frozen).square().sum((1, 2)).mean()
+    aux = pre.new_zeros(())
+    if dead is not None and dead.mask.any():
+        residual = (matrices - sae.bias - torch.einsum("tn,nkv->tkv", codes, atoms)).detach()
+        made = torch.einsum("tn,nkv->tkv", dead_codes(pre, dead), atoms)
+        aux = dead.weight * (residual - made).square().sum((1, 2)).mean()
+    return Loss(errors.mean(), errors[-1].detach(), penalty, aux, (codes.detach() > 0).sum(0), cut)
