@@ -139,7 +139,7 @@ def _effects(
     rows = ((coefficient, zero), (zero, zero), (zero, coefficient * size))
     weight = torch.stack([torch.stack([-one, *row], -1) for row in rows], 1)
     edits = Edits(
-        site.head, passage, position,
+        [site.head] * 3, passage, position,
         torch.stack([key, v, x.to(key)], 1), torch.stack([value, w, y.to(value)], 1), weight,
     )  # fmt: skip
     kl = torch.empty(len(part), 3, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Score edits of single writes: firings x conditions, batched through the layers above the site only.
 
 An edit of a write replaces the matrix that a token adds to one head's state. Every edit here is a weighted sum of a
-few rank-1 components, so the responses of the components are computed once and combined a condition.
+few rank-1 components, each in one head, so the responses of the components are computed once and combined.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from writesae.hosts.fork import NativeRun, Rows
 from writesae.recurrence import respond
@@ -23,9 +23,10 @@ LOGITS_BUDGET = 64e6
 
 @dataclass(frozen=True)
 class Edits:
-    """`D[r, c] = sum_m weight[r, c, m] key[r, m] value[r, m]^T`, added to head `head`'s state at place `r`."""
+    """Condition `c` at place `r` adds `weight[r, c, m] key[r, m] value[r, m]^T` to head `heads[m]`'s state, all `m`."""
 
-    head: int
+    heads: list[int]
+    """The head of each component, M of them."""
     passage: Tensor
     """`[R]`, row of the native run."""
     position: Tensor
@@ -39,7 +40,7 @@ class Edits:
 
     def __getitem__(self, index: Tensor) -> Edits:
         parts = (self.passage, self.position, self.key, self.value, self.weight)
-        return Edits(self.head, *(x[index] for x in parts))
+        return Edits(self.heads, *(x[index] for x in parts))
 
 
 class Scored(NamedTuple):
@@ -78,14 +79,11 @@ def edit_response(run: NativeRun, edits: Edits, timing: Protocol, horizon: int) 
     skip = first_step(timing)
     places = edits.position[:, None] + torch.arange(horizon + skip)
     stream = run.streams[run.layer]
-    local = stream.heads(edits.head).map(lambda x: x[edits.passage[:, None], places])
-    components = respond(local, edits.key.unsqueeze(2), edits.value.unsqueeze(2), timing == "at_token")
-    combined = torch.einsum("rcm,rmtv->rctv", edits.weight.to(components), components[:, :, skip:, 0])
-    response = combined.new_zeros(
-        len(edits.position), combined.shape[1] + 1, horizon, stream.key.shape[2], combined.shape[-1]
-    )
-    response[:, 1:, :, edits.head] = combined
-    return response
+    local = stream.heads(edits.heads).map(lambda x: x[edits.passage[:, None], places])
+    components = respond(local, edits.key.unsqueeze(1), edits.value.unsqueeze(1), timing == "at_token")[:, 0, skip:]
+    head = nn.functional.one_hot(torch.tensor(edits.heads), stream.key.shape[2]).to(components)
+    combined = torch.einsum("rcm,rtmv,mh->rcthv", edits.weight.to(components), components, head)
+    return torch.cat([torch.zeros_like(combined[:, :1]), combined], 1)
 
 
 def rows_at_once(run: NativeRun, copies: int, horizon: int) -> int:

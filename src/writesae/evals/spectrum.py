@@ -18,7 +18,7 @@ from writesae.recurrence import delta_values, replay
 from writesae.types import Protocol, Site
 
 MEMORY = 0.5
-"""A head whose mean decay is at least this keeps something of a write beyond the next token."""
+"""A head remembers where a token's own write is at most this share of the state after it."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Spectrum:
     seed: int
 
     def default_site(self) -> Site:
-        """The head with the largest deletion effect among those that remember (mean decay >= 0.5), else of all."""
-        remembering = [h for h in self.heads if h.decay >= MEMORY] or list(self.heads)
+        """The head with the largest deletion effect among those that remember (write share <= 0.5), else of all."""
+        remembering = [h for h in self.heads if h.write_share <= MEMORY] or list(self.heads)
         return max(remembering, key=lambda h: h.delete_kl).site
 
     def frame(self, chosen: Site | None = None) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def spectrum(
     host: Host,
     tokens: Tensor,
     *,
-    writes: int = 48,
+    writes: int = 40,
     timing: Protocol = "after_token",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -96,17 +96,13 @@ def spectrum(
         share = key.norm(dim=-1) * value.norm(dim=-1) / size.clamp_min(1e-30)
         rank = singular.square().sum(-1) / singular[..., 0].square().clamp_min(1e-30)
         decay = stream.log_decay.exp().mean((0, 1, 3))
-        for head in range(layer.heads):
-            edits = Edits(head, passage, position, key[:, head, None], value[:, head, None], -torch.ones(writes, 1, 1))
-            kl = torch.empty(writes, dtype=torch.float64)
-            for scored in patched_logits(run, edits, timing):
-                kl[scored.index] = kl_divergence(scored.native, scored.patched[:, 0])[:, 0].cpu()
-            heads.append(
-                HeadSpectrum(
-                    index, head, decay[head].item(), share[:, head].median().item(), rank[:, head].median().item(),
-                    kl.median().item(),
-                )
-            )  # fmt: skip
+        delete_each = -torch.eye(layer.heads).expand(writes, -1, -1)
+        edits = Edits(list(range(layer.heads)), passage, position, key, value, delete_each)
+        kl = torch.empty(writes, layer.heads, dtype=torch.float64)
+        for scored in patched_logits(run, edits, timing):
+            kl[scored.index] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
+        columns = (decay, *(x.median(0).values for x in (share, rank, kl)))
+        heads += [HeadSpectrum(index, h, *(float(x[h]) for x in columns)) for h in range(layer.heads)]
         if progress is not None:
             progress(done + 1, len(host.layers))
     return Spectrum(tuple(heads), writes, timing, seed)

@@ -173,7 +173,7 @@ def _score(
     atom_norm = v.norm(dim=-1) * w.norm(dim=-1)
     overlap = (key * v).sum(-1) * (value * w).sum(-1)
     edits = Edits(
-        site.head, passage, position,
+        [site.head] * 3, passage, position,
         torch.stack([key, v, x.to(key)], 1), torch.stack([value, w, y.to(value)], 1),
         _weights(coefficient, atom_norm, norm),
     )  # fmt: skip
@@ -218,10 +218,7 @@ class TopCode(NamedTuple):
 
 def top_codes(sae: SAE, writes: HeadWrites) -> TopCode:
     """Encode a head's writes (or states, as the dictionary wants) and keep each token's top feature, `[B, T]`."""
-    written = writes.written
-    if sae.config.target == "write-value":
-        written = written._replace(update=writes.value)
-    codes = sae.encode_written(written)
+    codes = sae.encode_written(writes.written)
     value, slot = codes.value.max(-1)
     return TopCode(codes.index.gather(-1, slot.unsqueeze(-1)).squeeze(-1), value)
 
