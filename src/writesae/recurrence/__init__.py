@@ -5,6 +5,7 @@
 Nothing here knows a model. A host's family maps its gates to a `Stream`; everything else follows from it.
 """
 
+from writesae.recurrence.adjoint import adjoint_products, adjoint_reference
 from writesae.recurrence.replay import Replayed, replay, replay_reference
 from writesae.recurrence.response import respond, respond_reference
 from writesae.recurrence.stream import Stream
@@ -13,6 +14,8 @@ from writesae.recurrence.updates import delta_values, delta_values_reference, na
 __all__ = [
     "Replayed",
     "Stream",
+    "adjoint_products",
+    "adjoint_reference",
     "delta_values",
     "delta_values_reference",
     "native_values",
