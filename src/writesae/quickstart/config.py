@@ -1,0 +1,48 @@
+"""What a quickstart runs. Free of torch, so that the command line can show it at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from writesae.errors import ConfigError
+from writesae.types import Site
+
+TARGETS = {"state": "state", "write": "write-delta"}
+"""Name in the results -> the matrix that the dictionary models."""
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """The settings of one quickstart; two runs with equal settings give equal numbers."""
+
+    host: str = "tiny-gdn"
+    """An embedded host's name, a folder, or a Hub id."""
+    site: Site | None = None
+    """Head to train on; None lets the audit choose."""
+    seed: int = 0
+    """Of everything random."""
+    tokens: int = 200_000
+    """Tokens to capture for training."""
+    length: int = 256
+    """Tokens a sequence."""
+    features: int = 1024
+    """Atoms a dictionary."""
+    k: int = 16
+    """Active atoms a token."""
+    batch: int = 2048
+    """Tokens a training step. The published recipe's 256 would leave a CPU mostly waiting."""
+    train_tokens: int = 2_000_000
+    """Tokens seen in training, with repetition, a target."""
+    firings: int = 1200
+    """Writes replaced in the substitution test, a target."""
+    passages: int = 96
+    """Held-out sequences from which they are drawn."""
+    atoms: int = 24
+    """Atoms described in the report, a target."""
+
+    def __post_init__(self) -> None:
+        sizes = {name: value for name, value in vars(self).items() if type(value) is int and name != "seed"}
+        if small := {name: value for name, value in sizes.items() if value < 1}:
+            raise ConfigError(f"these settings must be at least 1: {small}")
+        if self.k > self.features:
+            raise ConfigError(f"k = {self.k} active features of {self.features}: give more features or a smaller k")

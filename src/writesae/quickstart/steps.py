@@ -1,0 +1,153 @@
+"""The steps of a quickstart. Each writes its files and returns the few facts that later steps and the summary need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from writesae.artifacts import Record, load_sae, save_sae
+from writesae.config import Json, to_json
+from writesae.corpus import TokenBlocks, read_documents, token_blocks
+from writesae.errors import InputError
+from writesae.evals.atoms import portraits
+from writesae.evals.spectrum import spectrum
+from writesae.evals.substitution import SubstitutionConfig, SubstitutionSummary, contexts, substitution
+from writesae.hosts import Host
+from writesae.quickstart.config import TARGETS, QuickstartConfig
+from writesae.quickstart.folder import write_json, write_table
+from writesae.sae import TopK
+from writesae.store import capture, open_store
+from writesae.train import TrainConfig, train
+from writesae.types import Site
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+AUDIT_PASSAGES = 8
+HELD_OUT = 0.2
+"""Share of every document, at its end, that no dictionary is trained on."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """The corpus, split so that tests never see training text."""
+
+    train: TokenBlocks
+    test: Tensor
+    """`[passages, T]`, drawn over all documents."""
+
+
+def load_text(host: Host, config: QuickstartConfig) -> Text:
+    """Cut the sample into blocks and split every document; raises InputError where it is too short."""
+    blocks = token_blocks(read_documents("sample"), host.tokenizer, config.length, None)
+    rank = np.concatenate([np.arange(n) / n for n in np.unique(blocks.document, return_counts=True)[1]])
+    rng = np.random.default_rng(config.seed)
+    train, test = (rng.permutation(np.flatnonzero(part)) for part in (rank < 1 - HELD_OUT, rank >= 1 - HELD_OUT))
+    wanted = -(-config.tokens // config.length)
+    if wanted > len(train) or config.passages > len(test):
+        raise InputError(
+            f"the sample holds {len(train) * config.length:,} training tokens and {len(test)} held-out passages of "
+            f"{config.length} tokens for {config.host}; {config.tokens:,} and {config.passages} were asked for"
+        )
+    chosen = np.sort(train[:wanted])
+    return Text(
+        TokenBlocks(blocks.tokens[chosen], blocks.documents, blocks.document[chosen]),
+        torch.from_numpy(blocks.tokens[np.sort(test[: config.passages])]),
+    )
+
+
+def audit(run: Path, host: Host, text: Text, config: QuickstartConfig, progress: Progress) -> Json:
+    """Audit every head and choose the site."""
+    result = spectrum(host, text.test[:AUDIT_PASSAGES], seed=config.seed, progress=progress)
+    site = config.site or result.default_site()
+    write_table(run / "spectrum.parquet", result.frame(site))
+    return {"site": str(site), "n": result.n, "timing": result.timing}
+
+
+def capture_streams(run: Path, host: Host, text: Text, site: Site, progress: Progress) -> Json:
+    """Record the site's layer over the training text."""
+    store = capture(host, text.train, [site.layer], run / "streams.zarr", progress=progress)
+    return {"tokens": store.sequences * store.length, "corpus": text.train.hash, "store": store.hash}
+
+
+def train_target(run: Path, host: Host, site: Site, name: str, config: QuickstartConfig, progress: Progress) -> Json:
+    """Train one dictionary and save it in `sae/<name>`."""
+    steps = max(1, config.train_tokens // config.batch)
+    recipe = TrainConfig(
+        site=site,
+        target=TARGETS[name],
+        features=config.features,
+        sparsity=TopK(config.k),
+        steps=steps,
+        batch=config.batch,
+        lr=1e-3,
+        lr_end=1e-4,
+        init="writes",
+        validation=0.1,
+        validate_every=max(1, steps // 20),
+        seed=config.seed,
+    )
+    store = open_store(run / "streams.zarr")
+    result = train(store, recipe, run / "train" / name, progress=progress)
+    metrics: dict[str, Json] = {key: to_json(value) for key, value in asdict(result.metrics).items()}
+    record = Record(
+        host=host.name,
+        host_revision=host.revision,
+        site=site,
+        variant="writesae",
+        seed=config.seed,
+        corpus_hash=store.provenance.corpus,
+        store_hash=store.hash,
+        training={"config": to_json(recipe), "seconds": round(result.seconds, 2)},
+        metrics=metrics,
+    )
+    manifest = save_sae(result.sae, run / "sae" / name, record, replace=True)
+    return {"metrics": metrics, "sha256": manifest.files["weights.safetensors"].sha256}
+
+
+def test_target(
+    run: Path, host: Host, text: Text, site: Site, name: str, config: QuickstartConfig, progress: Progress
+) -> Json:
+    """The substitution test of one dictionary, both protocols."""
+    sae = load_sae(run / "sae" / name)
+    settings = SubstitutionConfig(firings=config.firings, seed=config.seed)
+    result = substitution(host, sae, site, text.test, settings, progress)
+    records = result.records
+    records["context"] = contexts(host, text.test, records.passage.tolist(), records.position.tolist())
+    records["token_text"] = [host.tokenizer.decode([token]) for token in records.token]
+    write_table(run / "substitution" / f"{name}.parquet", records)
+    by_protocol: dict[str, Json] = {timing: _summary(s) for timing, s in result.summaries.items()}
+    main = settings.timings[0]
+    return {**_summary(result.main), "protocol": main, "by_protocol": by_protocol, "settings": to_json(settings)}
+
+
+def _summary(summary: SubstitutionSummary) -> dict[str, Json]:
+    record = asdict(summary)
+    return {key: list(value) if key.startswith("interval") else value for key, value in record.items()}
+
+
+def describe_atoms(
+    run: Path, host: Host, text: Text, site: Site, name: str, config: QuickstartConfig, progress: Progress
+) -> Json:
+    """Portraits of the strongest atoms of one dictionary."""
+    sae = load_sae(run / "sae" / name)
+    found = portraits(host, sae, site, text.test, atoms=config.atoms, seed=config.seed, progress=progress)
+    write_json(run / "atoms" / f"{name}.json", [_rounded(asdict(atom)) for atom in found])
+    return {"atoms": len(found)}
+
+
+def _rounded(x: object) -> Json:
+    """Numbers with six significant digits: enough for a picture, and a fraction of the file."""
+    if isinstance(x, float):
+        return float(f"{x:.6g}")
+    if isinstance(x, dict):
+        return {str(key): _rounded(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_rounded(value) for value in x]
+    assert x is None or isinstance(x, bool | int | str)
+    return x
