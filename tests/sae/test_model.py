@@ -34,9 +34,7 @@ def possible(e: object, d: object) -> bool:
 
 
 ALL_SAES = tuple(
-    SAEConfig(K, V, N, e, s, d)
-    for e, s, d in itertools.product(ENCODERS, SPARSITIES, DECODERS)
-    if possible(e, d)
+    SAEConfig(K, V, N, e, s, d) for e, s, d in itertools.product(ENCODERS, SPARSITIES, DECODERS) if possible(e, d)
 )
 
 

@@ -6,6 +6,7 @@ exactly, and about 1/63 of its size at 128 x 128. States are rebuilt here, a chu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,19 +80,27 @@ def rebuild_states(written: Written, initial: Tensor | None = None, out: Tensor 
 
 
 @torch.no_grad()
-def chunk_starts(written: Written, chunk: int, initial: Tensor | None = None) -> Tensor:
-    """The state before the first token of each chunk of `chunk` tokens, `[B, ceil(T / chunk), K, V]`.
+def states_before(written: Written, positions: Sequence[int], initial: Tensor | None = None) -> Tensor:
+    """The state before each of the tokens `positions` (rising), `[B, len(positions), K, V]`.
 
-    The first is `initial` (zero if absent); only products of decays <= 1 are formed, so any decay is safe.
+    `initial` (zero if absent) is the state before the first token. One matrix product between two positions, in
+    which only products of decays <= 1 are formed, so any decay is safe.
     """
-    state, starts = _initial(written, initial), []
-    for start in range(0, written.key.shape[1], chunk):
-        starts.append(state)
-        part = written.tokens(start, start + chunk)
-        since = part.log_decay.cumsum(1)
-        kept = part.key * (since[:, -1:] - since).exp()
-        state = torch.baddbmm(since[:, -1].exp().unsqueeze(-1) * state, kept.transpose(1, 2), part.update)
-    return torch.stack(starts, 1)
+    state, states, done = _initial(written, initial), [], 0
+    for position in positions:
+        if position > done:
+            part = written.tokens(done, position)
+            since = part.log_decay.cumsum(1)
+            kept = part.key * (since[:, -1:] - since).exp()
+            state = torch.baddbmm(since[:, -1].exp().unsqueeze(-1) * state, kept.transpose(1, 2), part.update)
+            done = position
+        states.append(state)
+    return torch.stack(states, 1)
+
+
+def chunk_starts(written: Written, chunk: int, initial: Tensor | None = None) -> Tensor:
+    """The state before the first token of each chunk of `chunk` tokens, `[B, ceil(T / chunk), K, V]`."""
+    return states_before(written, range(0, written.key.shape[1], chunk), initial)
 
 
 def native_update(written: Written) -> Tensor:

@@ -139,9 +139,7 @@ class SAEConfig:
                 raise ConfigError("a tied encoder needs a factored decoder of the same rank")
         prefixes = self.prefixes
         if list(prefixes) != sorted(set(prefixes)) or any(not 0 < p < self.features for p in prefixes):
-            raise ConfigError(
-                f"prefixes {prefixes} must rise and lie between 1 and features - 1 = {self.features - 1}"
-            )
+            raise ConfigError(f"prefixes {prefixes} must rise and lie between 1 and features - 1 = {self.features - 1}")
 
     @property
     def tied(self) -> bool:

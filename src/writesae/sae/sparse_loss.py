@@ -15,7 +15,7 @@ from torch import Tensor
 
 from writesae.sae.batch import Batch
 from writesae.sae.codes import Codes
-from writesae.sae.config import Factored, TopK
+from writesae.sae.config import BatchTopK, Factored, TopK
 from writesae.sae.encoding import (
     Gradients,
     add_rows,
@@ -53,20 +53,24 @@ class _Sums:
 
 
 @torch.no_grad()
-def sparse_loss(sae: SAE, batch: Batch, dead: Dead | None = None) -> tuple[Loss, Gradients]:
-    """The loss of a batch and the gradient of every parameter, by name. TopK and BatchTopK only."""
+def sparse_loss(sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None) -> tuple[Loss, Gradients]:
+    """The loss of a batch and the gradient of every parameter, by name. TopK and BatchTopK only.
+
+    `k` replaces the sparsity's own while a schedule lowers it.
+    """
     sparsity = sae.config.sparsity
+    assert isinstance(sparsity, TopK | BatchTopK)
+    k = sparsity.k if k is None else k
     parts = blocks(sae, batch)
     sums, cut = _Sums(sae), sae.bias.new_zeros(())
     if isinstance(sparsity, TopK):
         for part in parts:
             matrices = part.matrices()
             pre = preactivations(sae, part, matrices)
-            _block(sae, matrices, pre, top_codes(pre, sparsity.k), batch.tokens, dead, sums)
+            _block(sae, matrices, pre, top_codes(pre, k), batch.tokens, dead, sums)
     else:
-        assert not isinstance(sparsity, TopK) and hasattr(sparsity, "k")
         pres = [preactivations(sae, part, part.matrices()) for part in parts]
-        cut = batch_cut(torch.cat(pres), sparsity.k)
+        cut = batch_cut(torch.cat(pres), k)
         for part, pre in zip(parts, pres, strict=True):
             codes = pack(pre * ((pre >= cut) & (pre > 0)))
             _block(sae, part.matrices(), pre, codes, batch.tokens, dead, sums)
@@ -74,9 +78,7 @@ def sparse_loss(sae: SAE, batch: Batch, dead: Dead | None = None) -> tuple[Loss,
     return loss, sums.into
 
 
-def _block(
-    sae: SAE, matrices: Tensor, pre: Tensor, codes: Codes, tokens: int, dead: Dead | None, sums: _Sums
-) -> None:
+def _block(sae: SAE, matrices: Tensor, pre: Tensor, codes: Codes, tokens: int, dead: Dead | None, sums: _Sums) -> None:
     """Add one block's share of the loss and the gradients."""
     sizes = (*sae.config.prefixes, sae.config.features)
     weight = 1 / (tokens * len(sizes))

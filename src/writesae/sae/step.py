@@ -11,10 +11,13 @@ from writesae.sae.model import SAE
 from writesae.sae.sparse_loss import sparse_loss
 
 
-def loss_and_gradients(sae: SAE, batch: Batch, dead: Dead | None = None) -> Loss:
-    """The loss of a batch by the fastest exact form; `p.grad` of every parameter is replaced."""
+def loss_and_gradients(sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None) -> Loss:
+    """The loss of a batch by the fastest exact form; `p.grad` of every parameter is replaced.
+
+    `k` replaces that of TopK and BatchTopK while a schedule lowers it.
+    """
     if isinstance(sae.config.sparsity, TopK | BatchTopK):
-        loss, gradients = sparse_loss(sae, batch, dead)
+        loss, gradients = sparse_loss(sae, batch, dead, k)
         for name, parameter in sae.named_parameters():
             parameter.grad = gradients[name]
         return loss

@@ -1,0 +1,110 @@
+"""What a training run is. Free of torch, so that flags can be built from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from writesae.errors import ConfigError
+from writesae.sae.config import (
+    BatchTopK,
+    Bilinear,
+    Decoder,
+    Encoder,
+    Factored,
+    SAEConfig,
+    Sparsity,
+    TopK,
+)
+from writesae.types import Site, Target
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One dictionary for one head. The defaults are the published recipe (paper App. D, Table 8)."""
+
+    site: Site
+    """The head whose matrices are modelled."""
+    target: Target = "state"
+    """The matrix that is modelled."""
+    features: int = 2048
+    """Number of atoms."""
+    encoder: Encoder = Bilinear()
+    """How pre-activations are computed."""
+    sparsity: Sparsity = TopK()
+    """Which features fire."""
+    decoder: Decoder = Factored()
+    """What an atom is."""
+    epochs: float = 20.0
+    """Passes over the training sequences; ignored where `steps` is given."""
+    steps: int | None = None
+    """Optimiser steps; None: as many as `epochs` take."""
+    batch: int = 256
+    """Tokens a step (rounded up to whole chunks where the target is the state)."""
+    chunk: int | None = None
+    """Consecutive tokens that share one rebuilt state; None: half the head size, 16 to 64. State target only."""
+    lr: float = 3e-4
+    """Adam's learning rate after the warm-up."""
+    lr_end: float = 3e-5
+    """Learning rate at the end of the cosine."""
+    warmup: int = 50
+    """Steps of linear warm-up."""
+    clip: float | None = 1.0
+    """Largest norm of the whole gradient (data are scaled to variance 1); None: not clipped."""
+    aux_weight: float = 1e-2
+    """Weight of the auxiliary loss on dead features; 0 turns it off."""
+    aux_k: int = 256
+    """Most dead features that model a token's residual."""
+    dead_after: int = 100
+    """Steps without firing after which a feature counts as dead."""
+    renormalise_every: int = 100
+    """Steps between exact renormalisations of the atoms (codes rescaled)."""
+    resample_every: int = 250
+    """Steps between resamplings of dead features; 0: never."""
+    resample_until: float = 0.8
+    """Share of the run after which nothing is resampled any more."""
+    k_start: int | None = None
+    """`k` at the first step, falling linearly to the sparsity's own `k`; None: constant."""
+    k_steps: int = 0
+    """Steps over which `k` falls."""
+    bandwidth_end: float = 1.0
+    """Factor by which JumpReLU's bandwidth has shrunk at the end, linearly."""
+    init: Literal["random", "writes"] = "random"
+    """Atoms at the start: random directions, or writes that the head really made."""
+    validation: float = 0.2
+    """Share of the sequences that is held out."""
+    validate_every: int = 500
+    """Steps between evaluations on held-out sequences; 0: only at the end."""
+    validate_tokens: int = 16384
+    """Most held-out tokens of one evaluation."""
+    patience: int = 0
+    """Evaluations without a better explained variance after which the run stops; 0: never."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between records in the history."""
+    memory: float = 4.0
+    """GiB of writes and chunk-start states that may be held at once; more is read in shuffled groups of sequences."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a CUDA device where there is one."""
+    seed: int = 0
+    """Everything random follows from it."""
+
+    def __post_init__(self) -> None:
+        positive = (self.batch, self.log_every, self.checkpoint_every, self.dead_after, self.validate_tokens)
+        if min(positive) < 1 or (self.chunk is not None and self.chunk < 1):
+            raise ConfigError("batch, chunk, log_every, checkpoint_every, dead_after, validate_tokens start at 1")
+        if (self.steps is None and self.epochs <= 0) or (self.steps is not None and self.steps < 1):
+            raise ConfigError(f"a run needs steps or epochs above 0, not steps={self.steps}, epochs={self.epochs}")
+        if not 0 < self.validation < 1:
+            raise ConfigError(f"validation is a share of the sequences between 0 and 1, not {self.validation}")
+        if not 0 < self.lr_end <= self.lr:
+            raise ConfigError(f"learning rates need 0 < lr_end <= lr, not lr={self.lr}, lr_end={self.lr_end}")
+        if self.k_start is not None and not isinstance(self.sparsity, TopK | BatchTopK):
+            raise ConfigError(f"k_start is for TopK and BatchTopK, not for {self.sparsity}")
+
+    def sae(self, d_k: int, d_v: int) -> SAEConfig:
+        """The dictionary that this run trains for a head of `d_k x d_v`; raises ConfigError if it is impossible."""
+        if self.k_start is not None and not 1 <= self.k_start <= self.features:
+            raise ConfigError(f"k_start = {self.k_start} must lie between 1 and features = {self.features}")
+        return SAEConfig(d_k, d_v, self.features, self.encoder, self.sparsity, self.decoder, self.target)

@@ -1,0 +1,190 @@
+"""Where a run's numbers go: one small protocol. JSONL is always written; every optional service is imported here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol
+
+from writesae.errors import DataError, InputError, OutputError
+
+Service = Literal["console", "tensorboard", "wandb", "trackio"]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One line of a run's history."""
+
+    step: int
+    """Optimiser steps done."""
+    tokens: int
+    """Matrices seen."""
+    loss: float
+    """What was minimised, for data of variance 1."""
+    mse: float
+    """Mean squared error an entry of the raw matrix, on the training batch."""
+    explained_variance: float
+    """On the training batch, about the mean and variance of the training sample."""
+    alive: int
+    """Features that fired in the last `dead_after` steps."""
+    lr: float
+    """Learning rate."""
+    seconds: float
+    """Time spent training, earlier sessions included."""
+    resampled: int = 0
+    """Features restarted since the last record."""
+    held_out: float | None = None
+    """Explained variance on held-out sequences, where this step measured it."""
+
+
+class Logger(Protocol):
+    """Takes records as they come."""
+
+    def record(self, record: StepRecord) -> None:
+        """One more record."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class JsonLines:
+    """The history on disk, one JSON object a line. Opening it drops what lies after `step` (a resumed run's tail)."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [r for r in read_history(path) if r.step <= step] if path.exists() else []
+        self.path = path
+        path.write_text("".join(_line(r) for r in kept), encoding="utf-8")
+        self.file = path.open("a", encoding="utf-8")
+
+    def record(self, record: StepRecord) -> None:
+        """Append and flush; raises OutputError where the disk refuses."""
+        try:
+            self.file.write(_line(record))
+            self.file.flush()
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def _line(record: StepRecord) -> str:
+    return json.dumps(asdict(record)) + "\n"
+
+
+def read_history(path: Path) -> list[StepRecord]:
+    """The records of a run; a last line that was cut short by a kill is left out. Raises DataError otherwise."""
+    records = []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines):
+        if not line:
+            continue
+        try:
+            records.append(StepRecord(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            if number == len(lines) - 1:
+                break
+            raise DataError(f"{path}, line {number + 1} is no record of a run: {error}") from None
+    return records
+
+
+class Console:
+    """One line a record."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def record(self, record: StepRecord) -> None:
+        """Print it."""
+        held = "" if record.held_out is None else f"  held out {record.held_out:.4f}"
+        print(
+            f"{self.name}  step {record.step:,}  tokens {record.tokens:,}  loss {record.loss:.4f}  "
+            f"EV {record.explained_variance:.4f}  alive {record.alive:,}  {record.seconds:.0f} s{held}",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class TensorBoard:
+    """Scalars for TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise _missing("tensorboard", "tensorboard") from None
+        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def record(self, record: StepRecord) -> None:
+        """One scalar a field."""
+        for name, value in _scalars(record).items():
+            self.writer.add_scalar(name, value, record.step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.writer.close()  # type: ignore[no-untyped-call]
+
+
+class Tracker:
+    """Weights & Biases or trackio, which share their calls."""
+
+    def __init__(self, service: Literal["wandb", "trackio"], name: str) -> None:
+        import importlib
+
+        try:
+            self.module = importlib.import_module(service)
+        except ImportError:
+            raise _missing(service, service) from None
+        self.run = self.module.init(project="writesae", name=name)
+
+    def record(self, record: StepRecord) -> None:
+        """Log one step."""
+        self.module.log(_scalars(record), step=record.step)
+
+    def close(self) -> None:
+        """End the run."""
+        self.module.finish()
+
+
+def _scalars(record: StepRecord) -> dict[str, float]:
+    return {name: value for name, value in asdict(record).items() if name != "step" and value is not None}
+
+
+def _missing(service: str, package: str) -> InputError:
+    return InputError(f"logging to {service} needs the package {package}: python -m pip install {package}")
+
+
+def open_logger(service: Service, name: str, folder: Path) -> Logger:
+    """The logger of a service; raises InputError where its package is missing."""
+    if service == "console":
+        return Console(name)
+    if service == "tensorboard":
+        return TensorBoard(folder / "tensorboard")
+    return Tracker(service, name)
+
+
+class Loggers:
+    """Several loggers as one, closed together."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self.loggers = loggers
+
+    def record(self, record: StepRecord) -> None:
+        """Hand the record to each."""
+        for logger in self.loggers:
+            logger.record(record)
+
+    def __enter__(self) -> Loggers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for logger in self.loggers:
+            logger.close()

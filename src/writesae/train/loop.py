@@ -1,0 +1,303 @@
+"""The training loop, straight down: batch, loss and gradients, step, housekeeping, record, checkpoint."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import cast
+
+import torch
+
+from writesae.artifacts import Record, load_sae, save_sae
+from writesae.config import Json, to_json
+from writesae.errors import ConfigError, DataError
+from writesae.sae.batch import Batch
+from writesae.sae.config import BatchTopK, JumpReLU
+from writesae.sae.loss import Dead, Loss
+from writesae.sae.metrics import Metrics, evaluate
+from writesae.sae.model import SAE
+from writesae.sae.step import loss_and_gradients
+from writesae.train import folder
+from writesae.train.config import TrainConfig
+from writesae.train.data import Sampler, WriteStore, head_shape, held_out_batches, split_sequences
+from writesae.train.initial import initial_sae, moments
+from writesae.train.log import JsonLines, Logger, Loggers, StepRecord, read_history
+from writesae.train.resample import resample
+from writesae.train.schedule import active_features, bandwidth, learning_rate
+
+SAMPLE_TOKENS = 16384
+"""Tokens from which the data's scale, mean and first atoms are taken."""
+THRESHOLD_MEMORY = 0.99
+"""Share of BatchTopK's running threshold that one more batch leaves."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run."""
+
+    sae: SAE
+    """The dictionary, acting on raw matrices."""
+    config: TrainConfig
+    """How it was trained."""
+    metrics: Metrics
+    """On held-out sequences."""
+    history: list[StepRecord]
+    """The training curve."""
+    seconds: float
+    """Time spent training."""
+    folder: Path
+    """Where it lies; the dictionary itself is in its `sae` folder."""
+
+
+def train(store: WriteStore, config: TrainConfig, out: str | Path, loggers: Sequence[Logger] = ()) -> TrainResult:
+    """Train one dictionary on one head of a store, in the folder `out`.
+
+    A run that was interrupted goes on from its checkpoint and ends with the same weights to the bit; a finished one
+    is loaded. Ctrl-C saves and stops. Raises InputError for a site that the store does not hold, ConfigError for an
+    impossible dictionary, OutputError for a folder of another run, DataError where data or loss are not finite.
+    """
+    run = Run(store, config, Path(out))
+    finished = run.finished()
+    if finished is not None:
+        return finished
+    run.prepare()
+    with Loggers([JsonLines(run.out / folder.HISTORY, run.step), *loggers]) as log, _interrupts() as interrupted:
+        for batch in run.batches():
+            run.advance(batch, log)
+            if interrupted.is_set():
+                run.save()
+                raise KeyboardInterrupt(
+                    f"training of {config.site} stopped at step {run.step:,} of {run.steps:,}; "
+                    "the same command goes on from there"
+                )
+    return run.finish()
+
+
+class Run:
+    """One run in progress. All that changes is in `state()`."""
+
+    def __init__(self, store: WriteStore, config: TrainConfig, out: Path) -> None:
+        self.store, self.config, self.out = store, config, out
+        self.shape = head_shape(store, config.site)
+        self.sae_config = config.sae(*self.shape)
+        self.split = split_sequences(store, config)
+        self.device = choose_device(config.device)
+        self.step = 0
+        self.stopped = False
+        self.before = 0.0
+        self.resampled = 0
+        folder.claim(out, config, store.hash)
+
+    def finished(self) -> TrainResult | None:
+        """The result, if the run has already ended."""
+        result = folder.load_result(self.out)
+        if result is None:
+            return None
+        history = read_history(self.out / folder.HISTORY)
+        sae = load_sae(self.out / folder.DICTIONARY).to(self.device)
+        return TrainResult(sae, self.config, result[0], history, result[1], self.out)
+
+    def prepare(self) -> None:
+        """Measure the data, build dictionary, optimiser and sampler, and go back to the checkpoint if there is one."""
+        config, store = self.config, self.store
+        count = min(len(self.split.train), max(1, SAMPLE_TOKENS // store.length))
+        order = torch.randperm(len(self.split.train), generator=torch.Generator().manual_seed(config.seed + 1))
+        rows = sorted(self.split.train[i] for i in order[:count].tolist())
+        wide = max(SAMPLE_TOKENS, store.length * count)
+        raw = held_out_batches(store, _replace(config, wide), rows, 1.0, self.device)
+        variance = moments(raw).variance
+        self.scale = 1 / math.sqrt(variance)
+        sample = held_out_batches(store, _replace(config, wide), rows, self.scale, self.device)
+        self.sae = initial_sae(self.sae_config, sample, config.init == "writes", config.seed)
+        self.width = self.sae.width
+        self.sampler = Sampler(store, config, self.split.train, self.scale, self.device)
+        self.steps = config.steps or max(1, math.ceil(config.epochs * self.sampler.steps_per_epoch))
+        self.held_out = held_out_batches(store, config, self.split.held_out, self.scale, self.device)
+        self.optimiser = torch.optim.Adam(self.sae.parameters(), lr=config.lr, fused=True)
+        self.idle = torch.zeros(config.features, dtype=torch.int64, device=self.device)
+        self.best = -math.inf
+        self.waiting = 0
+        saved = folder.load_checkpoint(self.out, self.device)
+        if saved is not None:
+            self._restore(saved)
+        self.started = time.perf_counter()
+
+    def _restore(self, saved: dict[str, object]) -> None:
+        self.sae.load_state_dict(cast(dict[str, torch.Tensor], saved["sae"]))
+        self.optimiser.load_state_dict(cast(dict[str, object], saved["optimiser"]))
+        self.idle = cast(torch.Tensor, saved["idle"])
+        self.step, self.waiting = cast(int, saved["step"]), cast(int, saved["waiting"])
+        self.best, self.before = cast(float, saved["best"]), cast(float, saved["seconds"])
+        self.stopped, self.resampled = cast(bool, saved["stopped"]), cast(int, saved["resampled"])
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, earlier sessions included."""
+        return self.before + time.perf_counter() - self.started
+
+    def save(self) -> None:
+        """Replace the checkpoint."""
+        folder.save_checkpoint(
+            self.out,
+            {
+                "step": self.step,
+                "sae": self.sae.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "idle": self.idle,
+                "best": self.best,
+                "waiting": self.waiting,
+                "stopped": self.stopped,
+                "resampled": self.resampled,
+                "seconds": self.seconds,
+            },
+        )
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches that are left."""
+        source = self.sampler.batches(self.step)
+        while self.step < self.steps and not self.stopped:
+            yield next(source)
+
+    def advance(self, batch: Batch, log: Loggers) -> None:
+        """One optimiser step and what is due after it."""
+        config, sae, step = self.config, self.sae, self.step
+        lr = learning_rate(config, step, self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        sae.width = bandwidth(config, self.width, step, self.steps)
+        inactive = self.idle >= config.dead_after
+        dead = Dead(inactive, config.aux_k, config.aux_weight) if config.aux_weight > 0 else None
+        loss = loss_and_gradients(sae, batch, dead, active_features(config, step))
+        self._check(loss)
+        if config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
+        self.optimiser.step()
+        self.idle = torch.where(loss.fired > 0, 0, self.idle + 1)
+        self.step += 1
+        self._housekeep(batch, loss)
+        held_out = self._validate()
+        if self.step % config.log_every == 0 or held_out is not None or self.step == self.steps:
+            log.record(self._record(loss, lr, held_out))
+            self.resampled = 0
+        if self.step % config.checkpoint_every == 0 or self.step == self.steps or self.stopped:
+            self.save()
+
+    def _check(self, loss: Loss) -> None:
+        value = float(loss.total)
+        if not math.isfinite(value):
+            kept = (self.step // self.config.checkpoint_every) * self.config.checkpoint_every
+            raise DataError(
+                f"the loss of {self.config.site} is {value} at step {self.step + 1:,}; "
+                f"the checkpoint of step {kept:,} is kept. Lower the learning rate (now {self.config.lr:g})"
+            )
+
+    @torch.no_grad()
+    def _housekeep(self, batch: Batch, loss: Loss) -> None:
+        config, sae = self.config, self.sae
+        if isinstance(config.sparsity, BatchTopK):
+            sae.threshold.copy_(loss.cut if self.step == 1 else sae.threshold.lerp(loss.cut, 1 - THRESHOLD_MEMORY))
+        if isinstance(config.sparsity, JumpReLU):
+            sae.threshold.clamp_min_(0)
+        due = config.resample_every and self.step % config.resample_every == 0
+        if due and self.step <= config.resample_until * self.steps:
+            inactive = self.idle >= config.dead_after
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+            self.resampled += resample(sae, self.optimiser, batch, inactive, generator)
+            self.idle[inactive] = 0
+        if self.step % config.renormalise_every == 0 or config.sae(*self.shape).tied:
+            sae.normalise_()
+
+    def _validate(self) -> float | None:
+        every = self.config.validate_every
+        if not every or self.step % every:
+            return None
+        value = evaluate(self.sae, self.held_out).explained_variance
+        better = value > self.best
+        self.best = max(self.best, value)
+        self.waiting = 0 if better else self.waiting + 1
+        self.stopped = bool(self.config.patience) and self.waiting >= self.config.patience
+        return value
+
+    def _record(self, loss: Loss, lr: float, held_out: float | None) -> StepRecord:
+        d_k, d_v = self.shape
+        return StepRecord(
+            step=self.step,
+            tokens=self.step * self.sampler.tokens_per_batch,
+            loss=float(loss.total),
+            mse=float(loss.full) / (self.scale**2 * d_k * d_v),
+            explained_variance=1 - float(loss.full),
+            alive=int((self.idle < self.config.dead_after).sum()),
+            lr=lr,
+            seconds=self.seconds,
+            resampled=self.resampled,
+            held_out=held_out,
+        )
+
+    def finish(self) -> TrainResult:
+        """Normalise, measure, turn to raw units, save; the run is then finished."""
+        self.sae.normalise_()
+        metrics = evaluate(self.sae, self.held_out, self.scale)
+        self.sae.rescale_(self.scale)
+        self.sae.requires_grad_(False)
+        seconds = self.seconds
+        origin = self.store.provenance
+        training: dict[str, Json] = {"config": to_json(self.config), "steps": self.step, "seconds": seconds}
+        record = Record(
+            host=origin.host,
+            host_revision=origin.revision,
+            site=self.config.site,
+            seed=self.config.seed,
+            corpus_hash=origin.corpus,
+            store_hash=self.store.hash,
+            training=training,
+            metrics=asdict(metrics),
+        )
+        save_sae(self.sae, self.out / folder.DICTIONARY, record, replace=True)
+        folder.save_result(self.out, metrics, self.step, seconds)
+        history = read_history(self.out / folder.HISTORY)
+        return TrainResult(self.sae, self.config, metrics, history, seconds, self.out)
+
+
+def _replace(config: TrainConfig, tokens: int) -> TrainConfig:
+    from dataclasses import replace
+
+    return replace(config, validate_tokens=tokens)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; `auto` takes CUDA where there is one. Raises ConfigError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event; a second one stops at once. Only the main thread can do this."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,198 @@
+"""A whole run on planted writes: it learns, it resumes to the bit, it refuses what it must."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from memory_store import MemoryStore
+
+from writesae.artifacts import load_sae
+from writesae.config import from_json, to_json
+from writesae.errors import ConfigError, DataError, InputError, OutputError
+from writesae.recurrence.written import states_reference
+from writesae.sae import BatchTopK, Bilinear, Gated, JumpReLU, SoftGated, Sparsity, TopK
+from writesae.sae.metrics import explained_variance
+from writesae.train import StepRecord, TrainConfig, train
+from writesae.train import loop as module
+from writesae.train.folder import claim
+from writesae.types import Site, Target
+
+SITE = Site(3, 1)
+SMALL = TrainConfig(
+    site=SITE,
+    features=23,
+    sparsity=TopK(2),
+    steps=120,
+    batch=64,
+    chunk=13,
+    lr=1e-2,
+    lr_end=1e-3,
+    warmup=5,
+    dead_after=10,
+    renormalise_every=7,
+    resample_every=30,
+    validate_every=40,
+    checkpoint_every=25,
+    log_every=10,
+    aux_k=5,
+    device="cpu",
+)
+
+
+class Kill(Exception):
+    """Stands for a process that is gone."""
+
+
+class KillAt:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def record(self, record: StepRecord) -> None:
+        if record.step >= self.step:
+            raise Kill
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("target", ["state", "write-value", "write-delta"])
+def test_a_run_learns_and_is_saved_in_raw_units(target: Target, tmp_path: Path) -> None:
+    store = MemoryStore()
+    config = replace(SMALL, target=target, init="writes", steps=300, resample_until=0.5)
+    result = train(store, config, tmp_path / "run")
+    floor = 0.97 if target == "write-delta" else 0.5
+    assert result.metrics.explained_variance > floor
+    assert result.metrics.l0 <= 2
+    assert result.metrics.alive + result.metrics.dead == 23
+    assert result.history[-1].step == 300
+    part = store.read(SITE, 0, store.sequences)
+    if target == "write-value":
+        part = part._replace(update=store.native(SITE, 0, store.sequences))
+    held = [n for n in range(store.sequences)]
+    matrices = states_reference(part) if target == "state" else part.key[..., None] * part.update[..., None, :]
+    assert explained_variance(result.sae, matrices[held]) == pytest.approx(result.metrics.explained_variance, abs=0.1)
+    again = load_sae(tmp_path / "run" / "sae")
+    x = matrices[0]
+    torch.testing.assert_close(again(x), result.sae(x))
+    torch.testing.assert_close(again.v_dec.flatten(1).norm(dim=1), torch.ones(23))
+    cached = train(store, config, tmp_path / "run")
+    assert cached.metrics == result.metrics
+    assert torch.equal(cached.sae.v_dec, result.sae.v_dec)
+
+
+@pytest.mark.parametrize("sparsity", [BatchTopK(2), JumpReLU(2.0), Gated(), SoftGated()], ids=str)
+def test_every_sparsity_trains(sparsity: Sparsity, tmp_path: Path) -> None:
+    result = train(MemoryStore(), replace(SMALL, sparsity=sparsity, target="write-delta"), tmp_path / "run")
+    assert result.history[-1].loss < result.history[0].loss
+    assert result.metrics.explained_variance > 0.3
+    if isinstance(sparsity, BatchTopK | JumpReLU):
+        assert 1 < result.metrics.l0 < 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"sparsity": BatchTopK(2), "target": "write-delta", "memory": 2e-5},
+        {"encoder": Bilinear(tied=True), "memory": 2e-5},
+    ],
+    ids=str,
+)
+def test_a_killed_run_ends_with_the_same_bits(change: dict[str, object], tmp_path: Path) -> None:
+    store, config = MemoryStore(), replace(SMALL, **change)  # type: ignore[arg-type]
+    whole = train(store, config, tmp_path / "whole")
+    for step in (10, 70, 80):
+        with pytest.raises(Kill):
+            train(store, config, tmp_path / "killed", [KillAt(step)])
+    resumed = train(store, config, tmp_path / "killed")
+    for name, want in whole.sae.state_dict().items():
+        assert torch.equal(resumed.sae.state_dict()[name], want), name
+    assert [r.loss for r in resumed.history] == [r.loss for r in whole.history]
+    assert resumed.metrics == whole.metrics
+
+
+def test_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    import signal
+
+    class Press:
+        def record(self, record: StepRecord) -> None:
+            if record.step == 20:
+                signal.raise_signal(signal.SIGINT)
+
+        def close(self) -> None:
+            pass
+
+    store = MemoryStore()
+    with pytest.raises(KeyboardInterrupt, match="step 20 of 120"):
+        train(store, SMALL, tmp_path / "run", [Press()])
+    resumed = train(store, SMALL, tmp_path / "run")
+    whole = train(store, SMALL, tmp_path / "whole")
+    assert torch.equal(resumed.sae.v_dec, whole.sae.v_dec)
+
+
+def test_what_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    store.data[1].update[4, 7, 2] = torch.nan
+    with pytest.raises(DataError, match=r"L3\.H1, sequence 4"):
+        train(store, SMALL, tmp_path / "data")
+    real, calls = module.loss_and_gradients, 0
+
+    def broken(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        loss = real(*arguments)  # type: ignore[arg-type]
+        return loss._replace(error=loss.error * torch.nan) if calls == 33 else loss
+
+    monkeypatch.setattr(module, "loss_and_gradients", broken)
+    with pytest.raises(DataError, match=r"step 33; the checkpoint of step 25"):
+        train(MemoryStore(), SMALL, tmp_path / "loss")
+    monkeypatch.undo()
+    resumed = train(MemoryStore(), SMALL, tmp_path / "loss")
+    assert resumed.metrics == train(MemoryStore(), SMALL, tmp_path / "whole").metrics
+
+
+def test_foreign_folders_and_impossible_requests_are_refused(tmp_path: Path) -> None:
+    store = MemoryStore()
+    claim(tmp_path / "run", SMALL, store.hash)
+    with pytest.raises(OutputError, match="features is 23 there and 29 here"):
+        train(store, replace(SMALL, features=29), tmp_path / "run")
+    with pytest.raises(OutputError, match="another store"):
+        train(MemoryStore(seed=1), SMALL, tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"thesis\.txt"):
+        train(store, SMALL, tmp_path / "other")
+    with pytest.raises(InputError, match=r"no site L3\.H2; it holds L3 \(2 heads\)"):
+        train(store, replace(SMALL, site=Site(3, 2)), tmp_path / "a")
+    with pytest.raises(ConfigError, match="k = 31"):
+        train(store, replace(SMALL, sparsity=TopK(31)), tmp_path / "b")
+    with pytest.raises(ConfigError, match="unknown|extra"):
+        from_json(TrainConfig, {**cast(dict[str, object], to_json(SMALL)), "batchsize": 3})
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    store = MemoryStore()
+    real = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if str(target).endswith("checkpoint.pt") and Path(target).exists():
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        train(store, SMALL, tmp_path / "run")
+    monkeypatch.undo()
+    resumed = train(store, SMALL, tmp_path / "run")
+    assert torch.equal(resumed.sae.v_dec, train(store, SMALL, tmp_path / "whole").sae.v_dec)
+
+
+def test_configs_survive_json() -> None:
+    assert from_json(TrainConfig, to_json(SMALL)) == SMALL
