@@ -1,0 +1,272 @@
+"""Run a host over token blocks and store what its layers write; killed at any point, it goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from torch import Tensor
+from zarr.codecs import BloscCodec
+
+from writesae.config import to_json
+from writesae.corpus import TokenBlocks, tokenizer_hash
+from writesae.errors import InputError, OutputError
+from writesae.recurrence import Stream
+from writesae.store.layout import (
+    FORMAT,
+    HEADER,
+    VERSION,
+    CaptureConfig,
+    Provenance,
+    StoredLayer,
+    array_path,
+    chunk_sequences,
+    layer_arrays,
+    shard_path,
+)
+from writesae.store.pieces import layer_of, stored_arrays
+from writesae.store.progress import (
+    MANIFEST,
+    FileRecord,
+    append_shard,
+    finished_shards,
+    record,
+    rewrite_ledger,
+    write_manifest,
+)
+from writesae.store.reader import StreamStore, open_store, read_header
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with (sequences stored, sequences in all): once at the start and after every shard."""
+
+
+PARTIAL = ".partial"
+"""Suffix of files that a kill cut short, Zarr's and ours: they never count."""
+
+
+class CaptureLayer(Protocol):
+    """What a capture needs to know of a host's layer."""
+
+    @property
+    def family(self) -> str:
+        """The recurrence family."""
+
+
+class CaptureHost(Protocol):
+    """What a capture needs of a host; `writesae.hosts.Host` has it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    @property
+    def revision(self) -> str:
+        """What pins its weights."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer; may raise InputError where there is none."""
+
+    @property
+    def layers(self) -> Mapping[int, CaptureLayer]:
+        """Its recurrent layers by model index."""
+
+    def record(self, tokens: Tensor, layers: Sequence[int]) -> dict[int, Stream]:
+        """The streams of some layers for token ids `[B, T]`."""
+
+
+def capture(
+    host: CaptureHost,
+    tokens: TokenBlocks | NDArray[np.int64] | Tensor,
+    layers: Sequence[int] | Literal["all"],
+    path: str | Path,
+    config: CaptureConfig | None = None,
+    progress: ProgressCallback | None = None,
+) -> StreamStore:
+    """Store the streams of `layers` over `tokens` in the folder `path`, and open the store.
+
+    `tokens` are `TokenBlocks` or bare ids `[N, T]`. `progress` replaces the progress bar. A folder that holds the
+    same capture is gone on with, or opened if it is complete. Raises InputError for an unknown layer, OutputError
+    for a folder that holds anything else, DataError for a value that is not finite or that float16 cannot hold
+    (with layer, sequence and position; what was finished before it stays and the capture can be resumed).
+    """
+    config = CaptureConfig() if config is None else config
+    blocks = tokens if isinstance(tokens, TokenBlocks) else TokenBlocks.of(np.asarray(tokens))
+    wanted = _layers(host, layers)
+    header = _provenance(host, blocks, wanted, config)
+    root = Path(path)
+    if _begun(root, header):
+        return open_store(root)
+    done = finished_shards(root)
+    if done:
+        rewrite_ledger(root, done)
+    group = zarr.open_group(root, mode="a", zarr_format=3) if done else _begin(root, header, blocks)
+    with _reporter(progress, f"capture {host.name}") as report:
+        report(header.shard(len(done))[0], header.sequences)
+        for index in range(len(done), header.shards):
+            start, stop = header.shard(index)
+            streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), wanted)
+            files: dict[str, FileRecord] = {}
+            for layer in wanted:
+                files |= _store_layer(root, group, header, host, layer, streams.pop(layer), index)
+            append_shard(root, index, files)
+            done.append(files)
+            report(stop, header.sequences)
+    _finish(root, header, done)
+    return open_store(root)
+
+
+def _layers(host: CaptureHost, layers: Sequence[int] | Literal["all"]) -> tuple[int, ...]:
+    known = sorted(host.layers)
+    if layers == "all":
+        return tuple(known)
+    wanted = sorted({int(layer) for layer in layers})
+    unknown = [layer for layer in wanted if layer not in known]
+    if unknown or not wanted:
+        given = f"no recurrent layer {unknown[0]}" if unknown else "nothing to capture from an empty list"
+        raise InputError(f"{host.name} has {given}; its recurrent layers are {known}")
+    return tuple(wanted)
+
+
+def _provenance(host: CaptureHost, blocks: TokenBlocks, layers: tuple[int, ...], config: CaptureConfig) -> Provenance:
+    try:
+        tokenizer = tokenizer_hash(host.tokenizer)
+    except InputError:  # a host made from bare weights: tokens were given as numbers
+        tokenizer = None
+    return Provenance(
+        format=FORMAT,
+        version=VERSION,
+        host=host.name,
+        revision=host.revision,
+        tokenizer=tokenizer,
+        corpus=blocks.hash,
+        sequences=len(blocks),
+        length=blocks.length,
+        layers=layers,
+        dtype=config.dtype,
+        batch=config.batch,
+        versions={name: _version(name) for name in ("writesae", "torch", "transformers", "numpy", "zarr")},
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _begun(root: Path, header: Provenance) -> bool:
+    """Whether the folder holds this capture complete. Raises OutputError unless it is empty or this capture's."""
+    if not root.exists() or (root.is_dir() and all(path.name.endswith(PARTIAL) for path in root.iterdir())):
+        return False
+    found = read_header(root)
+    if found is None:
+        raise OutputError(f"cannot capture into {root}: it exists and is no stream store; give a new folder")
+    complete = (root / MANIFEST).is_file()
+    before, now = asdict(found), asdict(header)
+    if complete:  # a finished store stays what it is, whatever libraries are installed now
+        before.pop("versions"), now.pop("versions")
+    other = [name for name in now if before[name] != now[name]]
+    if other:
+        name = other[0]
+        raise OutputError(
+            f"cannot capture into {root}: it holds another capture ({name} {before[name]!r} there, {now[name]!r} "
+            "here); give a new folder, or delete that one"
+        )
+    return complete
+
+
+def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> zarr.Group:
+    """A store with header and tokens and no shard yet; what a killed start left behind is overwritten."""
+    group = zarr.open_group(root, mode="a", zarr_format=3, attributes={HEADER: cast(Any, to_json(header))})
+    tokens = group.create_array(
+        "tokens", shape=blocks.tokens.shape, dtype="int32", chunks=blocks.tokens.shape, overwrite=True
+    )
+    tokens[:] = blocks.tokens.astype(np.int32)
+    document = group.create_array(
+        "document",
+        shape=blocks.document.shape,
+        dtype="int32",
+        chunks=blocks.document.shape,
+        attributes={"names": list(blocks.documents)},
+        config={"write_empty_chunks": True},
+        overwrite=True,
+    )
+    document[:] = blocks.document.astype(np.int32)
+    return group
+
+
+def _store_layer(
+    root: Path,
+    group: zarr.Group,
+    header: Provenance,
+    host: CaptureHost,
+    layer: int,
+    stream: Stream,
+    shard: int,
+) -> dict[str, FileRecord]:
+    start, stop = header.shard(shard)
+    stored = layer_of(stream, host.layers[layer].family)
+    arrays = stored_arrays(stream, stored, header.dtype, f"{host.name} layer {layer}", start)
+    if shard == 0:
+        _create_arrays(group, header, layer, stored)
+    for name, values in arrays.items():
+        (root / shard_path(layer, name, shard)).unlink(missing_ok=True)  # Zarr would read what a kill left there
+        target = group[array_path(layer, name)]
+        assert isinstance(target, zarr.Array)
+        target[start:stop] = values
+    return {path: record(root, path) for path in (shard_path(layer, name, shard) for name in arrays)}
+
+
+def _create_arrays(group: zarr.Group, header: Provenance, layer: int, stored: StoredLayer) -> None:
+    group.require_group(f"layers/{layer}").attrs.put({HEADER: to_json(stored)})
+    for spec in layer_arrays(stored, header.dtype):
+        shape = (header.sequences, header.length, stored.heads, spec.width)
+        some = chunk_sequences(header.batch, header.length, spec.width, spec.dtype)
+        group.create_array(
+            array_path(layer, spec.name),
+            shape=shape,
+            dtype=spec.dtype,
+            shards=(header.batch, *shape[1:]),
+            chunks=(some, header.length, 1, spec.width),
+            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+            fill_value=0,
+            config={"write_empty_chunks": True},  # a shard of zeros must be a file too, or it would look missing
+            overwrite=True,
+        )
+
+
+def _finish(root: Path, header: Provenance, done: list[dict[str, FileRecord]]) -> None:
+    for partial in list(root.rglob(f"*{PARTIAL}")):
+        partial.unlink()
+    files = {name: entry for shard in done for name, entry in shard.items()}
+    small = list(root.rglob("zarr.json"))
+    small += [path for name in ("tokens", "document") for path in (root / name / "c").rglob("*") if path.is_file()]
+    files |= {name: record(root, name) for name in (path.relative_to(root).as_posix() for path in small)}
+    write_manifest(root, files)
+
+
+@contextmanager
+def _reporter(progress: ProgressCallback | None, title: str) -> Iterator[ProgressCallback]:
+    if progress is not None:
+        yield progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("sequences"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title)
+        yield lambda stored, total: bar.update(task, completed=stored, total=total)

@@ -1,0 +1,125 @@
+"""What a stream store is made of: its header, its layers, its arrays and their chunks (docs/formats/store.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from writesae.errors import ConfigError
+
+FORMAT, VERSION = "writesae-streams", 1
+HEADER = "writesae"
+"""The attribute of the root group that holds the `Provenance`."""
+CHUNK_BYTES = 1 << 20
+"""Uncompressed size that a chunk (some sequences of one head) does not exceed unless one sequence does."""
+
+Precision = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """How a capture runs and what it keeps."""
+
+    dtype: Precision = "float16"
+    """Precision of keys and updates; decays and erase gates are always float32."""
+    batch: int = 16
+    """Sequences a forward pass. They are also one shard (file) of the store; memory is bounded by one batch."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"a capture needs at least 1 sequence a batch, not {self.batch}")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a store comes from. A capture resumes only where all of this is the same."""
+
+    format: str
+    """Always `writesae-streams`."""
+    version: int
+    """Version of the format."""
+    host: str
+    """Name of the model."""
+    revision: str
+    """What pins the model's weights: a commit or a hash."""
+    tokenizer: str | None
+    """SHA-256 of the tokenizer; None where the host has none."""
+    corpus: str
+    """Hash of the token blocks."""
+    sequences: int
+    """N."""
+    length: int
+    """Tokens a sequence, T."""
+    layers: tuple[int, ...]
+    """Model layers captured, in rising order."""
+    dtype: Precision
+    """Precision of keys and updates."""
+    batch: int
+    """Sequences a shard."""
+    versions: dict[str, str]
+    """Versions of the libraries that ran the capture."""
+
+    @property
+    def shards(self) -> int:
+        """Batches in the capture."""
+        return -(-self.sequences // self.batch)
+
+    def shard(self, index: int) -> tuple[int, int]:
+        """First sequence of a shard and the one after its last."""
+        return index * self.batch, min((index + 1) * self.batch, self.sequences)
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """One recurrent layer in a store."""
+
+    heads: int
+    """H."""
+    d_k: int
+    """K, the key side."""
+    d_v: int
+    """V, the value side."""
+    family: str
+    """The host's recurrence family."""
+    vector_decay: bool
+    """Whether each key channel decays on its own (`log_decay` is `[.., K]`, else `[.., 1]`)."""
+    erase: Literal["none", "key", "own"]
+    """Nothing is erased; along the key with a gate (delta family); along a direction of its own (RWKV-7)."""
+
+
+class ArraySpec(NamedTuple):
+    """One array `[N, T, H, width]` of a layer."""
+
+    name: str
+    width: int
+    dtype: Precision
+
+
+def layer_arrays(layer: StoredLayer, dtype: Precision) -> tuple[ArraySpec, ...]:
+    """The arrays of a layer, in the order in which they are written."""
+    arrays = [
+        ArraySpec("key", layer.d_k, dtype),
+        ArraySpec("update", layer.d_v, dtype),
+        ArraySpec("log_decay", layer.d_k if layer.vector_decay else 1, "float32"),
+    ]
+    if layer.erase == "key":
+        arrays.append(ArraySpec("erase_gate", 1, "float32"))
+    if layer.erase == "own":
+        arrays += [ArraySpec("erase_write", layer.d_k, dtype), ArraySpec("erased", layer.d_v, dtype)]
+    return tuple(arrays)
+
+
+def chunk_sequences(batch: int, length: int, width: int, dtype: Precision) -> int:
+    """Sequences a chunk: the largest divisor of the batch that keeps a chunk of one head under `CHUNK_BYTES`."""
+    one = length * width * (2 if dtype == "float16" else 4)
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * one <= CHUNK_BYTES))
+
+
+def array_path(layer: int, name: str) -> str:
+    """Where an array of a layer lives inside the store."""
+    return f"layers/{layer}/{name}"
+
+
+def shard_path(layer: int, name: str, shard: int) -> str:
+    """The file of one shard of an array, relative to the store."""
+    return f"{array_path(layer, name)}/c/{shard}/0/0/0"

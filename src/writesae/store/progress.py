@@ -1,0 +1,124 @@
+"""How far a capture is, on disk: a line a finished shard, and the manifest that is written last.
+
+`shards.jsonl` grows by one line when all files of a shard are in place; a line cut by a kill is ignored.
+`manifest.json` lists every file with size and SHA-256; its presence means that the store is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from writesae.config import from_json, read_json, to_json
+from writesae.errors import ConfigError, DataError
+
+LEDGER, MANIFEST = "shards.jsonl", "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What one file must be."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    """SHA-256 of the content, hexadecimal."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of a complete store."""
+
+    hash: str
+    """SHA-256 over the paths and hashes of all files: the identity of the store's content."""
+    size: int
+    """Bytes of all files together."""
+    files: dict[str, FileRecord]
+    """Path inside the store -> size and SHA-256."""
+
+
+def record(root: Path, name: str) -> FileRecord:
+    """Size and hash of a file as it is now."""
+    with (root / name).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord((root / name).stat().st_size, digest)
+
+
+def append_shard(root: Path, shard: int, files: dict[str, FileRecord]) -> None:
+    """Note that a shard is finished."""
+    with (root / LEDGER).open("a", encoding="utf-8") as ledger:
+        ledger.write(_line(shard, files))
+        ledger.flush()
+        os.fsync(ledger.fileno())
+
+
+def finished_shards(root: Path) -> list[dict[str, FileRecord]]:
+    """The files of the shards 0, 1, ... that are finished and still in place."""
+    try:
+        lines = (root / LEDGER).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    done: list[dict[str, FileRecord]] = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            files = {name: from_json(FileRecord, rest) for name, rest in entry["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
+            break
+        if entry["shard"] != len(done) or any(_size(root / name) != files[name].size for name in files):
+            break
+        done.append(files)
+    return done
+
+
+def rewrite_ledger(root: Path, done: list[dict[str, FileRecord]]) -> None:
+    """Leave only these shards in the ledger, so that what a kill cut short cannot be mistaken for a line."""
+    replace_text(root / LEDGER, "".join(_line(shard, files) for shard, files in enumerate(done)))
+
+
+def write_manifest(root: Path, files: dict[str, FileRecord]) -> None:
+    """Mark a store as complete."""
+    ordered = {name: files[name] for name in sorted(files)}
+    manifest = Manifest(content_hash(ordered), sum(file.size for file in ordered.values()), ordered)
+    replace_text(root / MANIFEST, json.dumps(to_json(manifest), indent=1) + "\n")
+    (root / LEDGER).unlink(missing_ok=True)
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of a complete store; raises DataError where it is damaged."""
+    try:
+        manifest = from_json(Manifest, read_json(root / MANIFEST))
+    except ConfigError as error:
+        raise DataError(f"the store {root} has a damaged manifest: {error}") from None
+    if content_hash(manifest.files) != manifest.hash:
+        raise DataError(f"the store {root} has a damaged manifest: its hash does not fit the files it lists")
+    return manifest
+
+
+def content_hash(files: dict[str, FileRecord]) -> str:
+    """SHA-256 over `path NUL sha256 NL` in the order of the paths."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{files[name].sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _line(shard: int, files: dict[str, FileRecord]) -> str:
+    return json.dumps({"shard": shard, "files": to_json(files)}, separators=(",", ":")) + "\n"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1

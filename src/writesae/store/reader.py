@@ -1,0 +1,214 @@
+"""Open a stream store and read the writes of one head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from writesae.config import from_json, read_json
+from writesae.errors import ConfigError, DataError, InputError
+from writesae.recurrence.written import Written, native_update
+from writesae.store.display import store_html, store_text
+from writesae.store.layout import FORMAT, HEADER, VERSION, Provenance, StoredLayer, array_path
+from writesae.store.progress import MANIFEST, finished_shards, read_manifest
+from writesae.types import Site
+
+
+class Erasure(NamedTuple):
+    """What a head with an erase direction of its own takes out: `S_t = diag(d) S_{t-1} - e erased^T + k v^T`."""
+
+    write: Tensor
+    """`e_t`, `[B, T, K]`."""
+    erased: Tensor
+    """`f_t^T S_{t-1}`, `[B, T, V]`."""
+
+
+@dataclass(frozen=True)
+class StreamStore:
+    """The captured streams of some layers of a host over N sequences of T tokens. Made by `open_store`."""
+
+    path: Path
+    """The folder."""
+    provenance: Provenance
+    """Host, corpus, precision and versions that it comes from."""
+    layers: dict[int, StoredLayer]
+    """The layers in it, by model index."""
+    hash: str
+    """SHA-256 of the content."""
+    size: int
+    """Bytes on disk."""
+
+    @property
+    def sequences(self) -> int:
+        """N."""
+        return self.provenance.sequences
+
+    @property
+    def length(self) -> int:
+        """Tokens a sequence, T."""
+        return self.provenance.length
+
+    @property
+    def sites(self) -> list[Site]:
+        """Every head in the store."""
+        return [Site(index, head) for index, layer in self.layers.items() for head in range(layer.heads)]
+
+    def tokens(self, rows: slice = slice(None)) -> NDArray[np.int64]:
+        """Token ids of some sequences, `[B, T]`."""
+        return self._load("tokens", rows).astype(np.int64)
+
+    def document(self, rows: slice = slice(None)) -> NDArray[np.int64]:
+        """Which of `documents` each sequence begins in, `[B]`."""
+        return self._load("document", rows).astype(np.int64)
+
+    @cached_property
+    def documents(self) -> tuple[str, ...]:
+        """Names of the documents that the sequences come from."""
+        return tuple(str(name) for name in self._array("document").attrs["names"])  # type: ignore[union-attr]
+
+    def read(self, site: Site, start: int, stop: int) -> Written:
+        """The writes of one head over the sequences `start <= n < stop`, float32.
+
+        Raises InputError for a head or sequences that are not in the store, or for a family whose token adds more
+        than one rank-1 matrix (RWKV-7: `native` and `erasure` give its two parts), DataError for a damaged chunk.
+        """
+        layer = self._check(site, start, stop)
+        if layer.erase == "own":
+            raise InputError(
+                f"{site} ({layer.family}) writes two rank-1 matrices a token, so it has no delta write: "
+                "read its native writes and its erasure"
+            )
+        return self._written(site, start, stop)
+
+    def native(self, site: Site, start: int, stop: int) -> Tensor:
+        """Native write values (`b v`; the native write is `k (b v)^T`) of one head, `[B, T, V]`, float32."""
+        self._check(site, start, stop)
+        return native_update(self._written(site, start, stop))
+
+    def keys(self, site: Site, start: int, stop: int) -> Tensor:
+        """Write keys of one head, `[B, T, K]`, float32."""
+        self._check(site, start, stop)
+        return self._head(site, "key", start, stop)
+
+    def erasure(self, site: Site, start: int, stop: int) -> Erasure:
+        """The second rank-1 part of a family that has one. Raises InputError for the others."""
+        layer = self._check(site, start, stop)
+        if layer.erase != "own":
+            raise InputError(f"{site} ({layer.family}) erases nothing but along its key: its writes hold all of it")
+        return Erasure(*(self._head(site, name, start, stop) for name in ("erase_write", "erased")))
+
+    def _written(self, site: Site, start: int, stop: int) -> Written:
+        gate = self._head(site, "erase_gate", start, stop) if self.layers[site.layer].erase == "key" else None
+        key, update, decay = (self._head(site, n, start, stop) for n in ("key", "update", "log_decay"))
+        return Written(key, update, decay, gate)
+
+    def _check(self, site: Site, start: int, stop: int) -> StoredLayer:
+        layer = self.layers.get(site.layer)
+        if layer is None or not 0 <= site.head < layer.heads:
+            held = ", ".join(f"layer {n} (heads 0 to {found.heads - 1})" for n, found in self.layers.items())
+            raise InputError(f"the store {self.path} has no site {site}; it has {held}")
+        if not 0 <= start < stop <= self.sequences:
+            raise InputError(
+                f"sequences {start} to {stop} were asked of the store {self.path}, which has 0 to {self.sequences}"
+            )
+        return layer
+
+    def _head(self, site: Site, name: str, start: int, stop: int) -> Tensor:
+        values = self._load(array_path(site.layer, name), (slice(start, stop), slice(None), site.head))
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+    def _load(self, name: str, where: slice | tuple[slice | int, ...]) -> NDArray[np.generic]:
+        try:
+            return np.asarray(self._array(name)[where])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(f"cannot read {name} of the store {self.path}: {error}; run `writesae verify`") from None
+
+    @cached_property
+    def _group(self) -> zarr.Group:
+        return zarr.open_group(self.path, mode="r", zarr_format=3)
+
+    @cached_property
+    def _opened(self) -> dict[str, zarr.Array[Any]]:
+        return {}
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        if name not in self._opened:
+            array = self._group[name]
+            assert isinstance(array, zarr.Array)
+            self._opened[name] = array
+        return self._opened[name]
+
+    def __repr__(self) -> str:
+        return store_text(self.path, self.provenance, self.layers, self.size)
+
+    def _repr_html_(self) -> str:
+        return store_html(self.path, self.provenance, self.layers, self.size)
+
+
+def open_store(path: str | Path) -> StreamStore:
+    """Open a complete store. Every file is checked for presence and size; `verify` checks contents too.
+
+    Raises InputError where there is no store, DataError where it is incomplete or damaged.
+    """
+    root = Path(path)
+    provenance = read_header(root)
+    if provenance is None:
+        state = "is no stream store (writesae capture makes one)" if root.exists() else "does not exist"
+        raise InputError(f"cannot open the store {root}: it {state}")
+    if not (root / MANIFEST).is_file():
+        done = len(finished_shards(root))
+        raise DataError(
+            f"the store {root} is not complete: {done} of {provenance.shards} shards are captured; "
+            "run the same capture again to finish it"
+        )
+    manifest = read_manifest(root)
+    for name, file in manifest.files.items():
+        found = (root / name).stat().st_size if (root / name).is_file() else None
+        if found != file.size:
+            state = "is missing" if found is None else f"has {found} bytes instead of {file.size}"
+            raise DataError(f"the store {root} is cut short: {name} {state}; capture it again into a new folder")
+    layers = {index: _stored_layer(root, index) for index in provenance.layers}
+    return StreamStore(root, provenance, layers, manifest.hash, manifest.size)
+
+
+def read_header(root: Path) -> Provenance | None:
+    """The provenance that a store begins with; None where the folder is no stream store.
+
+    Raises DataError for a header that is damaged or of another version.
+    """
+    found = _attributes(root / "zarr.json")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or (found.get("format"), found.get("version")) != (FORMAT, VERSION):
+        raise DataError(f"the store {root} is not of the format {FORMAT} version {VERSION}, which this writesae reads")
+    try:
+        return from_json(Provenance, found)
+    except ConfigError as error:
+        raise DataError(f"the store {root} has a damaged header: {error}") from None
+
+
+def _stored_layer(root: Path, index: int) -> StoredLayer:
+    try:
+        return from_json(StoredLayer, _attributes(root / f"layers/{index}/zarr.json"))
+    except ConfigError as error:
+        raise DataError(f"the store {root} has a damaged header of layer {index}: {error}") from None
+
+
+def _attributes(path: Path) -> object:
+    """Our attribute of a Zarr group; None where the file or the attribute is missing."""
+    if not path.is_file():
+        return None
+    try:
+        metadata = read_json(path)
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
+    return attributes.get(HEADER) if isinstance(attributes, dict) else None
