@@ -1,0 +1,143 @@
+"use strict";
+
+const root = document.documentElement;
+const $ = (id) => document.getElementById(id);
+
+/* Theme: follows the system until the button is used; paper is always light. */
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (root.style.colorScheme ? root.style.colorScheme === "dark" : dark.matches);
+const button = $("theme");
+
+function themed() {
+  button.textContent = isDark() ? "Light" : "Dark";
+  draw();
+}
+button.hidden = false;
+button.addEventListener("click", () => {
+  root.style.colorScheme = isDark() ? "light" : "dark";
+  themed();
+});
+dark.addEventListener("change", themed);
+let screenScheme = "";
+addEventListener("beforeprint", () => {
+  screenScheme = root.style.colorScheme;
+  root.style.colorScheme = "light";
+  draw();
+});
+addEventListener("afterprint", () => {
+  root.style.colorScheme = screenScheme;
+  draw();
+});
+
+/* Figures: Python names colours as CSS variables; they are resolved here, for the theme of the moment. */
+const probe = document.body.appendChild(document.createElement("i"));
+probe.hidden = true;
+
+function resolved(value) {
+  if (typeof value === "string" && value.startsWith("var(")) {
+    if (value.includes("--sans")) return getComputedStyle(document.body).fontFamily;
+    probe.style.color = value;
+    return getComputedStyle(probe).color;
+  }
+  if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(resolved);
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, resolved(one)]));
+  }
+  return value;
+}
+
+let figures = {};
+const fit = new ResizeObserver((entries) => {
+  for (const { target } of entries) if (target.offsetParent) Plotly.Plots.resize(target);
+});
+
+function draw() {
+  for (const [id, { figure, hovers }] of Object.entries(figures)) {
+    const place = $(id);
+    if (!place.offsetParent) continue;
+    const data = figure.data.map((trace) => ({
+      ...resolved(trace),
+      ...(trace.customdata && { customdata: trace.customdata.map((index) => hovers[index]) }),
+    }));
+    Plotly.react(place, data, resolved(figure.layout), { displayModeBar: false });
+    fit.observe(place);
+  }
+}
+
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob($(id).textContent), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+async function start() {
+  const [library, data] = await Promise.all([unpacked("plotly"), unpacked("figures")]);
+  const script = document.createElement("script");
+  script.textContent = library;
+  document.head.append(script);
+  figures = JSON.parse(data);
+  draw();
+}
+
+/* Choices: a radio group named NAME shows the elements whose data-NAME is its value. */
+function choose(fieldset) {
+  const name = fieldset.dataset.choose;
+  const value = fieldset.querySelector("input:checked").value;
+  for (const element of document.querySelectorAll(`[data-${name}]`)) {
+    element.hidden = element.dataset[name] !== value;
+  }
+}
+for (const fieldset of document.querySelectorAll("[data-choose]")) {
+  fieldset.addEventListener("change", () => {
+    choose(fieldset);
+    draw();
+    browse();
+  });
+  choose(fieldset);
+}
+
+/* Atom browser */
+const PAGE = 6;
+let shown = PAGE;
+const search = $("atom-search");
+const sort = $("atom-sort");
+const more = $("atom-more");
+
+function browse() {
+  const group = document.querySelector("[data-atoms]:not([hidden])");
+  if (!group) return;
+  const wanted = search.value.trim().toLowerCase();
+  const key = (card) => (card.dataset[sort.value] === "" ? -Infinity : Number(card.dataset[sort.value]));
+  const cards = [...group.querySelectorAll(".atom-card")].sort((a, b) => key(b) - key(a));
+  let found = 0;
+  for (const card of cards) {
+    group.append(card);
+    const hit = !wanted || card.textContent.toLowerCase().includes(wanted);
+    if (hit) found += 1;
+    card.hidden = !hit || found > shown;
+  }
+  $("atom-count").textContent = wanted ? `${found} of ${cards.length} atoms` : `${cards.length} atoms`;
+  more.hidden = found <= shown;
+  more.textContent = `Show ${Math.min(PAGE, found - shown)} more of ${found - shown}`;
+}
+
+document.querySelector(".tools").hidden = false;
+for (const title of document.querySelectorAll(".group-title")) title.hidden = true;
+document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
+search.addEventListener("input", () => {
+  shown = PAGE;
+  browse();
+});
+sort.addEventListener("change", browse);
+more.addEventListener("click", () => {
+  shown += PAGE;
+  browse();
+});
+browse();
+
+start().then(themed, (error) => {
+  for (const place of document.querySelectorAll(".canvas")) {
+    place.textContent = `This browser could not draw the figure (${error}).`;
+  }
+});
+themed();

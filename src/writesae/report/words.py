@@ -1,0 +1,89 @@
+"""How numbers and corpus text are written on the page."""
+
+from __future__ import annotations
+
+import math
+import re
+
+MISSING = "\u2013"
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.8731 -> `87.3 %` (narrow no-break space)."""
+    return f"{100 * value:.{digits}f}\u202f%" if value is not None and _known(value) else MISSING
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
+    """(0.85, 0.894) -> `85.0 to 89.4 %`."""
+    if bounds is None or not all(_known(bound) for bound in bounds):
+        return MISSING
+    return f"{100 * bounds[0]:.{digits}f} to {100 * bounds[1]:.{digits}f}\u202f%"
+
+
+def quantity(value: float | None) -> str:
+    """Three significant digits; powers of ten below a thousandth and from ten thousand up."""
+    if value is None or not _known(value):
+        return MISSING
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+        return f"{value:.{digits}f}".replace("-", "\u2212")
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}\u2009×\u200910{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "\u2212")  # noqa: RUF001
+
+
+def count(value: int | None) -> str:
+    """12345 -> `12,345`."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """75.2 -> `1 min 15 s`."""
+    if seconds is None or not _known(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f}\u202fs"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}\u202fmin {rest}\u202fs"
+
+
+def condition(name: str) -> str:
+    """The name of a substitution condition in words."""
+    words = {
+        "atom": "atom, at its coefficient",
+        "atom_norm": "atom, at the write\u2019s norm",
+        "delete": "nothing, write deleted",
+        "random": "random, same coefficient",
+        "random_norm": "random, the write\u2019s norm",
+    }
+    return words.get(name, name.replace("_", " "))
+
+
+def protocol(name: str) -> str:
+    """The name of an edit's timing in words."""
+    return name.replace("_", " ")
+
+
+def visible(text: str) -> str:
+    """Corpus text on one line: line breaks and tabs as signs, control and direction characters as U+FFFD."""
+    whole = text.encode("utf-8", errors="replace").decode("utf-8")
+    lines = _CONTROL.sub("\ufffd", whole.replace("\r\n", "\n").replace("\r", "\n"))
+    return lines.replace("\n", "↵ ").replace("\t", "⇥")
+
+
+def visible_token(text: str) -> str:
+    """As `visible`, with a token that is nothing but spaces drawn as `␣`."""
+    shown = visible(text).replace("↵ ", "↵")
+    return shown.replace(" ", "␣") if not shown.strip() else shown
+
+
+def power(value: float) -> str:
+    """A power of ten on an axis: 0.001 -> `10⁻³`, but 0.01 to 100 written out."""
+    exponent = round(math.log10(value))
+    return f"{value:g}" if -2 <= exponent <= 2 else f"10{str(exponent).translate(_SUPERSCRIPT)}"
