@@ -67,7 +67,8 @@ def patched_logits(run: NativeRun, edits: Edits, timing: Protocol, horizon: int 
     """
     copies = edits.weight.shape[1] + 1
     batch = rows_at_once(run, copies, horizon)
-    for index in edits.position.argsort().split(batch):  # sorted: rows of a batch share a cache length
+    order = edits.position.argsort()
+    for index in order.split(batch) if len(order) else ():  # sorted: rows of a batch share a cache length
         part = edits[index]
         rows = Rows(run, part.passage, part.position + first_step(timing), horizon, copies)
         logits = rows.logits(edit_response(run, part, timing, horizon))
