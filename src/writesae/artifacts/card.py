@@ -37,6 +37,20 @@ def model_card(config: SAEConfig, record: Record) -> str:
     return "\n".join([*lines, "", "## Config", "", "```json", json.dumps(to_json(config), indent=2), "```", ""])
 
 
+def collection_card(index: dict[str, Json]) -> str:
+    """The card of a collection: one row a dictionary."""
+    lines = ["---", "library_name: writesae", "tags:", "- sparse-autoencoder", "- recurrent-state", "---", ""]
+    lines += ["# Dictionaries of recurrent states", "", "```python", "import writesae as ws", ""]
+    lines += ['sae = ws.load_sae("PATH_OR_REPO", site="L9.H4")', "```", ""]
+    columns = ["host", "site", "variant", "seed", "target", "features", "path"]
+    lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    cells = index["cells"]
+    for cell in cells if isinstance(cells, list) else []:
+        if isinstance(cell, dict):
+            lines.append("| " + " | ".join(_cell(cell.get(column, "")) for column in columns) + " |")
+    return "\n".join([*lines, ""])
+
+
 def _title(record: Record) -> str:
     parts = [record.variant or "Dictionary", record.host and f"of {record.host}", record.site and str(record.site)]
     return " ".join(part for part in parts if part)

@@ -105,13 +105,30 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_json(path: Path, data: Json) -> None:
-    """Write JSON (UTF-8, sorted as given, no NaN) and sync; raises DataError where a number is not finite."""
+def json_bytes(data: Json, name: str) -> bytes:
+    """JSON in UTF-8, in the given order; raises DataError where a number is not finite."""
     try:
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except ValueError:
-        raise DataError(f"cannot write {path.name}: it would hold a number that is not finite") from None
-    write_file(path, text.encode() + b"\n")
+        raise DataError(f"cannot write {name}: it would hold a number that is not finite") from None
+
+
+def write_json(path: Path, data: Json) -> None:
+    """Write and sync a JSON file that must not exist yet."""
+    write_file(path, json_bytes(data, path.name))
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file in one step: readers see the old bytes or the new ones."""
+    partial = path.parent / f".{path.name}.{uuid4().hex[:12]}{PARTIAL}"
+    try:
+        write_file(partial, data)
+        os.replace(partial, path)
+        sync(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -74,8 +74,8 @@ def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, repl
 def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
     """Load one dictionary folder without running code from it; the weights are memory-mapped, not copied.
 
-    Sizes are always compared with the manifest, SHA-256 unless `hashes` is False. Raises DataError (damaged, incomplete
-    or of a newer major version) or ConfigError (unknown keys or values in `config.json`).
+    The sizes of both files are compared with the manifest, and their SHA-256 unless `hashes` is False. Raises
+    DataError (damaged, incomplete or of a newer major version) or ConfigError (unknown keys or values in its config).
     """
     folder = Path(folder)
     if folder.name.endswith(PARTIAL):
@@ -83,20 +83,24 @@ def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
     manifest = read_manifest(folder)
     if missing := {CONFIG, WEIGHTS} - manifest.files.keys():
         raise DataError(f"{folder}: the manifest does not list {' and '.join(sorted(missing))}")
-    check_files(folder, manifest, hashes)
+    check_files(folder, {name: manifest.files[name] for name in (CONFIG, WEIGHTS)}, hashes)
+    return Loaded(build(read_config(folder), map_tensors(inside(folder, WEIGHTS)), str(folder / WEIGHTS)), manifest)
+
+
+def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE:
+    """A dictionary around existing tensors, in evaluation mode; raises DataError where their shapes do not fit."""
     with torch.device("meta"):
-        sae = SAE(read_config(folder))
-    tensors = map_tensors(inside(folder, WEIGHTS))
-    expected = {name: tuple(tensor.shape) for name, tensor in sae.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if wrong := sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)):
-        name = wrong[0]
-        raise DataError(
-            f"{folder / WEIGHTS}: {name} has shape {given.get(name, 'missing')} where the config asks for "
-            f"{expected.get(name, 'no such tensor')}"
-        )
+        sae = SAE(config)
+    expected = {key: tuple(tensor.shape) for key, tensor in sae.state_dict().items()}
+    given = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    for key in sorted(expected.keys() | given.keys()):
+        if expected.get(key) != given.get(key):
+            wanted = expected.get(key, "no such tensor")
+            raise DataError(f"{name}: {key} has shape {given.get(key, 'missing')} where the config asks for {wanted}")
+        if not tensors[key].is_floating_point():
+            raise DataError(f"{name}: {key} holds {tensors[key].dtype}, not floating-point numbers")
     sae.load_state_dict(tensors, assign=True)
-    return Loaded(sae.eval(), manifest)
+    return sae.eval()
 
 
 def read_config(folder: Path) -> SAEConfig:

@@ -84,16 +84,8 @@ def write_manifest(folder: Path, record: Record) -> Manifest:
     names = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
     files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
     manifest = Manifest(record, files, library_version())
-    write_json(
-        folder / MANIFEST,
-        {
-            "format": manifest.format,
-            "version": manifest.version,
-            "library": manifest.library,
-            "record": record_to_json(record),
-            "files": {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in files.items()},
-        },
-    )
+    head: dict[str, Json] = {"format": FORMAT, "version": manifest.version, "library": manifest.library}
+    write_json(folder / MANIFEST, head | {"record": record_to_json(record), "files": files_to_json(files)})
     return manifest
 
 
@@ -105,11 +97,27 @@ def read_manifest(folder: Path) -> Manifest:
     data = read_json_safely(path)
     newer = check_version(data, path, FORMAT, VERSION)
     data = known_keys(data, {"format", "version", "library", "record", "files"}, path, newer)
-    files = data["files"]
-    if not isinstance(files, dict) or not all(_is_entry(entry) for entry in files.values()):
-        raise DataError(f'{path}: "files" must map each name to {{"sha256": 64 hex digits, "size": bytes}}')
-    entries = {name: FileEntry(entry["sha256"], entry["size"]) for name, entry in files.items()}  # type: ignore[index,call-overload,arg-type]
-    return Manifest(record_from_json(data["record"], path, newer), entries, str(data["library"]), str(data["version"]))
+    record = record_from_json(data["record"], path, newer)
+    return Manifest(record, files_from_json(data["files"], path), str(data["library"]), str(data["version"]))
+
+
+def files_to_json(files: Mapping[str, FileEntry]) -> dict[str, Json]:
+    """The JSON form of a list of files."""
+    return {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in files.items()}
+
+
+def files_from_json(data: Json, path: Path) -> dict[str, FileEntry]:
+    """Names with their hashes and sizes; raises DataError for anything else."""
+    if not isinstance(data, dict):
+        raise DataError(f'{path}: "files" must be an object')
+    entries = {}
+    for name, entry in data.items():
+        digest, size = (entry.get("sha256"), entry.get("size")) if isinstance(entry, dict) else (None, None)
+        right = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
+        if not right or type(size) is not int or size < 0 or len(entry) != 2:  # type: ignore[arg-type]
+            raise DataError(f'{path}: the entry of {name[:80]!r} must be {{"sha256": 64 hex digits, "size": bytes}}')
+        entries[name] = FileEntry(str(digest), size)
+    return entries
 
 
 def check_version(data: Json, path: Path, name: str, known: tuple[int, int]) -> bool:
@@ -167,20 +175,12 @@ def record_from_json(data: Json, path: Path, newer: bool = False) -> Record:
     return Record(site=site, **values)  # type: ignore[arg-type]
 
 
-def check_files(folder: Path, manifest: Manifest, hashes: bool = True) -> None:
-    """Compare each listed file's size, and with `hashes` its SHA-256; raises DataError for the first that differs."""
-    for name, entry in manifest.files.items():
+def check_files(folder: Path, files: Mapping[str, FileEntry], hashes: bool = True) -> None:
+    """Compare each file's size, and with `hashes` its SHA-256; raises DataError for the first that differs."""
+    for name, entry in files.items():
         path = inside(folder, name)
         size = path.stat().st_size
         if size != entry.size:
             raise DataError(f"{path} has {size:,} bytes where its manifest says {entry.size:,}; fetch it again")
         if hashes and (digest := sha256(path)) != entry.sha256:
             raise DataError(f"{path} has SHA-256 {digest[:16]}.. where its manifest says {entry.sha256[:16]}..")
-
-
-def _is_entry(entry: Json) -> bool:
-    if not isinstance(entry, dict) or entry.keys() != {"sha256", "size"}:
-        return False
-    digest, size = entry["sha256"], entry["size"]
-    right_digest = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
-    return right_digest and isinstance(size, int) and not isinstance(size, bool) and size >= 0

@@ -1,0 +1,184 @@
+"""Many dictionaries under one root: `HOST/L9.H4/VARIANT[-sSEED]/` folders and one index, `collection.json`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from writesae.artifacts.card import collection_card
+from writesae.artifacts.files import PARTIAL, inside, json_bytes, read_json_safely, replace_file, sha256
+from writesae.artifacts.folder import read_config, save_sae
+from writesae.artifacts.manifest import (
+    MANIFEST,
+    FileEntry,
+    Record,
+    check_version,
+    files_from_json,
+    files_to_json,
+    known_keys,
+    library_version,
+    read_manifest,
+)
+from writesae.config import Json
+from writesae.errors import DataError, InputError
+from writesae.sae import SAE
+from writesae.types import Site
+
+INDEX, COLLECTION_CARD, RESULTS = "collection.json", "README.md", "results"
+FORMAT, VERSION = "writesae.collection", (1, 0)
+_INDEX_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One dictionary of a collection."""
+
+    path: str
+    """Its folder, relative to the collection."""
+    manifest: FileEntry
+    """Hash and size of its `manifest.json`, and through it of everything."""
+    target: str
+    """The matrix that it models."""
+    features: int
+    """Number of atoms."""
+    host: str | None = None
+    """Id of the host model."""
+    site: Site | None = None
+    """The head."""
+    variant: str | None = None
+    """Name of the composition."""
+    seed: int | None = None
+    """Seed of the training run."""
+
+    def __str__(self) -> str:
+        parts = [self.host, self.site, self.variant, None if self.seed is None else f"seed {self.seed}"]
+        return " ".join(str(part) for part in parts if part is not None)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The parsed index."""
+
+    cells: tuple[Cell, ...]
+    """Every dictionary, by path."""
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    """Other files that belong to it: results."""
+
+
+def cell_path(record: Record) -> str:
+    """Where a dictionary stands in a collection: `Qwen--Qwen3.5-0.8B/L9.H4/writesae-s42`."""
+    host = _slug(record.host or "unknown-host")
+    seed = "" if record.seed is None else f"-s{record.seed}"
+    return f"{host}/{record.site or 'unknown-site'}/{_slug(record.variant or 'dictionary')}{seed}"
+
+
+def add_to_collection(sae: SAE, root: str | Path, record: Record, *, replace: bool = False) -> Cell:
+    """Save a dictionary as one cell of the collection at `root` and bring its index up to date."""
+    path = cell_path(record)
+    save_sae(sae, Path(root) / path, record, replace=replace)
+    return next(cell for cell in write_index(root).cells if cell.path == path)
+
+
+def read_collection(root: str | Path) -> Collection:
+    """Read the index of a collection; raises DataError where it is damaged or of a newer major version."""
+    path = inside(Path(root), INDEX)
+    data = read_json_safely(path, _INDEX_LIMIT)
+    newer = check_version(data, path, FORMAT, VERSION)
+    data = known_keys(data, {"format", "version", "library", "cells", "files"}, path, newer)
+    if not isinstance(data["cells"], list):
+        raise DataError(f'{path}: "cells" must be a list')
+    cells = [_cell_from_json(cell, path) for cell in data["cells"]]
+    return Collection(tuple(cells), files_from_json(data["files"], path))
+
+
+def write_index(root: str | Path) -> Collection:
+    """Scan a folder for dictionaries and results and write its index and card, each in one step."""
+    root = Path(root)
+    cells = [_scan_cell(root, path.parent) for path in sorted(root.rglob(MANIFEST)) if not _unfinished(root, path)]
+    files = {
+        path.relative_to(root).as_posix(): FileEntry(sha256(path), path.stat().st_size)
+        for path in sorted((root / RESULTS).rglob("*.json"))
+        if path.is_file() and not _unfinished(root, path)
+    }
+    collection = Collection(tuple(cells), files)
+    replace_file(root / COLLECTION_CARD, collection_card(collection_to_json(collection)).encode())
+    replace_file(root / INDEX, json_bytes(collection_to_json(collection), INDEX))
+    return collection
+
+
+def select_cell(
+    cells: Iterable[Cell],
+    name: str,
+    *,
+    host: str | None = None,
+    site: Site | str | None = None,
+    variant: str | None = None,
+    seed: int | None = None,
+) -> Cell:
+    """The one cell that fits what is given; raises InputError listing the choices where none or several do."""
+    cells = list(cells)
+    wanted = Site.parse(site) if isinstance(site, str) else site
+    asked = {"host": host, "site": wanted, "variant": variant, "seed": seed}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    found = [cell for cell in cells if all(getattr(cell, key) == value for key, value in asked.items())]
+    if len(found) == 1:
+        return found[0]
+    told = " ".join(f"{key}={value}" for key, value in asked.items()) or "no choice"
+    shown = "; ".join(str(cell) for cell in (found or cells)[:12]) + (" .." if len(found or cells) > 12 else "")
+    problem = "fits several dictionaries" if found else "fits no dictionary"
+    raise InputError(f"{told} {problem} of {name}; choose one by site, variant, host or seed: {shown}")
+
+
+def collection_to_json(collection: Collection) -> dict[str, Json]:
+    """The JSON form of an index."""
+    cells: list[Json] = []
+    for cell in collection.cells:
+        site = None if cell.site is None else str(cell.site)
+        data: dict[str, Json] = {"path": cell.path, "host": cell.host, "site": site}
+        data |= {"variant": cell.variant, "seed": cell.seed, "target": cell.target, "features": cell.features}
+        data = {name: value for name, value in data.items() if value is not None}
+        cells.append(data | {"manifest": {"sha256": cell.manifest.sha256, "size": cell.manifest.size}})
+    head: dict[str, Json] = {"format": FORMAT, "version": ".".join(map(str, VERSION)), "library": library_version()}
+    return head | {"cells": cells, "files": files_to_json(collection.files)}
+
+
+def _cell_from_json(data: Json, path: Path) -> Cell:
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: a cell must be an object")
+    entry = files_from_json({str(data.get("path")): data.get("manifest")}, path)
+    kinds = {"path": str, "target": str, "features": int, "host": str, "site": str, "variant": str, "seed": int}
+    values = {name: data[name] for name in kinds if name in data}
+    wrong = [name for name, value in values.items() if type(value) is not kinds[name]]
+    if wrong or not {"path", "target", "features"} <= values.keys():
+        raise DataError(f"{path}: a cell lacks or has wrong {', '.join(wrong or ['path, target or features'])}")
+    try:
+        site = Site.parse(str(values.pop("site"))) if "site" in values else None
+    except InputError as error:
+        raise DataError(f"{path}: {error}") from None
+    return Cell(manifest=next(iter(entry.values())), site=site, **values)  # type: ignore[arg-type]
+
+
+def _scan_cell(root: Path, folder: Path) -> Cell:
+    name = folder.relative_to(root).as_posix()
+    record, config = read_manifest(folder).record, read_config(folder)
+    path = inside(root, f"{name}/{MANIFEST}")
+    return Cell(
+        path=name,
+        manifest=FileEntry(sha256(path), path.stat().st_size),
+        target=config.target,
+        features=config.features,
+        host=record.host,
+        site=record.site,
+        variant=record.variant,
+        seed=record.seed,
+    )
+
+
+def _unfinished(root: Path, path: Path) -> bool:
+    return any(part.endswith(PARTIAL) for part in path.relative_to(root).parts)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("/", "--")).strip(".-") or "unnamed"
