@@ -27,6 +27,11 @@ def test_quantity(value: float | None, text: str) -> None:
     assert words.quantity(value) == text
 
 
+def test_compact() -> None:
+    shown = [words.compact(value) for value in (None, 0.0, 0.952, 0.0134, 1.26, 31.4, 0.00064)]
+    assert shown == [words.MISSING, "0.0", "0.95", "0.013", "1.3", "31", "6e\u22124"]
+
+
 def test_percent_interval_duration_and_power() -> None:
     assert words.percent(0.87312) == "87.3\u202f%"
     assert words.interval((0.85, 0.894)) == "85.0 to 89.4\u202f%"
@@ -109,16 +114,16 @@ def test_scatter_counts_what_it_draws_and_what_it_clips() -> None:
     scatter = plots.kl_scatter(_firings([0.25, 0.0, float("nan"), 0.125, 2.0], 5))
     assert (scatter.scored, scatter.drawn, scatter.floored) == (4, 4, 1)
     assert scatter.floor == 0.125
-    assert list(scatter.figure.data[1].x) == [0.25, 0.125, 0.125, 2.0]
-    assert len(scatter.hovers) == 4
-    assert scatter.hovers[0].startswith("a b<b>[ x]</b><br>feature 0,")
+    assert list(scatter.figure.data[0].x) == [0.25, 0.125, 0.125, 2.0]
+    assert len(scatter.readings) == 4
+    assert scatter.readings[2] == ("a b", " x", "feature 3, coefficient 1.00, cosine to the write 1.00")
 
 
 def test_scatter_thins_a_long_series_evenly() -> None:
     n = plots.MOST_POINTS + 101
     scatter = plots.kl_scatter(_firings(np.linspace(0.1, 1.0, n).tolist(), n))
     assert (scatter.drawn, scatter.scored) == (plots.MOST_POINTS, n)
-    assert scatter.figure.data[1].x[-1] == 1.0
+    assert scatter.figure.data[0].x[-1] == 1.0
 
 
 def test_scatter_of_nothing() -> None:

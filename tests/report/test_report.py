@@ -153,11 +153,17 @@ def test_hostile_text_stays_text(source: str, page: Page) -> None:
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00]", source)
 
 
-def test_hover_text_is_escaped_for_plotly(page: Page) -> None:
+def test_corpus_text_is_kept_from_what_plotly_reads_as_markup(page: Page) -> None:
     figures = json.loads(page.packed("figures"))
-    hovers = [text for one in figures.values() for text in one["hovers"]]
-    assert any("&lt;/script&gt;" in text for text in hovers)
-    assert all(re.fullmatch("br|b|/b", tag) for text in hovers for tag in re.findall("<([^>]*)>", text))
+    assert set(figures) >= {"scatter-state-after_token", "scatter-write-at_token", "training-explained"}
+    tokens = [token for one in figures.values() for _, token, _ in one["readings"]]
+    assert HOSTILE[0] in tokens
+    assert "alert" not in json.dumps([one["figure"] for one in figures.values()])
+
+
+def test_every_figure_has_its_place(page: Page) -> None:
+    places = {value for _, name, value in page.attributes if name == "id"}
+    assert set(json.loads(page.packed("figures"))) <= places
 
 
 def test_nothing_is_loaded_from_anywhere(source: str, page: Page) -> None:

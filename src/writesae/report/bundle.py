@@ -6,7 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,10 +41,10 @@ def integrity(source: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')}"
 
 
-def figures_json(figures: Mapping[str, go.Figure], hovers: Mapping[str, list[str]]) -> str:
-    """Every figure by element id, with its hover texts, as JSON."""
+def figures_json(figures: Mapping[str, go.Figure], readings: Mapping[str, Sequence[tuple[str, ...]]]) -> str:
+    """Every figure by element id, with what to show about its points, as JSON."""
     data = {
-        name: {"figure": json.loads(figure.to_json()), "hovers": hovers.get(name, [])}
+        name: {"figure": json.loads(figure.to_json()), "readings": readings.get(name, [])}
         for name, figure in figures.items()
     }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,7 +15,13 @@ from writesae.report.records import Firings, Floats, HistoryRow, TargetRun
 MOST_POINTS = 1500
 """Points drawn a series; a longer series is thinned evenly, and the caption says so."""
 
-_HOVER_CHARACTERS = 110
+
+class Reading(NamedTuple):
+    """What the page shows about a firing that is pointed at: plain text, set as text."""
+
+    before: str
+    token: str
+    numbers: str
 
 
 @dataclass(frozen=True)
@@ -22,14 +29,13 @@ class Scatter:
     """A KL scatter with what its caption must say."""
 
     figure: go.Figure
-    hovers: list[str]
-    """Hover text by index; the figure's customdata are indices, so that both series share it."""
+    readings: list[Reading]
+    """By index; the figure's customdata are indices, so that both series share them."""
     drawn: int
     scored: int
     floor: float
     """KLs below this (numerical zero) are drawn at it."""
     floored: int
-    controls: tuple[str, ...] = field(default=("delete", "random"))
 
 
 def kl_scatter(firings: Firings) -> Scatter:
@@ -50,18 +56,8 @@ def kl_scatter(firings: Firings) -> Scatter:
 
     figure = _figure()
     low, high = _limits(clipped, floor)
-    figure.add_trace(
-        go.Scatter(
-            x=[low, high],
-            y=[low, high],
-            mode="lines",
-            line={"color": "var(--rule-strong)", "width": 1.5, "dash": "dot"},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
     series = (
-        ("random", "circle-open", 0.75, 1, "against random rank-1"),
+        ("random", "circle-open", 0.75, 1, "against random"),
         ("delete", "circle", 0.6, 0, "against delete"),
     )
     for name, symbol, opacity, line, label in series:
@@ -79,12 +75,23 @@ def kl_scatter(firings: Firings) -> Scatter:
                     "symbol": symbol,
                     "line": {"width": line},
                 },
-                hovertemplate=f"%{{customdata}}<br><br>KL atom %{{x:.3g}}<br>KL {name} %{{y:.3g}}<extra></extra>",
+                hovertemplate=f"KL atom %{{x:.3g}}<br>KL {name} %{{y:.3g}}<extra></extra>",
             )
         )
+    figure.add_trace(
+        go.Scatter(
+            x=[low, high],
+            y=[low, high],
+            mode="lines",
+            line={"color": "var(--ink)", "width": 1.5, "dash": "dot"},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
     bounds = [float(np.log10(low)), float(np.log10(high))]
-    ticks = {"type": "log", "range": bounds, "dtick": 1, "exponentformat": "power"}
-    figure.update_xaxes(title="KL with the atom in place of the write (nats)", **ticks)
+    step = max(1, round((bounds[1] - bounds[0]) / 6))
+    ticks = {"type": "log", "range": bounds, "dtick": step, "exponentformat": "power", "tickangle": 0}
+    figure.update_xaxes(title="KL of the atom (nats)", **ticks)
     figure.update_yaxes(title="KL of the control (nats)", **ticks)
     figure.add_annotation(
         xref="paper", yref="paper", x=0.02, y=0.98, text="atom disturbs less", showarrow=False, font={"size": 12}
@@ -93,7 +100,7 @@ def kl_scatter(firings: Firings) -> Scatter:
         xref="paper", yref="paper", x=0.98, y=0.02, text="control disturbs less", showarrow=False, font={"size": 12}
     )
     figure.update_layout(legend={"traceorder": "reversed"})
-    return Scatter(figure, [_hover(firings, int(row)) for row in rows], len(rows), scored, floor, floored)
+    return Scatter(figure, [_firing(firings, int(row)) for row in rows], len(rows), scored, floor, floored)
 
 
 def training(targets: list[TargetRun], quantity: str) -> go.Figure:
@@ -175,35 +182,11 @@ def _rounded(values: Floats) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
-def _hover(firings: Firings, row: int) -> str:
-    """Plotly reads a subset of HTML in hover text, so corpus text is escaped for it here."""
+def _firing(firings: Firings, row: int) -> Reading:
     token, context = firings.token[row], firings.context[row]
-    marked = words.visible_token(token)
     before = words.visible(context[: -len(token)] if token and context.endswith(token) else context)
-    before = "…" + before[-_HOVER_CHARACTERS:] if len(before) > _HOVER_CHARACTERS else before
-    text = _wrapped(before)
-    if token:
-        text += f"<b>[{_escape(marked)}]</b>"
-    return (
-        f"{text}<br>feature {firings.feature[row]}, coefficient {firings.coefficient[row]:.3g}, "
-        f"cosine {firings.cosine[row]:.2f}"
+    numbers = (
+        f"feature {firings.feature[row]}, coefficient {words.quantity(float(firings.coefficient[row]))}, "
+        f"cosine to the write {words.quantity(float(firings.cosine[row]))}"
     )
-
-
-def _escape(text: str) -> str:
-    return html.escape(text, quote=False)
-
-
-def _wrapped(text: str, width: int = 44) -> str:
-    lines, line = [], ""
-    for word in text.split(" "):
-        pieces = [word[start : start + width] for start in range(0, len(word), width)] or [""]
-        for i, piece in enumerate(pieces):
-            glue = " " if line and i == 0 else ""
-            if len(line) + len(glue) + len(piece) > width:
-                lines.append(line)
-                line, glue = "", ""
-            line += glue + piece
-    lines.append(line)
-    ending = " " if text.endswith(" ") else ""
-    return "<br>".join(_escape(line) for line in lines) + ending
+    return Reading(before.lstrip(), words.visible_token(token), numbers)

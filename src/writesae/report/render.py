@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from writesae.errors import OutputError
 from writesae.report import bundle, words
 from writesae.report.data import load_run
+from writesae.report.plots import Reading
 from writesae.report.records import Run
 from writesae.report.sections import SECTIONS
 
@@ -37,12 +38,12 @@ def render(run: Run) -> str:
     """The page as text; the same run gives the same bytes."""
     environment = _environment()
     figures: dict[str, go.Figure] = {}
-    hovers: dict[str, list[str]] = {}
+    readings: dict[str, list[Reading]] = {}
     parts = []
     for section in SECTIONS:
         content = section.build(run)
         figures |= content.figures
-        hovers |= content.hovers
+        readings |= content.readings
         partial = environment.get_template(f"sections/{section.name}.html.jinja")
         parts.append((section, partial.render(run=run, summary=run.summary, **content.values)))
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ def render(run: Run) -> str:
         script=script,
         script_integrity=bundle.integrity(script),
         plotly=bundle.plotly_script(),
-        figures=bundle.pack(bundle.figures_json(figures, hovers)),
+        figures=bundle.pack(bundle.figures_json(figures, readings)),
     )
 
 

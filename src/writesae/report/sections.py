@@ -19,8 +19,8 @@ class Content:
     """Names its partial uses."""
     figures: Mapping[str, go.Figure] = field(default_factory=dict)
     """Element id -> interactive figure drawn into it."""
-    hovers: Mapping[str, list[str]] = field(default_factory=dict)
-    """Figure id -> hover text (escaped) that the figure's customdata point into."""
+    readings: Mapping[str, list[plots.Reading]] = field(default_factory=dict)
+    """Figure id -> what to show about a point, where the figure's customdata point into it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _answer(run: Run) -> Content:
 def _effects(run: Run) -> Content:
     ladders, scatters = [], []
     figures: dict[str, go.Figure] = {}
-    hovers: dict[str, list[str]] = {}
+    readings: dict[str, list[plots.Reading]] = {}
     medians = [
         value
         for target in run.targets
@@ -98,11 +98,11 @@ def _effects(run: Run) -> Content:
         for protocol, firings in _main_first(target):
             name = f"scatter-{target.name}-{protocol}"
             scatter = plots.kl_scatter(firings)
-            figures[name], hovers[name] = scatter.figure, scatter.hovers
+            figures[name], readings[name] = scatter.figure, scatter.readings
             scatters.append({"id": name, "target": target.name, "protocol": protocol, "scatter": scatter})
     protocols = list(dict.fromkeys(str(item["protocol"]) for item in scatters))
     values = {"ladders": ladders, "axis": axis, "scatters": scatters, "protocols": protocols}
-    return Content(values, figures, hovers)
+    return Content(values, figures, readings)
 
 
 def _main_first(target: TargetRun) -> list[tuple[str, Firings]]:
@@ -111,13 +111,13 @@ def _main_first(target: TargetRun) -> list[tuple[str, Firings]]:
 
 
 def _spectrum(run: Run) -> Content:
-    readers: list[tuple[str, str, Callable[[HeadRow], float | None]]] = [
-        ("Decay", "mean share of the state that a token keeps", lambda head: head.decay),
-        ("Write share", "norm of one write over the norm of the state", lambda head: head.write_share),
-        ("Stable rank", "squared norm over the largest squared singular value", lambda head: head.stable_rank),
-        ("Effect of deleting a write", "median KL of the next token, in nats", lambda head: head.delete_kl),
+    readers: list[tuple[str, str, Callable[[float | None], str], Callable[[HeadRow], float | None]]] = [
+        ("Decay", "mean share of the state that a token keeps", words.quantity, lambda head: head.decay),
+        ("Write share", "norm of one write over the norm of the state", words.compact, lambda head: head.write_share),
+        ("Stable rank", "squared norm over the largest squared singular value", words.compact, lambda h: h.stable_rank),
+        ("Effect of deleting a write", "median KL of the next token, in nats", words.compact, lambda h: h.delete_kl),
     ]
-    maps = [(title, gloss, marks.heat_map(run.heads, read)) for title, gloss, read in readers]
+    maps = [(title, gloss, write, marks.heat_map(run.heads, read)) for title, gloss, write, read in readers]
     return Content({"maps": maps, "chosen": next((head for head in run.heads if head.chosen), None)})
 
 

@@ -38,6 +38,17 @@ def quantity(value: float | None) -> str:
     return f"{mantissa}\u2009×\u200910{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "\u2212")  # noqa: RUF001
 
 
+def compact(value: float | None) -> str:
+    """Two significant digits for a narrow cell: `0.013`, and `6e\u22124` below a thousandth."""
+    if value is None or not _known(value):
+        return MISSING
+    if value == 0 or abs(value) >= 1e-3:
+        digits = 1 if value == 0 else max(0, 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.{digits}f}".replace("-", "\u2212")
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "\u2212")
+
+
 def count(value: int | None) -> str:
     """12345 -> `12,345`."""
     return MISSING if value is None else f"{value:,}"

@@ -52,16 +52,25 @@ const fit = new ResizeObserver((entries) => {
 });
 
 function draw() {
-  for (const [id, { figure, hovers }] of Object.entries(figures)) {
+  for (const [id, { figure, readings }] of Object.entries(figures)) {
     const place = $(id);
     if (!place.offsetParent) continue;
-    const data = figure.data.map((trace) => ({
-      ...resolved(trace),
-      ...(trace.customdata && { customdata: trace.customdata.map((index) => hovers[index]) }),
-    }));
-    Plotly.react(place, data, resolved(figure.layout), { displayModeBar: false });
+    Plotly.react(place, resolved(figure.data), resolved(figure.layout), { displayModeBar: false });
     fit.observe(place);
+    if (readings.length && !place.dataset.reads) {
+      place.dataset.reads = "yes";
+      place.on("plotly_hover", ({ points: [point] }) => read(place, readings[point.customdata]));
+    }
   }
+}
+
+/* Corpus text is set as text, never as markup. */
+function read(place, [before, token, numbers]) {
+  const line = place.parentElement.querySelector(".reading p");
+  const mark = document.createElement("mark");
+  mark.textContent = token.trimStart();
+  line.replaceChildren(before, token.startsWith(" ") ? " " : "", ...(token ? [mark] : []));
+  place.parentElement.querySelector(".reading small").textContent = numbers;
 }
 
 async function unpacked(id) {
@@ -108,7 +117,7 @@ function browse() {
   if (!group) return;
   const wanted = search.value.trim().toLowerCase();
   const key = (card) => (card.dataset[sort.value] === "" ? -Infinity : Number(card.dataset[sort.value]));
-  const cards = [...group.querySelectorAll(".atom-card")].sort((a, b) => key(b) - key(a));
+  const cards = [...group.querySelectorAll(".atom-card")].sort((a, b) => key(b) - key(a) || 0);
   let found = 0;
   for (const card of cards) {
     group.append(card);
