@@ -7,6 +7,8 @@ the matrix of its token.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -15,30 +17,65 @@ from writesae.sae.batch import Batch
 from writesae.sae.config import Bilinear
 from writesae.sae.model import SAE
 from writesae.sae.preact import flat_factors
+from writesae.sae.workspace import Workspace
 
 Gradients = dict[str, Tensor]
 
 
-def preactivations(sae: SAE, batch: Batch, matrices: Tensor) -> Tensor:
-    """`p` `[T, N]` of every token of a block, with the bias; `matrices` are the block's own, `[T, K, V]`."""
+class Encoded(NamedTuple):
+    """Pre-activations of a block; valid until the next block is encoded in the same workspace."""
+
+    pre: Tensor
+    """`p` with the bias, `[T, N]`."""
+    left: Tensor | None = None
+    """Write targets, bilinear encoder: `k_t . v_ir`, `[T, r * N]` with the rank outermost."""
+    right: Tensor | None = None
+    """Write targets, bilinear encoder: `u_t . w_ir`, likewise."""
+
+
+@torch.no_grad()
+def encode_block(sae: SAE, batch: Batch, matrices: Tensor | None, work: Workspace) -> Encoded:
+    """All pre-activations of a block. `matrices` (`[T, K, V]`) are the block's own, needed by dense forms only."""
     if not isinstance(sae.config.encoder, Bilinear):
-        return torch.addmm(sae.b_enc, matrices.flatten(1), sae.enc.flatten(1).T)
+        assert matrices is not None
+        pre = work.take("pre", matrices, matrices.shape[0], sae.config.features)
+        return Encoded(torch.addmm(sae.b_enc, matrices.flatten(1), sae.enc.flatten(1).T, out=pre))
     v, w, rank = flat_factors(sae)
-    features = sae.config.features
     if not batch.scalar_decay:
-        return sae.b_enc + _by_rank((matrices.mT @ v.T).mT.mul_(w).sum(-1), rank)
-    chunks, length = batch.key.shape[:2]
-    drive = (batch.key.flatten(0, 1) @ v.T).mul_(batch.update.flatten(0, 1) @ w.T)
-    drive = _by_rank(drive, rank)
+        assert matrices is not None
+        return Encoded(sae.b_enc + _by_rank(_project(matrices, v, w, work), rank))
+    left = _products("left", batch.key, v, work)
+    right = _products("right", batch.update, w, work)
     if batch.log_decay is None or batch.initial is None:
-        return drive.add_(sae.b_enc)
+        pre = torch.mul(left, right, out=work.take("pre", left, *left.shape))
+        return Encoded(_by_rank(pre, rank).add_(sae.b_enc), left, right)
+    chunks, length = batch.key.shape[:2]
     kept, since = decay_matrix(batch.log_decay)
-    start = _by_rank((v @ batch.initial).mul_(w).sum(-1), rank)
-    stacked = drive.new_empty(chunks, length + 1, features)
-    stacked[:, 0] = start
-    stacked[:, 1:] = drive.view(chunks, length, features)
+    drive = work.take("drive", left, chunks, length + 1, left.shape[1])
+    drive[:, 0] = _project(batch.initial, v, w, work)
+    torch.mul(left.view(chunks, length, -1), right.view(chunks, length, -1), out=drive[:, 1:])
     mixing = torch.cat([since.unsqueeze(2), kept], 2)
-    return torch.baddbmm(sae.b_enc, mixing, stacked).flatten(0, 1)
+    pre = work.take("pre", left, chunks, length, sae.config.features)
+    torch.bmm(mixing, _by_rank(drive, rank), out=pre)
+    return Encoded(pre.add_(sae.b_enc).flatten(0, 1))
+
+
+def preactivations(sae: SAE, batch: Batch, matrices: Tensor) -> Tensor:
+    """`p` `[T, N]` of every token of a block, with the bias, in memory of its own."""
+    return encode_block(sae, batch, matrices, Workspace()).pre
+
+
+def _products(name: str, rows: Tensor, factors: Tensor, work: Workspace) -> Tensor:
+    flat = rows.flatten(0, 1)
+    return torch.mm(flat, factors.T, out=work.take(name, flat, flat.shape[0], factors.shape[0]))
+
+
+def _project(states: Tensor, v: Tensor, w: Tensor, work: Workspace) -> Tensor:
+    """`v_i^T S w_i`, `[n, r * N]`, of a few states `[n, K, V]`: one product for all of them."""
+    count, d_k, d_v = states.shape
+    seen = work.take("seen", states, v.shape[0], count * d_v)
+    torch.mm(v, states.transpose(0, 1).reshape(d_k, count * d_v), out=seen)
+    return seen.view(-1, count, d_v).mul_(w.unsqueeze(1)).sum(2).T
 
 
 def _by_rank(p: Tensor, rank: int) -> Tensor:
@@ -63,11 +100,33 @@ def encoder_gradients(sae: SAE, matrices: Tensor, index: Tensor, slope: Tensor, 
         into["enc"].add_(torch.sparse.mm(pairs, matrices.flatten(1)).view_as(sae.enc))
         return
     v, w = sae.encoder_factors
-    names = ("v_dec", "w_dec") if sae.config.tied else ("v_enc", "w_enc")
+    into_v, into_w = encoder_places(sae, into)
     left, right = gather(v, index), gather(w, index)
     weight = slope.repeat_interleave(v.shape[1], 1).unsqueeze(2)
-    add_rows(into[names[0]], index, (right @ matrices.mT).mul_(weight))
-    add_rows(into[names[1]], index, (left @ matrices).mul_(weight))
+    add_rows(into_v, index, (right @ matrices.mT).mul_(weight))
+    add_rows(into_w, index, (left @ matrices).mul_(weight))
+
+
+def encoder_places(sae: SAE, into: Gradients) -> tuple[Tensor, Tensor]:
+    """Where the gradients of a bilinear encoder's factors go."""
+    return (into["v_dec"], into["w_dec"]) if sae.config.tied else (into["v_enc"], into["w_enc"])
+
+
+def write_encoder_gradients(
+    sae: SAE, batch: Batch, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients
+) -> None:
+    """The same for writes `k u^T` and a bilinear encoder: `dp/dv = (u . w) k`, `dp/dw = (k . v) u`, no matrix."""
+    assert encoded.left is not None and encoded.right is not None
+    into["b_enc"].index_add_(0, index.flatten(), slope.flatten())
+    into_v, into_w = encoder_places(sae, into)
+    rank = into_v.shape[1]
+    columns = index.unsqueeze(2) + sae.config.features * torch.arange(rank, device=index.device)
+    columns = columns.flatten(1)
+    weight = slope.repeat_interleave(rank, 1)
+    along_key = (encoded.right.gather(1, columns) * weight).unsqueeze(2)
+    along_update = (encoded.left.gather(1, columns) * weight).unsqueeze(2)
+    add_rows(into_v, index, along_key * batch.key.flatten(0, 1).unsqueeze(1))
+    add_rows(into_w, index, along_update * batch.update.flatten(0, 1).unsqueeze(1))
 
 
 def sparse_pairs(index: Tensor, value: Tensor, features: int) -> Tensor:

@@ -5,7 +5,7 @@ With the residual `E_t = X_t - M - sum_j a_tj v_j w_j^T` of a token, the gradien
     d/da_tj = -2 v_j^T E_t w_j     d/dv_j = -2 a_tj E_t w_j     d/dw_j = -2 a_tj E_t^T v_j     d/dM = -2 E_t
 
 and a code's gradient goes to its pre-activation where it is positive (`encoding.encoder_gradients`). Matrices are
-rebuilt a block of chunks at a time and never kept. Equal to `loss.dense_loss` in value and gradient.
+rebuilt a block of chunks at a time and never kept; writes `k u^T` are never formed at all (`write_loss`). Equal to `loss.dense_loss` in value and gradient.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ from torch import Tensor
 
 from writesae.sae.batch import Batch
 from writesae.sae.codes import Codes
-from writesae.sae.config import BatchTopK, Factored, TopK
+from writesae.sae.config import BatchTopK, Bilinear, Factored, TopK
 from writesae.sae.encoding import (
+    Encoded,
     Gradients,
     add_rows,
+    encode_block,
     encoder_gradients,
     gather,
-    preactivations,
     sparse_pairs,
+    write_encoder_gradients,
 )
 from writesae.sae.loss import Dead, Loss
 from writesae.sae.model import SAE
 from writesae.sae.sparsity import batch_cut, pack, top_codes
+from writesae.sae.workspace import Workspace
+from writesae.sae.write_loss import BiasTerms, write_decoder_step
 
 BLOCK_NUMBERS = 1 << 20
 """Numbers in a block's largest tensor: small enough for a core's cache, large enough for its matrix products."""
@@ -41,68 +45,102 @@ def blocks(sae: SAE, batch: Batch) -> list[Batch]:
     return [batch.rows(start, start + size) for start in range(0, batch.key.shape[0], size)]
 
 
-class _Sums:
-    """Running sums of a step."""
+class _Step:
+    """What the blocks of one step share."""
 
-    def __init__(self, sae: SAE) -> None:
+    def __init__(self, sae: SAE, tokens: int, dead: Dead | None) -> None:
+        self.sae, self.tokens = sae, tokens
+        self.dead = dead if dead is not None and bool(dead.mask.any()) else None
+        self.sizes = (*sae.config.prefixes, sae.config.features)
+        self.weight = 1 / (tokens * len(self.sizes))
         self.into: Gradients = {name: torch.zeros_like(p) for name, p in sae.named_parameters()}
-        self.error = sae.bias.new_zeros(())
-        self.full = sae.bias.new_zeros(())
-        self.aux = sae.bias.new_zeros(())
+        self.error, self.full, self.aux = (sae.bias.new_zeros(()) for _ in range(3))
         self.fired = torch.zeros(sae.config.features, dtype=torch.int64, device=sae.bias.device)
+
+    def within(self, x: Tensor, index: Tensor, size: int) -> Tensor:
+        """`x` where the feature belongs to the prefix of that size, zero elsewhere."""
+        return x if size == self.sae.config.features else x * (index < size)
 
 
 @torch.no_grad()
-def sparse_loss(sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None) -> tuple[Loss, Gradients]:
+def sparse_loss(
+    sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None, work: Workspace | None = None
+) -> tuple[Loss, Gradients]:
     """The loss of a batch and the gradient of every parameter, by name. TopK and BatchTopK only.
 
-    `k` replaces the sparsity's own while a schedule lowers it.
+    `k` replaces the sparsity's own while a schedule lowers it; `work` keeps memory from one call to the next.
     """
-    sparsity = sae.config.sparsity
+    sparsity, config = sae.config.sparsity, sae.config
     assert isinstance(sparsity, TopK | BatchTopK)
     k = sparsity.k if k is None else k
-    parts = blocks(sae, batch)
-    sums, cut = _Sums(sae), sae.bias.new_zeros(())
-    if isinstance(sparsity, TopK):
-        for part in parts:
-            matrices = part.matrices()
-            pre = preactivations(sae, part, matrices)
-            _block(sae, matrices, pre, top_codes(pre, k), batch.tokens, dead, sums)
-    else:
-        pres = [preactivations(sae, part, part.matrices()) for part in parts]
-        cut = batch_cut(torch.cat(pres), k)
-        for part, pre in zip(parts, pres, strict=True):
-            codes = pack(pre * ((pre >= cut) & (pre > 0)))
-            _block(sae, part.matrices(), pre, codes, batch.tokens, dead, sums)
-    loss = Loss(sums.error, sums.full, torch.zeros_like(cut), sums.aux, sums.fired, cut)
-    return loss, sums.into
+    work = Workspace() if work is None else work
+    step, parts = _Step(sae, batch.tokens, dead), blocks(sae, batch)
+    products = (
+        batch.log_decay is None and isinstance(config.encoder, Bilinear) and isinstance(config.decoder, Factored)
+    )
+    cut = sae.bias.new_zeros(())
+    if isinstance(sparsity, BatchTopK):
+        every = [encode_block(sae, part, None if products else part.matrices(), work).pre.clone() for part in parts]
+        cut = batch_cut(torch.cat(every), k)
+        del every
+    bias = BiasTerms.of(sae) if products else None
+    for part in parts:
+        matrices = None if products else part.matrices()
+        encoded = encode_block(sae, part, matrices, work)
+        if isinstance(sparsity, TopK):
+            codes = top_codes(encoded.pre, k)
+        else:
+            codes = pack(encoded.pre * ((encoded.pre >= cut) & (encoded.pre > 0)))
+        positive = codes.value > 0
+        step.fired += torch.bincount(codes.index[positive], minlength=config.features)
+        if matrices is not None:
+            _matrix_block(step, matrices, encoded, codes)
+        else:
+            assert bias is not None
+            _write_block(step, part, encoded, codes, bias)
+    if bias is not None:
+        bias.add_gradients(sae, step.into)
+    return Loss(step.error, step.full, torch.zeros_like(cut), step.aux, step.fired, cut), step.into
 
 
-def _block(sae: SAE, matrices: Tensor, pre: Tensor, codes: Codes, tokens: int, dead: Dead | None, sums: _Sums) -> None:
-    """Add one block's share of the loss and the gradients."""
-    sizes = (*sae.config.prefixes, sae.config.features)
-    weight = 1 / (tokens * len(sizes))
-    index, value = codes
-    slope = torch.zeros_like(value)
-    residual = matrices
-    for size in sizes:
-        used = value if size == sae.config.features else value * (index < size)
+def _matrix_block(step: _Step, matrices: Tensor, encoded: Encoded, codes: Codes) -> None:
+    """Add the share of a block whose matrices are rebuilt."""
+    sae, (index, value), into = step.sae, codes, step.into
+    slope, residual = torch.zeros_like(value), matrices
+    for size in step.sizes:
         residual = matrices - sae.bias
-        error, grad = decoder_step(sae, residual, index, used, weight, sums.into)
-        sums.error += error
-        sums.into["bias"].sub_(residual.sum(0), alpha=2 * weight)
-        slope += grad if size == sae.config.features else grad * (index < size)
-        if size == sae.config.features:
-            sums.full += error * len(sizes)
-    positive = value > 0
-    sums.fired += torch.bincount(index[positive], minlength=sae.config.features)
-    encoder_gradients(sae, matrices, index, slope * positive, sums.into)
-    if dead is None or not dead.mask.any():
-        return
-    index, value = _dead_codes(pre, dead)
-    error, slope = decoder_step(sae, residual, index, value, dead.weight / tokens, sums.into)
-    sums.aux += error
-    encoder_gradients(sae, matrices, index, slope * (value > 0), sums.into)
+        used = step.within(value, index, size)
+        error, grad = decoder_step(sae, residual, index, used, step.weight, into)
+        step.error += error
+        into["bias"].sub_(residual.sum(0), alpha=2 * step.weight)
+        slope += step.within(grad, index, size)
+        step.full = step.full + error * len(step.sizes) if size == step.sizes[-1] else step.full
+    encoder_gradients(sae, matrices, index, slope * (value > 0), into)
+    if step.dead is not None:
+        index, value = _dead_codes(encoded.pre, step.dead)
+        error, slope = decoder_step(sae, residual, index, value, step.dead.weight / step.tokens, into)
+        step.aux += error
+        encoder_gradients(sae, matrices, index, slope * (value > 0), into)
+
+
+def _write_block(step: _Step, part: Batch, encoded: Encoded, codes: Codes, bias: BiasTerms) -> None:
+    """Add the share of a block of writes, of which no matrix is formed."""
+    sae, (index, value), into = step.sae, codes, step.into
+    slope = torch.zeros_like(value)
+    for size in step.sizes:
+        used = step.within(value, index, size)
+        error, grad = write_decoder_step(sae, part, index, used, index.shape[1], step.weight, bias, into)
+        step.error += error
+        slope += step.within(grad, index, size)
+        step.full = step.full + error * len(step.sizes) if size == step.sizes[-1] else step.full
+    write_encoder_gradients(sae, part, encoded, index, slope * (value > 0), into)
+    if step.dead is not None:
+        extra = _dead_codes(encoded.pre, step.dead)
+        both = Codes(torch.cat([extra.index, index], 1), torch.cat([extra.value, value], 1))
+        weight, width = step.dead.weight / step.tokens, extra.index.shape[1]
+        error, slope = write_decoder_step(sae, part, both.index, both.value, width, weight, bias, into)
+        step.aux += error
+        write_encoder_gradients(sae, part, encoded, extra.index, slope * (extra.value > 0), into)
 
 
 def _dead_codes(pre: Tensor, dead: Dead) -> Codes:
@@ -140,4 +178,5 @@ def decoder_step(
         atoms = sae.dec.flatten(1)
         slope = torch.stack([(atoms.index_select(0, column) * flat).sum(1) for column in index.unbind(1)], 1)
         into["dec"].add_(torch.sparse.mm(pairs, flat).view_as(sae.dec), alpha=-2 * weight)
-    return weight * residual.square().sum(), slope.mul_(-2 * weight)
+    flat = residual.flatten()
+    return weight * flat.dot(flat), slope.mul_(-2 * weight)
