@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from fake_run import HOSTILE, write_fake_run
 
+from writesae.cli import main
 from writesae.errors import DataError, InputError, OutputError
 from writesae.report import words, write_report
 
@@ -252,3 +253,16 @@ def test_a_run_in_which_nothing_could_be_measured(copy: Path) -> None:
     assert "Not measured" in text
     assert "No atom fired" in text
     assert "nan" not in text.lower().split()
+
+
+def test_the_command_writes_the_page_and_says_where(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["report", str(copy)])
+    assert capsys.readouterr().out.strip() == str(copy / "report.html")
+    assert (copy / "report.html").is_file()
+
+
+def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(tmp_path / "nowhere")])
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -89,8 +89,15 @@ def kl_scatter(firings: Firings) -> Scatter:
         )
     )
     bounds = [float(np.log10(low)), float(np.log10(high))]
-    step = max(1, round((bounds[1] - bounds[0]) / 6))
-    ticks = {"type": "log", "range": bounds, "dtick": step, "exponentformat": "power", "tickangle": 0}
+    step = max(1, round((bounds[1] - bounds[0]) / 5))
+    ticks = {
+        "type": "log",
+        "range": bounds,
+        "dtick": step,
+        "exponentformat": "power",
+        "tickangle": 0,
+        "tickfont": {"size": 10},
+    }
     figure.update_xaxes(title="KL of the atom (nats)", **ticks)
     figure.update_yaxes(title="KL of the control (nats)", **ticks)
     figure.add_annotation(
