@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from writesae.artifacts import Record, load_sae, save_sae
+from writesae.artifacts import load_sae
+from writesae.artifacts.manifest import read_manifest
 from writesae.config import Json, to_json
 from writesae.corpus import TokenBlocks, read_documents, token_blocks
 from writesae.errors import InputError
@@ -22,7 +23,7 @@ from writesae.quickstart.config import TARGETS, QuickstartConfig
 from writesae.quickstart.folder import write_json, write_table
 from writesae.sae import TopK
 from writesae.store import capture, open_store
-from writesae.train import TrainConfig, train
+from writesae.train import StepRecord, TrainConfig, train
 from writesae.types import Site
 
 Progress = Callable[[int, int], None]
@@ -76,7 +77,7 @@ def capture_streams(run: Path, host: Host, text: Text, site: Site, progress: Pro
 
 
 def train_target(run: Path, host: Host, site: Site, name: str, config: QuickstartConfig, progress: Progress) -> Json:
-    """Train one dictionary and save it in `sae/<name>`."""
+    """Train one dictionary, which is then in `train/<name>/sae`."""
     steps = max(1, config.train_tokens // config.batch)
     recipe = TrainConfig(
         site=site,
@@ -93,28 +94,31 @@ def train_target(run: Path, host: Host, site: Site, name: str, config: Quickstar
         seed=config.seed,
     )
     store = open_store(run / "streams.zarr")
-    result = train(store, recipe, run / "train" / name, progress=progress)
-    metrics: dict[str, Json] = {key: to_json(value) for key, value in asdict(result.metrics).items()}
-    record = Record(
-        host=host.name,
-        host_revision=host.revision,
-        site=site,
-        variant="writesae",
-        seed=config.seed,
-        corpus_hash=store.provenance.corpus,
-        store_hash=store.hash,
-        training={"config": to_json(recipe), "seconds": round(result.seconds, 2)},
-        metrics=metrics,
-    )
-    manifest = save_sae(result.sae, run / "sae" / name, record, replace=True)
+    result = train(store, recipe, run / "train" / name, [_Bar(progress, steps)])
+    manifest = read_manifest(run / "train" / name / "sae")
+    metrics: dict[str, Json] = asdict(result.metrics)
     return {"metrics": metrics, "sha256": manifest.files["weights.safetensors"].sha256}
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """Shows a training run's records as progress."""
+
+    progress: Progress
+    steps: int
+
+    def record(self, record: StepRecord) -> None:
+        self.progress(record.step, self.steps)
+
+    def close(self) -> None:
+        self.progress(self.steps, self.steps)
 
 
 def test_target(
     run: Path, host: Host, text: Text, site: Site, name: str, config: QuickstartConfig, progress: Progress
 ) -> Json:
     """The substitution test of one dictionary, both protocols."""
-    sae = load_sae(run / "sae" / name)
+    sae = load_sae(run / "train" / name / "sae")
     settings = SubstitutionConfig(firings=config.firings, seed=config.seed)
     result = substitution(host, sae, site, text.test, settings, progress)
     records = result.records
@@ -135,7 +139,7 @@ def describe_atoms(
     run: Path, host: Host, text: Text, site: Site, name: str, config: QuickstartConfig, progress: Progress
 ) -> Json:
     """Portraits of the strongest atoms of one dictionary."""
-    sae = load_sae(run / "sae" / name)
+    sae = load_sae(run / "train" / name / "sae")
     found = portraits(host, sae, site, text.test, atoms=config.atoms, seed=config.seed, progress=progress)
     write_json(run / "atoms" / f"{name}.json", [_rounded(asdict(atom)) for atom in found])
     return {"atoms": len(found)}
