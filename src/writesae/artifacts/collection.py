@@ -96,7 +96,7 @@ def read_collection(root: str | Path) -> Collection:
 def write_index(root: str | Path) -> Collection:
     """Scan a folder for dictionaries and results and write its index and card, each in one step."""
     root = Path(root)
-    cells = [_scan_cell(root, path.parent) for path in sorted(root.rglob(MANIFEST)) if not _unfinished(root, path)]
+    cells = [scan_cell(root, path.parent) for path in sorted(root.rglob(MANIFEST)) if not _unfinished(root, path)]
     files = {
         path.relative_to(root).as_posix(): FileEntry(sha256(path), path.stat().st_size)
         for path in sorted((root / RESULTS).rglob("*.json"))
@@ -160,10 +160,11 @@ def _cell_from_json(data: Json, path: Path) -> Cell:
     return Cell(manifest=next(iter(entry.values())), site=site, **values)  # type: ignore[arg-type]
 
 
-def _scan_cell(root: Path, folder: Path) -> Cell:
+def scan_cell(root: Path, folder: Path) -> Cell:
+    """The index entry of a dictionary folder under `root`."""
     name = folder.relative_to(root).as_posix()
     record, config = read_manifest(folder).record, read_config(folder)
-    path = inside(root, f"{name}/{MANIFEST}")
+    path = inside(folder, MANIFEST)
     return Cell(
         path=name,
         manifest=FileEntry(sha256(path), path.stat().st_size),

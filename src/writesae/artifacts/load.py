@@ -2,19 +2,71 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from writesae.artifacts.collection import INDEX, read_collection, select_cell
 from writesae.artifacts.folder import load_folder
+from writesae.artifacts.manifest import MANIFEST, Record
 from writesae.errors import InputError
 from writesae.sae import SAE
+from writesae.types import Site
+
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 
 
-def load_sae(source: str | Path, *, hashes: bool = True) -> SAE:
-    """Load a dictionary folder, in evaluation mode; raises InputError where there is none at `source`.
+def load_sae(
+    source: str | Path,
+    *,
+    site: Site | str | None = None,
+    variant: str | None = None,
+    host: str | None = None,
+    seed: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+    hashes: bool = True,
+) -> SAE:
+    """Load a dictionary from a folder, from a collection of them, or from the Hub (`user/repo`), in evaluation mode.
 
-    `hashes=False` skips the SHA-256 of the files (their sizes are always compared with the manifest).
+    `site`, `variant`, `host` and `seed` choose one of a collection; a single dictionary must agree with them. From the
+    Hub only its JSON and safetensors files are fetched, into the cache, and `offline` uses the cache alone; `revision`
+    pins a commit, branch or tag. `hashes=False` skips SHA-256 (sizes are always compared). No code of the files runs.
+    Raises InputError (nothing or several there), DataError (damaged, hostile or too new), ConfigError.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        raise InputError(f"cannot load a dictionary from {source}: there is no such folder")
-    return load_folder(folder, hashes=hashes).sae
+    path = Path(source)
+    if not path.exists():
+        if not _REPO.fullmatch(str(source)):
+            raise InputError(f"cannot load a dictionary from {source}: there is no such folder, and it is no Hub id")
+        from writesae.artifacts.hub import fetch_cell
+
+        path = fetch_cell(
+            str(source), site=site, variant=variant, host=host, seed=seed, revision=revision, cache_dir=cache_dir,
+            offline=offline,
+        )  # fmt: skip
+        return load_folder(path, hashes=hashes).sae
+    if path.is_file():
+        raise InputError(f"{path} is a file, a dictionary is a folder; `writesae convert` imports checkpoints")
+    if (path / INDEX).exists():
+        cells = read_collection(path).cells
+        path = path / select_cell(cells, str(path), host=host, site=site, variant=variant, seed=seed).path
+    elif not (path / MANIFEST).exists():
+        raise InputError(f"{path} holds neither {MANIFEST} (a dictionary) nor {INDEX} (a collection)")
+    loaded = load_folder(path, hashes=hashes)
+    check_selection(loaded.manifest.record, str(path), site=site, variant=variant, host=host, seed=seed)
+    return loaded.sae
+
+
+def check_selection(
+    record: Record, name: str, *, site: Site | str | None, variant: str | None, host: str | None, seed: int | None
+) -> None:
+    """Raise InputError where a single dictionary is another one than was asked for."""
+    wanted = Site.parse(site) if isinstance(site, str) else site
+    for what, asked, found in (
+        ("site", wanted, record.site),
+        ("variant", variant, record.variant),
+        ("host", host, record.host),
+        ("seed", seed, record.seed),
+    ):
+        if asked is not None and asked != found:
+            raise InputError(f"{name} was asked for {what} {asked}, but holds {found if found is not None else 'none'}")

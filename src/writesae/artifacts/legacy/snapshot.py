@@ -110,11 +110,9 @@ def _located(record: Record, name: str, host: str | None) -> Record:
             site, prefix = Site(int(match["layer"]), int(match["head"])), match["prefix"] or ""
     if site is not None and record.site not in (None, site):
         raise DataError(f"its folder says {site}, the checkpoint says {record.site}")
-    words = [*parts[:-1], prefix] if site is not None else parts
     release = parts[0] if len(parts) > 1 else prefix
-    known = next((word for word in words if word in _HOSTS), None)
-    second = next((word for word in (parts[1:2] if site is not None and len(parts) == 3 else [])), None)
-    found = host or record.host or (_HOSTS[known] if known else second)
+    said = (parts[1] if len(parts) > 2 else prefix) if site is not None and len(parts) > 1 else None
+    found = host or record.host or (_HOSTS.get(said, said) if said else None)
     sparsity = "_batchtopk" if str(record.variant).endswith("_batchtopk") else ""
     variant = _VARIANTS.get(release, release) + sparsity if release else record.variant
     source: dict[str, Json] = {**record.source, "file": name}

@@ -1,0 +1,312 @@
+"""Dictionaries on the Hugging Face Hub: fetch one, download many, upload. Only JSON and safetensors are fetched.
+
+The one file that talks to the Hub. A repository holds one dictionary (its files at the root) or a collection.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from writesae.artifacts.card import collection_card
+from writesae.artifacts.collection import (
+    COLLECTION_CARD,
+    INDEX,
+    Cell,
+    Collection,
+    cell_path,
+    collection_to_json,
+    read_collection,
+    scan_cell,
+    select_cell,
+    write_index,
+)
+from writesae.artifacts.files import inside, json_bytes, new_folder
+from writesae.artifacts.folder import CONFIG, WEIGHTS, save_sae
+from writesae.artifacts.load import check_selection
+from writesae.artifacts.manifest import MANIFEST, FileEntry, Record, check_files, read_manifest
+from writesae.artifacts.verify import verify
+from writesae.errors import DataError, InputError, OutputError
+from writesae.sae import SAE
+from writesae.types import Site
+
+_FETCHED = (".json", ".safetensors")
+
+
+class Repository:
+    """One revision of a Hub repository, read through the local cache."""
+
+    def __init__(self, repo: str, revision: str | None, cache_dir: str | Path | None, offline: bool) -> None:
+        self.repo, self.cache_dir, self.offline = repo, cache_dir, offline
+        self.revision = revision
+        self.collection: Collection | None = None
+        with _readable_errors(repo, cache_dir):
+            try:
+                index = self._download(INDEX, offline)
+            except LocalEntryNotFoundError:  # out of reach: a single dictionary may still be in the cache
+                index, self.offline = None, True
+            except EntryNotFoundError:
+                index = None
+            first = index or self._download(MANIFEST, self.offline)
+        self.root = first.parent
+        self.revision = first.parent.name
+        if index is not None:
+            self.collection = read_collection(self.root)
+
+    def fetch(self, name: str) -> Path:
+        """One JSON or safetensors file; raises DataError for any other kind of file."""
+        if not name.endswith(_FETCHED):
+            raise DataError(f"{self.repo}: only JSON and safetensors files are fetched, not {name!r}")
+        with _readable_errors(self.repo, self.cache_dir):
+            self._download(name, self.offline)
+        return inside(self.root, name)
+
+    def fetch_folder(self, path: str) -> Path:
+        """The files of one dictionary; returns its folder in the cache."""
+        prefix = f"{path}/" if path else ""
+        self.fetch(prefix + MANIFEST)
+        for name in (CONFIG, WEIGHTS):
+            self.fetch(prefix + name)
+        return self.root / path if path else self.root
+
+    def _download(self, name: str, offline: bool) -> Path:
+        path = hf_hub_download(
+            self.repo, name, revision=self.revision, cache_dir=self.cache_dir, local_files_only=offline
+        )
+        return Path(str(path))
+
+
+def fetch_cell(
+    repo: str,
+    *,
+    site: Site | str | None = None,
+    variant: str | None = None,
+    host: str | None = None,
+    seed: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+) -> Path:
+    """Fetch one dictionary of a repository and return its folder in the cache. Errors as in `load_sae`."""
+    source = Repository(repo, revision, cache_dir, offline)
+    if source.collection is None:
+        folder = source.fetch_folder("")
+        record = read_manifest(folder).record
+        check_selection(record, repo, site=site, variant=variant, host=host, seed=seed)
+        return folder
+    cell = select_cell(source.collection.cells, repo, host=host, site=site, variant=variant, seed=seed)
+    return _fetch_listed(source, cell)
+
+
+def _fetch_listed(source: Repository, cell: Cell) -> Path:
+    folder = source.fetch_folder(cell.path)
+    check_files(source.root, {f"{cell.path}/{MANIFEST}": cell.manifest})
+    return folder
+
+
+def list_cells(
+    source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None, offline: bool = False
+) -> tuple[Cell, ...]:
+    """The dictionaries of a folder or of a Hub repository."""
+    if Path(source).exists():
+        root = Path(source)
+        if (root / INDEX).exists():
+            return read_collection(root).cells
+        if not (root / MANIFEST).exists():
+            raise InputError(f"{root} holds neither {MANIFEST} (a dictionary) nor {INDEX} (a collection)")
+        return (_single(root),)
+    repository = Repository(str(source), revision, cache_dir, offline)
+    if repository.collection is not None:
+        return repository.collection.cells
+    repository.fetch(CONFIG)
+    return (_single(repository.root),)
+
+
+def _single(root: Path) -> Cell:
+    return scan_cell(root, root)
+
+
+def pull(
+    repo: str,
+    out: str | Path,
+    *,
+    site: Site | str | None = None,
+    variant: str | None = None,
+    host: str | None = None,
+    seed: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+) -> tuple[Cell, ...]:
+    """Download dictionaries into a new folder, verified: a whole collection, or the ones that the choice fits.
+
+    Raises InputError where nothing fits, DataError where a file differs from its manifest (nothing is left behind).
+    """
+    source = Repository(repo, revision, cache_dir, offline)
+    wanted = Site.parse(site) if isinstance(site, str) else site
+    with new_folder(Path(out), lambda _: False) as partial:
+        if source.collection is None:
+            folder = source.fetch_folder("")
+            check_selection(read_manifest(folder).record, repo, site=site, variant=variant, host=host, seed=seed)
+            _copy(folder, partial)
+            return (_single(partial),)
+        asked = {"host": host, "site": wanted, "variant": variant, "seed": seed}
+        asked = {key: value for key, value in asked.items() if value is not None}
+        cells = [c for c in source.collection.cells if all(getattr(c, key) == value for key, value in asked.items())]
+        if not cells:
+            select_cell(source.collection.cells, repo, host=host, site=wanted, variant=variant, seed=seed)
+        for cell in cells:
+            _copy(_fetch_listed(source, cell), partial / cell.path)
+        for name, entry in () if asked else source.collection.files.items():
+            source.fetch(name)
+            check_files(source.root, {name: entry})
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.root / name, partial / name)
+        return write_index(partial).cells
+
+
+def _copy(folder: Path, target: Path) -> None:
+    manifest = read_manifest(folder)
+    check_files(folder, {name: entry for name, entry in manifest.files.items() if name in (CONFIG, WEIGHTS)})
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, WEIGHTS, MANIFEST):
+        shutil.copyfile(folder / name, target / name)
+
+
+def push(
+    source: str | Path,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    as_cell: bool = False,
+) -> str:
+    """Upload a dictionary folder or a collection, verified first; returns the address of the commit.
+
+    Cells are added to a collection that is already there, and its index is updated in the same commit. A single
+    dictionary becomes a cell where the repository holds a collection or `as_cell` asks for one. Raises DataError where
+    the source is damaged, OutputError where the Hub refuses.
+    """
+    source = Path(source)
+    if found := verify(source).findings:
+        raise DataError(f"{source} is not uploaded: {found[0]}")
+    local = read_collection(source) if (source / INDEX).exists() else None
+    if local is None and not (source / MANIFEST).exists():
+        raise InputError(f"{source} is neither a dictionary nor a collection")
+    api = HfApi()
+    with _writable_errors(repo):
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        parent, remote = _remote_collection(api, repo, revision)
+    files: dict[str, Path | bytes] = {}
+    if local is None and remote is None and not as_cell:
+        files = _folder_files(source, "")
+    else:
+        cells = local.cells if local is not None else (_as_cell(source),)
+        for cell in cells:
+            files |= _folder_files(source / cell.path if local is not None else source, cell.path)
+        results = dict(local.files) if local is not None else {}
+        files |= {name: source / name for name in results}
+        merged = _merge(remote, Collection(tuple(cells), results))
+        files[INDEX] = json_bytes(collection_to_json(merged), INDEX)
+        files[COLLECTION_CARD] = collection_card(collection_to_json(merged)).encode()
+    operations = [CommitOperationAdd(name, data) for name, data in files.items()]
+    with _writable_errors(repo):
+        done = api.create_commit(
+            repo, operations, commit_message=message or f"Add {source.name}", revision=revision, parent_commit=parent
+        )
+    return str(done.commit_url)
+
+
+def push_sae(sae: SAE, repo: str, record: Record | None = None, *, private: bool = False, as_cell: bool = True) -> str:
+    """Upload a dictionary straight from memory, as a cell of the repository's collection."""
+    with TemporaryDirectory(prefix="writesae-") as scratch:
+        folder = Path(scratch) / "dictionary"
+        save_sae(sae, folder, record)
+        name = cell_path(record or Record())
+        return push(folder, repo, private=private, as_cell=as_cell, message=f"Add {name}")
+
+
+def _folder_files(folder: Path, path: str) -> dict[str, Path | bytes]:
+    names = [*read_manifest(folder).files, MANIFEST]
+    prefix = f"{path}/" if path else ""
+    return {prefix + name: folder / name for name in names if (folder / name).exists()}
+
+
+def _as_cell(folder: Path) -> Cell:
+    return replace(_single(folder), path=cell_path(read_manifest(folder).record))
+
+
+def _merge(remote: Collection | None, local: Collection) -> Collection:
+    cells = {cell.path: cell for cell in (remote.cells if remote is not None else ())}
+    cells |= {cell.path: cell for cell in local.cells}
+    files: dict[str, FileEntry] = dict(remote.files) if remote is not None else {}
+    return Collection(tuple(cells[path] for path in sorted(cells)), files | dict(local.files))
+
+
+def _remote_collection(api: HfApi, repo: str, revision: str | None) -> tuple[str | None, Collection | None]:
+    parent = api.repo_info(repo, revision=revision).sha
+    if not api.file_exists(repo, INDEX, revision=parent):
+        return parent, None
+    with TemporaryDirectory(prefix="writesae-") as scratch:
+        hf_hub_download(repo, INDEX, revision=parent, local_dir=scratch)
+        return parent, read_collection(scratch)
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where fetched files are kept."""
+    return Path(cache_dir or os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
+
+
+@contextmanager
+def _readable_errors(repo: str, cache_dir: str | Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (RepositoryNotFoundError, HFValidationError):
+        raise InputError(f"there is no repository {repo} on the Hub, or it needs a login (hf auth login)") from None
+    except RevisionNotFoundError:
+        raise InputError(f"the repository {repo} has no such revision") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError) as error:
+        raise InputError(_unreachable(repo, cache_dir, error)) from None
+    except EntryNotFoundError:
+        raise InputError(
+            f"the repository {repo} holds neither {INDEX} nor {MANIFEST}, or lacks a file that they list; checkpoints "
+            "(.pt) are never fetched: download them yourself and use `writesae convert`"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        raise InputError(_unreachable(repo, cache_dir, error)) from None
+
+
+def _unreachable(repo: str, cache_dir: str | Path | None, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return (
+        f"cannot fetch {repo} from the Hub, and it is not in the cache at {cache_folder(cache_dir)} ({reason}); "
+        "fetch it once while connected, then use the cache alone with --offline (or HF_HUB_OFFLINE=1)"
+    )
+
+
+@contextmanager
+def _writable_errors(repo: str) -> Iterator[None]:
+    try:
+        yield
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise OutputError(
+            f"cannot upload to {repo}: {reason}; check the network and the login (hf auth login)"
+        ) from None

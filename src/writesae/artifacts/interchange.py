@@ -1,0 +1,145 @@
+"""Dictionaries of vectors in other libraries' on-disk formats: SAELens (both ways) and sparsify (import).
+
+A dictionary of `K x V` matrices is one of vectors of length `K V` (row by row); a rank-1 dictionary also has two
+vector sides, its keys and its values. What the formats mean is in docs/formats/sae.md.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from writesae.artifacts.files import inside, new_folder, read_json_safely, sha256, sync, write_json
+from writesae.artifacts.folder import build, map_tensors
+from writesae.artifacts.legacy.convert import Converted
+from writesae.artifacts.manifest import Record
+from writesae.config import Json
+from writesae.errors import DataError, InputError
+from writesae.sae import SAE, BatchTopK, Factored, Flat, JumpReLU, Linear, SAEConfig, TopK
+from writesae.types import Target
+
+Side = Literal["matrix", "key", "value"]
+_CFG, _SAELENS, _SPARSIFY = "cfg.json", "sae_weights.safetensors", "sae.safetensors"
+_SAELENS_VERSION = "6.0.0"
+
+
+def export_saelens(sae: SAE, folder: str | Path, record: Record | None = None, *, side: Side = "matrix") -> None:
+    """Write a dictionary as a SAELens SAE: of flattened matrices (the same codes), or one side of rank-1 atoms.
+
+    `side="key"` holds `v` (encoder and decoder, no biases) as a dictionary of vectors of length `d_k`, `side="value"`
+    holds `w`. Raises InputError for gated dictionaries, which the format cannot say, and for sides of other atoms.
+    """
+    record = record or Record()
+    config: dict[str, Json] = {"dtype": "float32", "device": "cpu", "apply_b_dec_to_input": False}
+    config |= {"normalize_activations": "none", "reshape_activations": "none"}
+    about = {"sae_lens_version": _SAELENS_VERSION, "model_name": record.host, "writesae_side": side}
+    about |= {"writesae_site": None if record.site is None else str(record.site), "writesae_target": sae.config.target}
+    with torch.no_grad():
+        tensors = _flattened(sae) if side == "matrix" else _one_side(sae, side)
+    config |= {"d_in": tensors["W_dec"].shape[1], "d_sae": sae.config.features, "metadata": dict(about)}
+    sparsity = sae.config.sparsity
+    if isinstance(sparsity, TopK):
+        config |= {"architecture": "topk", "k": sparsity.k, "rescale_acts_by_decoder_norm": False}
+    elif isinstance(sparsity, JumpReLU | BatchTopK) and side == "matrix":
+        config |= {"architecture": "jumprelu"}
+        tensors["threshold"] = sae.threshold.detach().clamp_min(0).expand(sae.config.features)
+    else:
+        raise InputError(f"SAELens has no form for the {side} side of a dictionary with {type(sparsity).__name__}")
+    with new_folder(Path(folder), lambda _: False) as partial:
+        write_json(partial / _CFG, config)
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial / _SAELENS)
+        shutil.copymode(partial / _CFG, partial / _SAELENS)
+        sync(partial / _SAELENS)
+
+
+def _flattened(sae: SAE) -> dict[str, Tensor]:
+    linear = isinstance(sae.config.encoder, Linear)
+    encoder = sae.enc if linear else torch.einsum("nrk,nrv->nkv", *sae.encoder_factors)
+    decoder = sae.atom_matrices().detach().flatten(1)
+    return {"W_enc": encoder.detach().flatten(1).T, "b_enc": sae.b_enc.detach(), "W_dec": decoder} | {
+        "b_dec": sae.bias.detach().flatten()
+    }
+
+
+def _one_side(sae: SAE, side: Side) -> dict[str, Tensor]:
+    rank_one = isinstance(sae.config.decoder, Factored) and sae.config.decoder.rank == 1
+    if not rank_one or isinstance(sae.config.encoder, Linear) or sae.config.encoder.rank != 1:
+        raise InputError(f"the {side} side was asked of a dictionary whose atoms and encoder are not both rank 1")
+    place = 0 if side == "key" else 1
+    decoder = sae.atoms()[place]
+    encoder = sae.encoder_factors[place][:, 0].detach()
+    zeros = {"b_enc": torch.zeros(len(decoder)), "b_dec": torch.zeros(decoder.shape[1])}
+    return {"W_enc": encoder.T, "W_dec": decoder} | zeros
+
+
+def import_vectors(folder: str | Path, shape: tuple[int, int], *, target: Target = "state") -> Converted:
+    """Import a SAELens (TopK, JumpReLU) or sparsify (TopK) SAE of flattened `d_k x d_v` matrices.
+
+    Subtracting the decoder bias before encoding and rescaling by decoder norms are folded into the weights, which
+    leaves every code as it was. Raises InputError for options that cannot be folded.
+    """
+    folder = Path(folder)
+    config = read_json_safely(inside(folder, _CFG))
+    if not isinstance(config, dict):
+        raise DataError(f"{folder / _CFG} is not an object")
+    name = _SAELENS if (folder / _SAELENS).exists() else _SPARSIFY
+    tensors = {key: value.to(torch.float64) for key, value in map_tensors(inside(folder, name)).items()}
+    parts = _from_saelens(config, tensors, folder) if name == _SAELENS else _from_sparsify(config, tensors, folder)
+    encoder, b_enc, decoder, b_dec = (parts[key] for key in ("enc", "b_enc", "dec", "bias"))
+    d_k, d_v = shape
+    n = len(b_enc)
+    if not encoder.shape == decoder.shape == (n, d_k * d_v) or b_dec.shape != (d_k * d_v,):
+        raise InputError(f"{folder} is an SAE of {tuple(decoder.shape)}, not of flattened {d_k} x {d_v} matrices")
+    k = config.get("k", 32)
+    if "threshold" not in parts and (type(k) is not int or not 0 < k <= n):
+        raise DataError(f"{folder / _CFG}: k = {k!r} is not a number of features out of {n}")
+    out = {"enc": encoder.reshape(n, d_k, d_v), "b_enc": b_enc, "dec": decoder.reshape(n, d_k, d_v)}
+    out |= {"bias": b_dec.reshape(d_k, d_v)}
+    out |= {key: value for key, value in parts.items() if key == "threshold"}
+    sparsity = JumpReLU() if "threshold" in parts else TopK(int(str(k)))
+    sae = build(
+        SAEConfig(d_k, d_v, n, Linear(), sparsity, Flat(), target),
+        {key: value.to(torch.float32).contiguous() for key, value in out.items()},
+        str(folder),
+    )
+    source: dict[str, Json] = {"file": name, "sha256": sha256(folder / name), "layout": _LAYOUTS[name]}
+    return Converted(sae, Record(variant="flat", source=source))
+
+
+_LAYOUTS = {_SAELENS: "SAELens", _SPARSIFY: "sparsify"}
+
+
+def _from_saelens(config: dict[str, Json], tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    kind = config.get("architecture")
+    plain = all(config.get(name, "none") == "none" for name in ("normalize_activations", "reshape_activations"))
+    if kind not in ("topk", "jumprelu") or not plain:
+        raise InputError(f"{folder}: only SAELens TopK and JumpReLU SAEs without normalisation are read, not {kind!r}")
+    needed = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if kind == "jumprelu" else set())
+    _exactly(tensors, needed, folder)
+    encoder, b_enc, decoder, b_dec = tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
+    if config.get("apply_b_dec_to_input", True):
+        b_enc = b_enc - encoder @ b_dec
+    if kind == "topk" and config.get("rescale_acts_by_decoder_norm", False):
+        norm = decoder.norm(dim=1)
+        encoder, b_enc, decoder = encoder * norm[:, None], b_enc * norm, decoder / norm[:, None]
+    parts = {"enc": encoder, "b_enc": b_enc, "dec": decoder, "bias": b_dec}
+    return parts | ({"threshold": tensors["threshold"]} if kind == "jumprelu" else {})
+
+
+def _from_sparsify(config: dict[str, Json], tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    if config.get("activation", "topk") != "topk" or config.get("skip_connection") or config.get("transcode"):
+        raise InputError(f"{folder}: only sparsify TopK autoencoders are read, not transcoders, skips or groupmax")
+    _exactly(tensors, {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}, folder)
+    encoder, b_dec = tensors["encoder.weight"], tensors["b_dec"]
+    b_enc = tensors["encoder.bias"] - encoder @ b_dec
+    return {"enc": encoder, "b_enc": b_enc, "dec": tensors["W_dec"], "bias": b_dec}
+
+
+def _exactly(tensors: dict[str, Tensor], names: set[str], folder: Path) -> None:
+    if tensors.keys() != names:
+        raise DataError(f"{folder} holds the tensors {sorted(tensors)} where {sorted(names)} are expected")

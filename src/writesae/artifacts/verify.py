@@ -1,0 +1,228 @@
+"""`verify`: everything that can be wrong with stored files, file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from writesae.artifacts.collection import INDEX, read_collection, scan_cell
+from writesae.artifacts.files import PARTIAL, inside, parse_json_safely, read_json_safely
+from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, build, map_tensors, read_config
+from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest
+from writesae.errors import DataError, InputError, WritesaeError
+
+_RESULT_LIMIT = 64 << 20
+_RESULTS = (".json", ".jsonl", ".parquet", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong."""
+
+    file: str
+    """The file or folder."""
+    problem: str
+    """What is wrong with it."""
+
+    def __str__(self) -> str:
+        return self.problem if self.file in self.problem else f"{self.file}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at and what is wrong."""
+
+    kind: str
+    """`dictionary`, `collection`, `store` or `results`."""
+    checked: tuple[str, ...]
+    """Files and folders that were looked at."""
+    findings: tuple[Finding, ...]
+    """Everything that is wrong; empty where all is well."""
+
+
+def verify(path: str | Path) -> Verification:
+    """Check a dictionary, a collection, a stream store, or a folder (or file) of results, down to every number.
+
+    Hashes, sizes, missing and unlisted files, shapes, dtypes, NaN and infinity, indices. Raises InputError where
+    `path` holds nothing that can be checked.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"cannot verify {path}: it does not exist")
+    kind = _kind(path)
+    found = list(_CHECKS[kind](path))
+    checked = [item for item in found if isinstance(item, str)]
+    if not checked:
+        raise InputError(f"{path} holds no dictionary, collection, store or result file that could be verified")
+    return Verification(kind, tuple(checked), tuple(item for item in found if isinstance(item, Finding)))
+
+
+def _kind(path: Path) -> str:
+    if path.is_file():
+        return "results"
+    if (path / INDEX).exists():
+        return "collection"
+    if (path / "zarr.json").exists():
+        return "store"
+    return "dictionary" if _is_dictionary(path) else "results"
+
+
+def _is_dictionary(path: Path) -> bool:
+    """By what its manifest claims; a folder that claims nothing but has both other files is a broken dictionary."""
+    if (path / CONFIG).exists() and (path / WEIGHTS).exists():
+        return True
+    try:
+        data = read_json_safely(path / MANIFEST)
+    except DataError:
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT
+
+
+def _dictionary(folder: Path) -> Iterator[str | Finding]:
+    yield str(folder)
+    if folder.name.endswith(PARTIAL):
+        yield Finding(str(folder), "is unfinished: writing it was interrupted")
+    try:
+        manifest = read_manifest(folder)
+    except WritesaeError as error:
+        yield Finding(str(folder / MANIFEST), str(error))
+        return
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    for name in sorted(present - {MANIFEST, *manifest.files}):
+        yield Finding(str(folder / name), "is not listed in the manifest")
+    bad = False
+    for name, entry in manifest.files.items():
+        if name == CARD and not (folder / CARD).exists():
+            continue  # a dictionary fetched from the Hub comes without its card
+        try:
+            check_files(folder, {name: entry})
+        except WritesaeError as error:
+            bad = True
+            yield Finding(str(folder / name), str(error))
+    for name in (CONFIG, WEIGHTS):
+        if name not in manifest.files:
+            bad = True
+            yield Finding(str(folder / name), "is not listed in the manifest")
+    if bad:
+        return
+    try:
+        tensors = map_tensors(inside(folder, WEIGHTS))
+        build(read_config(folder), tensors, str(folder / WEIGHTS))
+    except WritesaeError as error:
+        yield Finding(str(folder), str(error))
+        return
+    for name, tensor in tensors.items():
+        if count := int((~torch.isfinite(tensor)).sum()):
+            yield Finding(str(folder / WEIGHTS), f"{name} holds {count:,} numbers that are NaN or infinite")
+
+
+def _collection(root: Path) -> Iterator[str | Finding]:
+    yield str(root / INDEX)
+    try:
+        collection = read_collection(root)
+    except WritesaeError as error:
+        yield Finding(str(root / INDEX), str(error))
+        return
+    for cell in collection.cells:
+        try:
+            inside(root, f"{cell.path}/{MANIFEST}")
+            check_files(root, {f"{cell.path}/{MANIFEST}": cell.manifest})
+        except WritesaeError as error:
+            yield Finding(str(root / cell.path), str(error))
+            continue
+        wrong = False
+        for item in _dictionary(root / cell.path):
+            wrong |= isinstance(item, Finding)
+            yield item
+        if not wrong and scan_cell(root, root / cell.path) != cell:
+            yield Finding(str(root / INDEX), f"describes {cell.path} otherwise than its own manifest and config do")
+    listed = {cell.path for cell in collection.cells}
+    for manifest in sorted(root.rglob(MANIFEST)):
+        if manifest.parent.relative_to(root).as_posix() not in listed:
+            yield Finding(str(manifest.parent), "is not listed in the index")
+    for name, entry in collection.files.items():
+        try:
+            check_files(root, {name: entry})
+        except WritesaeError as error:
+            yield Finding(str(root / name), str(error))
+        else:
+            yield from _result(root / name)
+
+
+def _store(path: Path) -> Iterator[str | Finding]:
+    from writesae.store import verify as verify_store
+
+    yield str(path)
+    for problem in verify_store(path):
+        yield Finding(str(path), problem)
+
+
+def _results(path: Path) -> Iterator[str | Finding]:
+    if path.is_file():
+        yield from _result(path)
+        return
+    for child in sorted(path.iterdir()):
+        if child.name.endswith(PARTIAL):
+            yield Finding(str(child), "is unfinished: writing it was interrupted")
+        elif child.is_symlink():
+            yield Finding(str(child), "is a link; links are not followed")
+        elif child.is_dir():
+            yield from _CHECKS[_kind(child)](child)
+        elif child.suffix in _RESULTS:
+            yield from _result(child)
+
+
+def _result(path: Path) -> Iterator[str | Finding]:
+    if path.suffix not in _RESULTS:
+        return
+    yield str(path)
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet(path)
+        elif path.suffix == ".safetensors":
+            for name, tensor in map_tensors(path).items():
+                if not torch.isfinite(tensor).all():
+                    yield Finding(str(path), f"{name} holds NaN or infinity")
+        elif path.suffix == ".jsonl":
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    parse_json_safely(line, f"{path} line {number}")
+        else:
+            read_json_safely(path, _RESULT_LIMIT)
+    except WritesaeError as error:
+        yield Finding(str(path), str(error))
+
+
+def _parquet(path: Path) -> Iterator[Finding]:
+    try:
+        with pq.ParquetFile(path) as file:
+            start = 0
+            for batch in file.iter_batches():
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    if (problem := _column_problem(name, column)) is not None:
+                        yield Finding(str(path), f"{problem} (rows {start} to {start + len(column) - 1})")
+                start += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        yield Finding(str(path), f"is not a readable Parquet file: {str(error)[:200]}")
+
+
+def _column_problem(name: str, column: pa.Array) -> str | None:
+    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = column.flatten()
+    if pa.types.is_floating(column.type):
+        bad = pc.sum(pc.invert(pc.is_finite(column.cast(pa.float64())))).as_py()
+        return f"column {name} holds {bad:,} numbers that are NaN or infinite" if bad else None
+    if pa.types.is_signed_integer(column.type) and name in _INDICES and len(column):
+        least = pc.min(column).as_py()
+        return f"column {name} holds the negative index {least}" if least is not None and least < 0 else None
+    return None
+
+
+_INDICES = {"feature", "token", "position", "sequence", "layer", "head", "document"}
+_CHECKS = {"dictionary": _dictionary, "collection": _collection, "store": _store, "results": _results}

@@ -1,0 +1,37 @@
+"""`writesae list`"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Command:
+    """List the dictionaries of a folder or of a Hub repository."""
+
+    source: Positional[str]
+    """A dictionary, a collection, or a Hub id (user/repo)."""
+    revision: str | None = None
+    """Commit, branch or tag on the Hub."""
+    cache_dir: Path | None = None
+    """The Hub's cache, if not in its usual place."""
+    offline: bool = False
+    """Use the cache alone."""
+
+
+def run(command: Command) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from writesae.artifacts.hub import list_cells
+
+    cells = list_cells(command.source, revision=command.revision, cache_dir=command.cache_dir, offline=command.offline)
+    table = Table("host", "site", "variant", "seed", "target", "features", "folder")
+    for cell in cells:
+        row = (cell.host, cell.site, cell.variant, cell.seed, cell.target, f"{cell.features:,}", cell.path)
+        table.add_row(*("" if value is None else str(value) for value in row))
+    Console().print(table)
