@@ -143,8 +143,8 @@ def _outcome(kl: dict[str, np.ndarray], protocol: str) -> dict[str, object]:
     }
 
 
-def _history(rng: np.random.Generator, shift: float) -> list[dict[str, float]]:
-    rows = []
+def _history(rng: np.random.Generator, shift: float) -> list[dict[str, float | None]]:
+    rows: list[dict[str, float | None]] = []
     for step in range(20, 1201, 20):
         ev = 0.93 - 0.3 * (1 - shift) - (0.9 - 0.2 * shift) * float(np.exp(-step / 160))
         ev += float(rng.normal(0, 0.004))
@@ -155,6 +155,7 @@ def _history(rng: np.random.Generator, shift: float) -> list[dict[str, float]]:
                 "loss": 1 - ev,
                 "mse": 0.002 * (1 - ev),
                 "explained_variance": ev,
+                "held_out": ev - 0.02 if step % 120 == 0 else None,
                 "alive": int(509 - 150 * (1 - np.exp(-step / 300)) + 20 * np.sin(step / 90)),
                 "seconds": step * 0.017,
             }

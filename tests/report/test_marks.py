@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from writesae.report import marks, plots, words
-from writesae.report.records import Firings, HeadRow, MedianKL, Outcome
+from writesae.report.records import Firings, HeadRow, HistoryRow, MedianKL, Outcome, Substitution, TargetRun
 from writesae.report.sections import verdict
 
 
@@ -124,6 +124,16 @@ def test_scatter_thins_a_long_series_evenly() -> None:
     scatter = plots.kl_scatter(_firings(np.linspace(0.1, 1.0, n).tolist(), n))
     assert (scatter.drawn, scatter.scored) == (plots.MOST_POINTS, n)
     assert scatter.figure.data[0].x[-1] == 1.0
+
+
+def test_explained_variance_has_held_out_dots_where_they_were_measured() -> None:
+    history = [HistoryRow(1, 10, 0.5, 0.1, 7), HistoryRow(2, 20, 0.4, 0.2, 6, 0.15), HistoryRow(3, 30, 0.3, None, 5)]
+    outcome = Substitution(0, 0, {}, None, None, MedianKL())
+    line, dots = plots.explained([TargetRun("state", outcome, history, {}, [])]).data
+    assert (line.mode, list(line.x), list(line.y)) == ("lines", [10, 20], [0.1, 0.2])
+    assert (dots.mode, list(dots.x), list(dots.y)) == ("markers", [20], [0.15])
+    (count,) = plots.alive([TargetRun("state", outcome, history, {}, [])]).data
+    assert list(count.y) == [7, 6, 5]
 
 
 def test_scatter_of_nothing() -> None:

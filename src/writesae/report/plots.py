@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from writesae.report import words
-from writesae.report.records import Firings, Floats, HistoryRow, TargetRun
+from writesae.report.records import Firings, Floats, TargetRun
 
 MOST_POINTS = 1500
 """Points drawn a series; a longer series is thinned evenly, and the caption says so."""
@@ -110,30 +111,47 @@ def kl_scatter(firings: Firings) -> Scatter:
     return Scatter(figure, [_firing(firings, int(row)) for row in rows], len(rows), scored, floor, floored)
 
 
-def training(targets: list[TargetRun], quantity: str) -> go.Figure:
-    """One curve a target of `explained_variance` or `alive` against training tokens."""
+def explained(targets: list[TargetRun]) -> go.Figure:
+    """Explained variance against training tokens: a line a target for training batches, dots for held-out text."""
     figure = _figure()
     for target in targets:
-        points = [(row.tokens, _value(row, quantity)) for row in target.history]
-        kept = [(tokens, value) for tokens, value in points if value is not None]
-        figure.add_trace(
-            go.Scatter(
-                x=[tokens for tokens, _ in kept],
-                y=[round(value, 5) for _, value in kept],
-                name=target.name,
-                mode="lines",
-                line={"color": f"var(--{target.name}, var(--ink))", "width": 2.25},
-                hovertemplate=f"{html.escape(target.name)}: %{{y}}<extra></extra>",
-            )
+        _curve(figure, target, [(row.tokens, row.explained_variance) for row in target.history])
+        held_out = [(row.tokens, row.held_out) for row in target.history]
+        if any(value is not None for _, value in held_out):
+            _curve(figure, target, held_out, suffix=", held out")
+    figure.update_yaxes(title="explained variance")
+    return _against_tokens(figure)
+
+
+def alive(targets: list[TargetRun]) -> go.Figure:
+    """Alive features against training tokens, a line a target."""
+    figure = _figure()
+    for target in targets:
+        _curve(figure, target, [(row.tokens, row.alive) for row in target.history])
+    figure.update_yaxes(title="alive features", rangemode="tozero")
+    return _against_tokens(figure)
+
+
+def _curve(figure: go.Figure, target: TargetRun, points: Sequence[tuple[int, float | None]], suffix: str = "") -> None:
+    kept = [(tokens, float(f"{value:.4g}")) for tokens, value in points if value is not None]
+    colour, name = f"var(--{target.name}, var(--ink))", html.escape(target.name + suffix)
+    figure.add_trace(
+        go.Scatter(
+            x=[tokens for tokens, _ in kept],
+            y=[value for _, value in kept],
+            name=name,
+            mode="markers" if suffix else "lines",
+            line={"color": colour, "width": 2.25},
+            marker={"color": colour, "size": 6},
+            hovertemplate=f"{name}: %{{y}}<extra></extra>",
         )
+    )
+
+
+def _against_tokens(figure: go.Figure) -> go.Figure:
     figure.update_xaxes(title="training tokens", exponentformat="none", separatethousands=True)
-    figure.update_yaxes(title=quantity.replace("_", " "), rangemode="tozero" if quantity == "alive" else "normal")
     figure.update_layout(hovermode="x")
     return figure
-
-
-def _value(row: HistoryRow, quantity: str) -> float | None:
-    return row.alive if quantity == "alive" else row.explained_variance
 
 
 def _figure() -> go.Figure:

@@ -120,7 +120,10 @@ class HistoryRow:
     tokens: int
     loss: float | None
     explained_variance: float | None
+    """On the training batch."""
     alive: int | None
+    held_out: float | None = None
+    """Explained variance on held-out sequences, where this step measured it."""
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,17 @@ def _spectrum(run: Run) -> Content:
 
 def _training(run: Run) -> Content:
     figures = {
-        "training-explained": plots.training(run.targets, "explained_variance"),
-        "training-alive": plots.training(run.targets, "alive"),
+        "training-explained": plots.explained(run.targets),
+        "training-alive": plots.alive(run.targets),
     }
-    return Content({"last": {t.name: t.history[-1] for t in run.targets if t.history}}, figures)
+    ends = {target.name: _end(target) for target in run.targets if target.history}
+    return Content({"ends": ends}, figures)
+
+
+def _end(target: TargetRun) -> dict[str, object]:
+    """Where training ended: the last record, and the last held-out measurement."""
+    measured = [row.held_out for row in target.history if row.held_out is not None]
+    return {"row": target.history[-1], "held_out": measured[-1] if measured else None}
 
 
 def _atoms(run: Run) -> Content:
