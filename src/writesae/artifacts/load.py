@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from writesae.artifacts.collection import INDEX, read_collection, select_cell
-from writesae.artifacts.folder import load_folder
+from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST, Record
 from writesae.errors import InputError
 from writesae.sae import SAE
@@ -50,7 +50,7 @@ def load_sae(
     if (path / INDEX).exists():
         cells = read_collection(path).cells
         path = path / select_cell(cells, str(path), host=host, site=site, variant=variant, seed=seed).path
-    elif not (path / MANIFEST).exists():
+    elif not any((path / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS)):
         raise InputError(f"{path} holds neither {MANIFEST} (a dictionary) nor {INDEX} (a collection)")
     loaded = load_folder(path, hashes=hashes)
     check_selection(loaded.manifest.record, str(path), site=site, variant=variant, host=host, seed=seed)
