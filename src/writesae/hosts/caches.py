@@ -1,32 +1,57 @@
-"""Read and write recurrent states in a live transformers cache, in canonical layout."""
+"""Read and write recurrent states in a live cache, in canonical layout, whatever package the cache comes from."""
 
 from __future__ import annotations
 
+import inspect
 from typing import cast
 
+import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
-from transformers.cache_utils import LinearAttentionLayer
+from transformers import Cache
 
+from writesae.errors import InputError
 from writesae.hosts.host import Host
 
 
 def new_cache(host: Host) -> Cache:
     """An empty cache for this host."""
-    return DynamicCache(config=host.model.config.get_text_config())
+    return host.cache_kind.new(host.model)
 
 
 def cache_argument(host: Host, cache: Cache) -> dict[str, object]:
     """The keyword under which the host's forward takes its cache."""
-    return {"past_key_values": cache, "use_cache": True}
+    return {host.cache_kind.keyword(host.model): cache, "use_cache": True}
+
+
+@torch.no_grad()
+def run_cached(host: Host, tokens: Tensor, cache: Cache, start: int, keep: int = 0) -> Tensor:
+    """Run tokens `[B, T]` that follow the `start` tokens already in the cache, inside whatever tap is open.
+
+    Returns the logits of the last `keep` positions (0: all). Positions are given to the model, because not every
+    class counts them from its cache.
+    """
+    given = cache_argument(host, cache)
+    if "position_ids" in inspect.signature(host.model.forward).parameters:
+        given["position_ids"] = torch.arange(start, start + tokens.shape[1], device=host.device)[None]
+    out = host.model(input_ids=tokens.to(host.device), logits_to_keep=keep, **given)
+    return cast(Tensor, out.logits)
 
 
 def read_state(host: Host, cache: Cache, layer: int) -> Tensor:
-    """The state of one layer, `[B, H, K, V]`; a view of the live buffer."""
-    host.layer(layer)
-    return cast(Tensor, cast(LinearAttentionLayer, cache.layers[layer]).recurrent_states[0])
+    """The state of one layer, `[B, H, K, V]`: a view of what the next call reads.
+
+    Raises InputError before the first call, when there is no state yet.
+    """
+    value_first = host.layer(layer).architecture.value_first
+    state = host.cache_kind.read(cache, layer)
+    if state is None:
+        raise InputError(f"layer {layer} has no state yet: run at least one token through this cache first")
+    return state.mT if value_first else state
 
 
 def write_state(host: Host, cache: Cache, layer: int, state: Tensor) -> None:
-    """Overwrite one layer's state (`[B, H, K, V]`) in place."""
-    read_state(host, cache, layer).copy_(state)
+    """Overwrite one layer's state (`[B, H, K, V]`); the next call reads it. Raises InputError as `read_state` does."""
+    now = read_state(host, cache, layer)
+    if now.shape != state.shape:
+        raise InputError(f"layer {layer}'s state is {tuple(now.shape)} (B, H, K, V), not {tuple(state.shape)}")
+    host.cache_kind.write(cache, layer, state.mT if host.layer(layer).architecture.value_first else state)

@@ -1,14 +1,16 @@
-"""Gated DeltaNet in transformers: Qwen3.5 and its relatives.
+"""The gated delta rule in transformers: Gated DeltaNet (Qwen3.5 and relatives) and Kimi Delta Attention.
 
-S_t = a_t S_{t-1} - a_t b_t k_t (k_t^T S_{t-1}) + k_t (b_t v_t)^T
+S_t = diag(a_t) S_{t-1} - b_t k_t (k_t^T diag(a_t) S_{t-1}) + k_t (b_t v_t)^T,   a_t a scalar (GDN) or a vector (KDA)
 """
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from writesae.hosts.kernels import Arguments, Kernel, KernelResult, optional_tensor, tensor
+from writesae.hosts.kernels import Arguments, Kernel, KernelResult, grouped, optional_tensor, tensor
 from writesae.recurrence import Stream
 
 NORM_EPS = 1e-6
@@ -18,12 +20,6 @@ NORM_EPS = 1e-6
 def unit(x: Tensor) -> Tensor:
     """L2-normalise the last axis as the delta-rule kernels do."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + NORM_EPS)
-
-
-def grouped(x: Tensor, heads: int) -> Tensor:
-    """Repeat key heads so that each serves its group of value heads: `[B, T, Hk, d]` -> `[B, T, H, d]`."""
-    repeats = heads // x.shape[2]
-    return x if repeats == 1 else x.repeat_interleave(repeats, dim=2)
 
 
 def delta_rule_stream(arguments: Arguments) -> Stream:
@@ -52,28 +48,39 @@ def initial_state(arguments: Arguments) -> Tensor | None:
     return None if state is None else state.detach().float().clone()
 
 
-def unpack(returned: object) -> KernelResult:
+def unpack(arguments: Arguments, returned: object) -> KernelResult:
     """`(o, final state or None)`."""
     assert isinstance(returned, tuple)
     output, final = returned
-    return KernelResult(output, final)
+    return KernelResult(output, final, output)
 
 
-def repack(returned: object, changed: KernelResult) -> object:
+def repack(arguments: Arguments, returned: object, native: KernelResult, changed: KernelResult) -> object:
     """The same pair."""
-    return changed.output, changed.final
+    assert native.emitted is not None
+    return changed.output.to(native.emitted.dtype), changed.final
 
 
 PARAMETERS = ("q", "k", "v", "g", "beta")
 """Every caller hands over the first three by position and the rest by name."""
 
-TORCH_KERNELS = tuple(
-    Kernel(symbol, PARAMETERS, delta_rule_stream, initial_state, unpack, repack)
-    for symbol in ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule")
-)
+
+def kernels(*symbols: str) -> tuple[Kernel, ...]:
+    """Kernels that take final gates and key-first states, under these names."""
+    return tuple(Kernel(symbol, PARAMETERS, delta_rule_stream, initial_state, unpack, repack) for symbol in symbols)
+
+
+GATED_DELTA_KERNELS = kernels("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule")
+KIMI_DELTA_KERNELS = kernels("chunk_kimi_delta_attention", "recurrent_kimi_delta_attention")
 
 
 def shape(mixer: nn.Module) -> tuple[int, int, int]:
     """`(heads, d_k, d_v)` of a transformers Gated DeltaNet mixer."""
     heads, d_k, d_v = (getattr(mixer, name) for name in ("num_v_heads", "head_k_dim", "head_v_dim"))
     return int(heads), int(d_k), int(d_v)
+
+
+def kimi_shape(mixer: nn.Module) -> tuple[int, int, int]:
+    """`(heads, d_k, d_v)` of a transformers Kimi Delta Attention mixer, whose two sides are equal."""
+    heads, width = (int(cast(int, getattr(mixer, name))) for name in ("num_heads", "head_dim"))
+    return heads, width, width

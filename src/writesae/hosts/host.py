@@ -10,9 +10,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from writesae.errors import HostError, InputError
+from writesae.hosts.cache_kinds import CacheKind
 from writesae.hosts.intercept import KernelCall, Mixer, Tap, tap
 from writesae.hosts.registry import ARCHITECTURES, Architecture
 from writesae.recurrence import Stream
@@ -34,7 +35,7 @@ class Layer:
     architecture: Architecture
 
 
-class _StopForward(Exception):
+class StopForward(Exception):
     """Raised inside a forward pass once everything asked for has been seen."""
 
 
@@ -81,9 +82,14 @@ class Host:
         return cast(torch.device, self.model.get_input_embeddings().weight.device)
 
     @property
+    def config(self) -> PreTrainedConfig:
+        """The language model's configuration."""
+        return self.model.config.get_text_config()
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the model's weights."""
-        return cast(torch.dtype, self.model.dtype)
+        return self.model.dtype
 
     @property
     def sites(self) -> list[Site]:
@@ -119,6 +125,11 @@ class Host:
             name = name.rpartition(".")[0]
         return module
 
+    @property
+    def cache_kind(self) -> CacheKind:
+        """How this model keeps its states between calls."""
+        return next(iter(self.layers.values())).architecture.cache
+
     @contextmanager
     def tap(self, what: Tap | None = None) -> Iterator[None]:
         """Watch or change every recurrence call of this thread; with None only make the model runnable."""
@@ -129,7 +140,8 @@ class Host:
     def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
         """The streams of these layers for token ids `[B, T]`, float32, on the layers' devices.
 
-        The forward pass ends inside the deepest layer asked for; logits are never computed.
+        The forward pass ends inside the deepest layer asked for; logits are never computed. `attention_mask` `[B, T]`
+        is 0 on left padding, where nothing is written.
         """
         streams: dict[int, Stream] = {}
         wanted = {self.layer(index).index for index in layers}
@@ -138,18 +150,26 @@ class Host:
             if call.layer in wanted:
                 streams[call.layer] = call.stream
                 if call.layer == max(wanted):
-                    raise _StopForward
+                    raise StopForward
 
-        with self.tap(Tap(before=before)), suppress(_StopForward):
-            self.model(input_ids=tokens.to(self.device), attention_mask=attention_mask, use_cache=False)
+        with self.tap(Tap(before=before)), suppress(StopForward):
+            self.run(tokens, attention_mask)
         return streams
+
+    def run(self, tokens: Tensor, attention_mask: Tensor | None = None, keep: int = 1) -> Tensor:
+        """One forward pass without a cache, inside whatever tap is open; logits of the last `keep` positions (0: all).
+
+        `attention_mask` is `[B, T]`, 0 on left padding.
+        """
+        mask = None if attention_mask is None else attention_mask.to(self.device)
+        out = self.model(input_ids=tokens.to(self.device), attention_mask=mask, use_cache=False, logits_to_keep=keep)
+        return cast(Tensor, out.logits)
 
     @torch.no_grad()
     def logits(self, tokens: Tensor, what: Tap | None = None, keep: int = 0) -> Tensor:
         """Next-token logits of a plain (or tapped) run, `[B, T, vocabulary]`; `keep` the last so many positions."""
         with self.tap(what):
-            out = self.model(input_ids=tokens.to(self.device), use_cache=False, logits_to_keep=keep)
-        return cast(Tensor, out.logits)
+            return self.run(tokens, keep=keep)
 
 
 def find_layers(model: nn.Module) -> dict[int, Layer]:

@@ -89,11 +89,11 @@ def _wrap(original: Callable[..., object], kernel: Kernel) -> Callable[..., obje
         returned = run(*args, **kwargs)
         if all(tap.after is None for _, tap in frames):
             return returned
-        native = result = kernel.unpack(returned)
+        native = result = kernel.unpack(arguments, returned)
         for _, tap in frames:
             if tap.after is not None:
                 result = tap.after(call, result)
-        return returned if result is native else kernel.repack(returned, result)
+        return returned if result is native else kernel.repack(arguments, returned, native, result)
 
     return call
 

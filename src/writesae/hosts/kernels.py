@@ -22,9 +22,17 @@ class KernelResult(NamedTuple):
     """A kernel's result in canonical layout."""
 
     output: Tensor
-    """`[B, T, H, V]`, in the kernel's own dtype."""
+    """The recurrence's own output `S_t^T q_t`, `[B, T, H, V]`: without what the kernel adds or multiplies after it.
+    A response is added here; the kernel's skip and gate are then applied to it as to the rest."""
     final: Tensor | None
     """State after the last token, `[B, H, K, V]`, or None where the kernel was not asked for it."""
+    emitted: Tensor | None = None
+    """What the kernel itself returned as outputs, `[B, T, H, V]`, in its own dtype; ignored in a changed result."""
+
+
+def same_output(arguments: Arguments, output: Tensor) -> Tensor:
+    """For kernels that return `S_t^T q_t` itself."""
+    return output
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,13 @@ class Kernel:
     """Named arguments -> the effective stream, float32."""
     initial: Callable[[Arguments], Tensor | None]
     """Named arguments -> the state before the first token in canonical layout (a copy), or None if empty."""
-    unpack: Callable[[object], KernelResult]
-    """The kernel's own return value -> canonical."""
-    repack: Callable[[object, KernelResult], object]
-    """The kernel's own return value and a changed canonical result -> what the mixer expects back."""
+    unpack: Callable[[Arguments, object], KernelResult]
+    """Arguments and the kernel's own return value -> canonical."""
+    repack: Callable[[Arguments, object, KernelResult, KernelResult], object]
+    """Arguments, the kernel's own return value, the canonical result and a changed one -> what the mixer expects.
+    Where nothing is added, the mixer gets the same bits as before."""
+    emit: Callable[[Arguments, Tensor], Tensor] = same_output
+    """Arguments and `S_t^T q_t` -> what the kernel returns as outputs: skip and gate where it has them."""
 
     def name_arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Arguments:
         """Positional and keyword arguments of one call by name."""
@@ -60,6 +71,12 @@ def tensor(arguments: Arguments, name: str) -> Tensor:
 def optional_tensor(arguments: Arguments, name: str) -> Tensor | None:
     """The named argument, or None where it is absent or None."""
     return None if arguments.get(name) is None else tensor(arguments, name)
+
+
+def grouped(x: Tensor, heads: int) -> Tensor:
+    """Repeat key heads so that each serves its group of value heads: `[B, T, Hk, d]` -> `[B, T, H, d]`."""
+    repeats = heads // x.shape[2]
+    return x if repeats == 1 else x.repeat_interleave(repeats, dim=2)
 
 
 def torch_reference(symbol: Callable[..., object]) -> Callable[..., object]:

@@ -74,9 +74,10 @@ def _from_pretrained(
     chosen = torch.float32 if dtype == "auto" and on_cpu else dtype
     where = str(place) if local else source
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             where, dtype=chosen, device_map=device_map, revision=revision, trust_remote_code=trust_remote_code
         )
+        model = cast(PreTrainedModel, loaded)
         if tokenizer is None:
             tokenizer = _load_tokenizer(where, revision, trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
+from transformers import PreTrainedConfig
 
-from writesae.hosts import gated_delta
+from writesae.hosts import gated_delta, mamba2, tails
+from writesae.hosts.cache_kinds import TRANSFORMERS, CacheKind
 from writesae.hosts.kernels import Kernel
+from writesae.hosts.tails import Tail
+
+
+def _one(config: PreTrainedConfig) -> float:
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -25,21 +32,63 @@ class Architecture:
     """The symbols it calls, looked up in the module that defines the class."""
     shape: Callable[[nn.Module], tuple[int, int, int]]
     """The mixer -> (heads, d_k, d_v)."""
-    norm: str | None
-    """Submodule that normalises (and gates) the recurrence's output."""
+    tail: Tail
+    """How its outputs are normalised and gated before the output projection."""
     out_proj: str
     """Submodule that maps the heads' outputs to the residual stream, head-major columns."""
+    value_first: bool = False
+    """Whether its cached state is `[B, H, V, K]`."""
+    cache: CacheKind = TRANSFORMERS
+    """How its package keeps states between calls."""
+    residual_scale: Callable[[PreTrainedConfig], float] = _one
+    """What the model multiplies the mixer's output by before it joins the residual stream."""
+    logit_scale: Callable[[PreTrainedConfig], float] = _one
+    """What the model multiplies its logits by."""
+
+    @property
+    def kernel_names(self) -> str:
+        """The symbols, for messages and listings."""
+        return ", ".join(kernel.symbol for kernel in self.kernels)
 
 
-ARCHITECTURES: tuple[Architecture, ...] = tuple(
-    Architecture(
-        mixer,
-        "gated-deltanet",
-        "transformers",
-        gated_delta.TORCH_KERNELS,
-        gated_delta.shape,
-        "norm",
-        "out_proj",
-    )
-    for mixer in ("Qwen3_5GatedDeltaNet", "Qwen3_5MoeGatedDeltaNet", "Qwen3NextGatedDeltaNet")
+def _gated_deltanet(mixer: str, norm: str = "norm", out_proj: str = "out_proj") -> Architecture:
+    kernels, tail = gated_delta.GATED_DELTA_KERNELS, tails.per_head_norm(norm)
+    return Architecture(mixer, "gated-deltanet", "transformers", kernels, gated_delta.shape, tail, out_proj)
+
+
+def _kimi(mixer: str) -> Architecture:
+    kernels, tail = gated_delta.KIMI_DELTA_KERNELS, tails.per_head_norm("o_norm")
+    return Architecture(mixer, "kimi-delta", "transformers", kernels, gated_delta.kimi_shape, tail, "o_proj")
+
+
+def _mamba2(mixer: str) -> Architecture:
+    known = (mamba2.KERNELS, mamba2.shape, tails.MAMBA, "out_proj")
+    return Architecture(mixer, "mamba2", "transformers", *known, value_first=True)
+
+
+FALCON = replace(
+    _mamba2("FalconH1Mixer"),
+    tail=tails.FALCON,
+    residual_scale=lambda config: float(config.ssm_out_multiplier),
+    logit_scale=lambda config: float(config.lm_head_multiplier),
+)
+GRANITE = replace(
+    _mamba2("GraniteMoeHybridMambaLayer"),
+    residual_scale=lambda config: float(config.residual_multiplier),
+    logit_scale=lambda config: 1.0 / float(config.logits_scaling),
+)
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    _gated_deltanet("Qwen3_5GatedDeltaNet"),
+    _gated_deltanet("Qwen3_5MoeGatedDeltaNet"),
+    _gated_deltanet("Qwen3NextGatedDeltaNet"),
+    _gated_deltanet("OlmoHybridGatedDeltaNet", "o_norm", "o_proj"),
+    _kimi("KimiLinearDeltaAttention"),
+    _kimi("BailingHybridDeltaAttention"),
+    _mamba2("Mamba2Mixer"),
+    _mamba2("BambaMixer"),
+    FALCON,
+    _mamba2("NemotronHMamba2Mixer"),
+    GRANITE,
+    _mamba2("Zamba2MambaMixer"),
 )

@@ -7,7 +7,7 @@ decays are drawn slow (0.8 to 0.98 a token), so that a state remembers the whole
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import MappingProxyType
 from typing import cast
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from writesae.errors import InputError
 
 VOCABULARY = 101
+Settings = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,29 @@ class TinyModel:
     """Keyword arguments of the configuration class."""
     extra: str | None = None
     """The optional extra of writesae that installs the package, if it is not a required one."""
+    rates: tuple[float, float] = (0.02, 0.2)
+    """Range of the decay rates `exp(A_log)`."""
+    bias: tuple[float, float] = (-1.0, 1.0)
+    """Range of `dt_bias`."""
 
 
-_COMMON = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2}
-_ATTENTION = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256}
+_COMMON: Settings = {
+    "vocab_size": VOCABULARY,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.2,
+}
+_ATTENTION: Settings = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256}
 _LINEAR_FULL = ["linear_attention", "linear_attention", "full_attention"]
-_QWEN = (
+_QWEN: Settings = (
     _COMMON
     | _ATTENTION
     | {
-        "hidden_size": 28,
+        "hidden_size": 32,
         "intermediate_size": 22,
         "num_hidden_layers": 3,
-        "head_dim": 14,
+        "head_dim": 16,
         "layer_types": _LINEAR_FULL,
         "linear_num_key_heads": 3,
         "linear_num_value_heads": 6,
@@ -54,32 +65,101 @@ _QWEN = (
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
     }
 )
-_EXPERTS = {
-    "moe_intermediate_size": 12,
-    "shared_expert_intermediate_size": 12,
+_EXPERTS: Settings = {
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
     "num_experts": 4,
     "num_experts_per_tok": 2,
 }
-_LATENT_ATTENTION = {
+_VISION: Settings = {
+    "depth": 1,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_heads": 2,
+    "out_hidden_size": 32,
+    "patch_size": 4,
+}
+_KDA: Settings = {
+    "hidden_size": 32,
+    "intermediate_size": 22,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 3,
+    "linear_num_heads": 3,
+    "linear_head_dim": 7,
+    "head_dim": 7,
     "kv_lora_rank": 6,
+    "q_lora_rank": None,
     "qk_rope_head_dim": 4,
     "qk_nope_head_dim": 6,
     "v_head_dim": 8,
-    "moe_intermediate_size": 12,
+    "moe_intermediate_size": 16,
     "num_experts_per_tok": 2,
     "num_local_experts": 4,
     "n_group": 1,
     "topk_group": 1,
     "mlp_layer_types": ["dense", "sparse", "sparse"],
     "layer_types": _LINEAR_FULL,
+    "max_position_embeddings": 256,
 }
-_MAMBA = {
-    "mamba_n_heads": 6,
-    "mamba_d_head": 7,
+_MAMBA2: Settings = {
+    "hidden_size": 21,
+    "num_hidden_layers": 2,
+    "num_heads": 6,
+    "head_dim": 7,
+    "n_groups": 2,
+    "state_size": 5,
+    "chunk_size": 11,
+}
+_MAMBA: Settings = {
+    "hidden_size": 32,
+    "intermediate_size": 22,
+    "num_hidden_layers": 3,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_d_ssm": 64,
     "mamba_n_groups": 2,
     "mamba_d_state": 5,
     "mamba_expand": 2,
     "mamba_chunk_size": 11,
+}
+_FALCON: Settings = {
+    "ssm_out_multiplier": 0.7,
+    "lm_head_multiplier": 0.4,
+    "ssm_multipliers": [0.9, 1.1, 0.8, 1.2, 0.7],
+    "embedding_multiplier": 1.5,
+}
+_NEMOTRON: Settings = {
+    "hidden_size": 32,
+    "intermediate_size": 22,
+    "head_dim": 16,
+    "layers_block_type": ["linear_attention", "mlp", "linear_attention", "full_attention"],
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 7,
+    "n_groups": 2,
+    "ssm_state_size": 5,
+    "chunk_size": 11,
+}
+_GRANITE: Settings = {
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "shared_intermediate_size": 16,
+    "layer_types": _LINEAR_FULL,
+    "intermediate_size": 24,
+    "logits_scaling": 3.0,
+    "residual_multiplier": 0.5,
+    "embedding_multiplier": 2.0,
+}
+_ZAMBA: Settings = {
+    "hidden_size": 32,
+    "intermediate_size": 22,
+    "num_hidden_layers": 3,
+    "layers_block_type": ["linear_attention", "hybrid", "linear_attention"],
+    "mamba_d_state": 5,
+    "mamba_expand": 2,
+    "mamba_ngroups": 2,
+    "n_mamba_heads": 8,
+    "chunk_size": 11,
 }
 
 
@@ -97,6 +177,28 @@ TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
         "qwen3_5": _transformers("qwen3_5", "Qwen3_5", _QWEN, "Qwen3_5TextConfig"),
         "qwen3_5_moe": _transformers("qwen3_5_moe", "Qwen3_5Moe", _QWEN | _EXPERTS, "Qwen3_5MoeTextConfig"),
         "qwen3_next": _transformers("qwen3_next", "Qwen3Next", _QWEN | _EXPERTS),
+        "qwen3_5_vision": TinyModel(
+            "transformers.models.qwen3_5",
+            "Qwen3_5Config",
+            "Qwen3_5ForConditionalGeneration",
+            {"text_config": _QWEN, "vision_config": _VISION},
+        ),
+        "olmo_hybrid": _transformers("olmo_hybrid", "OlmoHybrid", _QWEN | {"linear_num_key_heads": 6}),
+        "kimi_linear": _transformers("kimi_linear", "KimiLinear", _COMMON | _KDA),
+        "bailing_hybrid": replace(
+            _transformers("bailing_hybrid", "BailingHybrid", _COMMON | _KDA), rates=(1.5, 2.5), bias=(-2.5, -1.5)
+        ),
+        "mamba2": _transformers("mamba2", "Mamba2", _COMMON | _MAMBA2),
+        "bamba": _transformers("bamba", "Bamba", _COMMON | _ATTENTION | _MAMBA | {"attn_layer_indices": [2]}),
+        "falcon_h1": _transformers("falcon_h1", "FalconH1", _COMMON | _ATTENTION | _MAMBA | _FALCON),
+        "falcon_h1_norm": _transformers(
+            "falcon_h1", "FalconH1", _COMMON | _ATTENTION | _MAMBA | _FALCON | {"mamba_rms_norm": True}
+        ),
+        "nemotron_h": _transformers("nemotron_h", "NemotronH", _COMMON | _ATTENTION | _NEMOTRON),
+        "granitemoehybrid": _transformers(
+            "granitemoehybrid", "GraniteMoeHybrid", _COMMON | _ATTENTION | _MAMBA | _GRANITE
+        ),
+        "zamba2": _transformers("zamba2", "Zamba2", _COMMON | _ATTENTION | _ZAMBA),
     }
 )
 
@@ -110,13 +212,17 @@ def build_tiny(name: str, seed: int = 0) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = getattr(module, spec.model)(getattr(module, spec.config)(**spec.settings))
-        _slow_decay(model)
+        _redraw(model, spec)
     return cast(PreTrainedModel, model.eval())
 
 
 @torch.no_grad()
-def _slow_decay(model: nn.Module) -> None:
-    """Redraw the decay rates: the usual initialisation forgets within a token at these widths."""
+def _redraw(model: nn.Module, spec: TinyModel) -> None:
+    """Draw what initialisation leaves useless for tests: decays that forget within a token, skips that drown the
+    recurrence (Mamba-2's `D`)."""
+    ranges = {"A_log": spec.rates, "dt_bias": spec.bias, "D": (-0.2, 0.2)}
     for name, parameter in model.named_parameters():
-        if name.rpartition(".")[2] == "A_log":
-            parameter.copy_(torch.empty_like(parameter).uniform_(0.02, 0.2).log())
+        last = name.rpartition(".")[2]
+        if last in ranges:
+            drawn = torch.empty_like(parameter).uniform_(*ranges[last])
+            parameter.copy_(drawn.log() if last == "A_log" else drawn)

@@ -1,0 +1,113 @@
+"""From a head's output to the logits: gated norm, the head's columns of the output projection, final norm, unembedding.
+
+    logits = scale * W_U final_norm( residual + residual_scale * sum_h W_O[h]^T tail(S_t^T q_t)[h] + ... )
+
+Everything here is the model's own modules and weights; only their order and names differ from class to class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from writesae.hosts.host import Host, StopForward
+from writesae.hosts.intercept import KernelCall, Tap
+from writesae.hosts.kernels import KernelResult
+from writesae.recurrence import Stream
+
+FINAL_NORMS = ("norm", "norm_f", "final_layernorm")
+"""What models call the norm before their unembedding."""
+
+
+@dataclass(frozen=True)
+class HeadOutputs:
+    """What one layer's recurrence handed on in one run, `[B, T, H, V]` each, in the model's dtype."""
+
+    stream: Stream
+    emitted: Tensor
+    """The kernel's outputs: `S_t^T q_t`, with the skip where the kernel adds one (Mamba-2)."""
+    gate: Tensor | None
+    """The gate's input before its activation; None where the layer has no gate."""
+    projected: Tensor
+    """What entered the output projection."""
+
+
+@torch.no_grad()
+def record_outputs(
+    host: Host, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None
+) -> dict[int, HeadOutputs]:
+    """The outputs of these layers' heads for token ids `[B, T]`, with the gates that they meet."""
+    wanted = {host.layer(index).index for index in layers}
+    calls: dict[int, tuple[Stream, Tensor]] = {}
+    gates: dict[int, Tensor] = {}
+    found: dict[int, HeadOutputs] = {}
+
+    def after(call: KernelCall, result: KernelResult) -> KernelResult:
+        if call.layer in wanted:
+            assert result.emitted is not None
+            calls[call.layer] = call.stream, result.emitted
+        return result
+
+    def projecting(layer: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        stream, emitted = calls[layer]
+        gate = gates.get(layer)
+        shape = stream.value.shape
+        found[layer] = HeadOutputs(
+            stream, emitted, None if gate is None else gate.reshape(shape), inputs[0].reshape(shape)
+        )
+        if set(found) == wanted:
+            raise StopForward
+
+    with ExitStack() as stack:
+        for index in wanted:
+            architecture, mixer = host.layers[index].architecture, host.mixers[index].module
+            stack.callback(architecture.tail.watch(mixer, partial(gates.__setitem__, index)))
+            out = mixer.get_submodule(architecture.out_proj)
+            stack.callback(out.register_forward_pre_hook(partial(projecting, index)).remove)
+        stack.enter_context(host.tap(Tap(after=after)))
+        stack.enter_context(suppress(StopForward))
+        host.run(tokens, attention_mask)
+    return found
+
+
+def through_norm(host: Host, layer: int, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:
+    """Kernel outputs `[B, T, H, V]` -> what enters the output projection, `[B, T, H, V]`. Differentiable.
+
+    Give the recorded gate and stream beside changed outputs to see what the change becomes.
+    """
+    with host.tap():
+        return host.layer(layer).architecture.tail.apply(host.mixers[layer].module, emitted, gate, stream)
+
+
+def head_columns(host: Host, layer: int) -> Tensor:
+    """`W_O` by head, `[H, V, width]`: `projected[h] @ columns[h]`, summed over heads, is added to the residual stream
+    (plus the projection's bias, where it has one), with the model's own residual scale included."""
+    place = host.layer(layer)
+    weight = cast(Tensor, host.mixers[layer].module.get_submodule(place.architecture.out_proj).weight)
+    columns = weight.T.reshape(place.heads, place.d_v, weight.shape[0])
+    return columns * place.architecture.residual_scale(host.config)
+
+
+def final_norm(host: Host) -> nn.Module:
+    """The norm before the unembedding."""
+    list_name = next(name for name, module in host.model.named_modules() if module is host.blocks)
+    parent = host.model.get_submodule(list_name.rpartition(".")[0])
+    return next(module for name, module in parent.named_children() if name in FINAL_NORMS)
+
+
+def unembedding(host: Host) -> Tensor:
+    """`W_U`, `[vocabulary, width]`, with the model's own logit scale included."""
+    weight = cast(Tensor, host.model.get_output_embeddings().weight)  # type: ignore[no-untyped-call]
+    return weight * next(iter(host.layers.values())).architecture.logit_scale(host.config)
+
+
+def unembed(host: Host, hidden: Tensor) -> Tensor:
+    """Residual stream `[..., width]` after the last layer -> logits `[..., vocabulary]`. Differentiable."""
+    with host.tap():
+        return cast(Tensor, final_norm(host)(hidden)) @ unembedding(host).T
