@@ -51,6 +51,8 @@ ProgressCallback = Callable[[int, int], None]
 """Called with (sequences stored, sequences in all): once at the start and after every shard."""
 
 
+TOKEN_ROWS = 1024
+"""Sequences a chunk of the token array."""
 PARTIAL = ".partial"
 """Suffix of files that a kill cut short, Zarr's and ours: they never count."""
 
@@ -192,7 +194,12 @@ def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> zarr.Group:
     """A store with header and tokens and no shard yet; what a killed start left behind is overwritten."""
     group = zarr.open_group(root, mode="a", zarr_format=3, attributes={HEADER: cast(Any, to_json(header))})
     tokens = group.create_array(
-        "tokens", shape=blocks.tokens.shape, dtype="int32", chunks=blocks.tokens.shape, overwrite=True
+        "tokens",
+        shape=blocks.tokens.shape,
+        dtype="int32",
+        chunks=(min(TOKEN_ROWS, len(blocks)), blocks.length),
+        config={"write_empty_chunks": True},
+        overwrite=True,
     )
     tokens[:] = blocks.tokens.astype(np.int32)
     document = group.create_array(
