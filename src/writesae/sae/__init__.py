@@ -16,9 +16,12 @@ from writesae.sae.config import (
     Sparsity,
     TopK,
 )
+from writesae.sae.metrics import Metrics, evaluate, explained_variance
 from writesae.sae.model import SAE
+from writesae.sae.presets import PRESETS, Preset, preset
 
 __all__ = [
+    "PRESETS",
     "SAE",
     "Atoms",
     "BatchTopK",
@@ -31,8 +34,13 @@ __all__ = [
     "Gated",
     "JumpReLU",
     "Linear",
+    "Metrics",
+    "Preset",
     "SAEConfig",
     "SoftGated",
     "Sparsity",
     "TopK",
+    "evaluate",
+    "explained_variance",
+    "preset",
 ]

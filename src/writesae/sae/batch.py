@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from writesae.recurrence.written import Written, rebuild_states, states_reference
+from writesae.sae.workspace import Workspace
 
 
 class Batch(NamedTuple):
@@ -35,11 +37,15 @@ class Batch(NamedTuple):
         """Chunks `start <= b < stop`."""
         return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
 
-    def matrices(self) -> Tensor:
-        """The modelled matrices, `[B * C, K, V]`, rebuilt."""
+    def matrices(self, work: Workspace | None = None) -> Tensor:
+        """The modelled matrices, `[B * C, K, V]`, rebuilt (in `work`'s memory where given)."""
+        shape = (*self.key.shape, self.update.shape[-1])
+        out = self.key.new_empty(shape) if work is None else work.take("matrices", self.key, *shape)
         if self.log_decay is None:
-            return (self.key.unsqueeze(3) * self.update.unsqueeze(2)).flatten(0, 1)
-        return rebuild_states(Written(self.key, self.update, self.log_decay), self.initial).flatten(0, 1)
+            torch.mul(self.key.unsqueeze(3), self.update.unsqueeze(2), out=out)
+        else:
+            rebuild_states(Written(self.key, self.update, self.log_decay), self.initial, out)
+        return out.flatten(0, 1)
 
     def matrices_reference(self) -> Tensor:
         """The same, by the recurrence as written."""

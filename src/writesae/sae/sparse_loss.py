@@ -28,12 +28,12 @@ from writesae.sae.encoding import (
 )
 from writesae.sae.loss import Dead, Loss
 from writesae.sae.model import SAE
-from writesae.sae.sparsity import batch_cut, pack, top_codes
+from writesae.sae.sparsity import batch_cut, pack, top_entries
 from writesae.sae.workspace import Workspace
 from writesae.sae.write_loss import BiasTerms, write_decoder_step
 
-BLOCK_NUMBERS = 1 << 20
-"""Numbers in a block's largest tensor: small enough for a core's cache, large enough for its matrix products."""
+BLOCK_NUMBERS = 1 << 21
+"""Numbers in a block's largest tensor: small enough for the shared cache, large enough for its matrix products."""
 
 
 def blocks(sae: SAE, batch: Batch) -> list[Batch]:
@@ -80,21 +80,21 @@ def sparse_loss(
     )
     cut = sae.bias.new_zeros(())
     if isinstance(sparsity, BatchTopK):
-        every = [encode_block(sae, part, None if products else part.matrices(), work).pre.clone() for part in parts]
+        every = [encode_block(sae, part, None if products else part.matrices(work), work).pre.clone() for part in parts]
         cut = batch_cut(torch.cat(every), k)
         del every
     bias = BiasTerms.of(sae) if products else None
     for part in parts:
-        matrices = None if products else part.matrices()
+        matrices = None if products else part.matrices(work)
         encoded = encode_block(sae, part, matrices, work)
         if isinstance(sparsity, TopK):
-            codes = top_codes(encoded.pre, k)
+            codes = top_entries(encoded.pre, k)
         else:
             codes = pack(encoded.pre * ((encoded.pre >= cut) & (encoded.pre > 0)))
         positive = codes.value > 0
         step.fired += torch.bincount(codes.index[positive], minlength=config.features)
         if matrices is not None:
-            _matrix_block(step, matrices, encoded, codes)
+            _matrix_block(step, matrices, encoded, codes, work)
         else:
             assert bias is not None
             _write_block(step, part, encoded, codes, bias)
@@ -103,12 +103,12 @@ def sparse_loss(
     return Loss(step.error, step.full, torch.zeros_like(cut), step.aux, step.fired, cut), step.into
 
 
-def _matrix_block(step: _Step, matrices: Tensor, encoded: Encoded, codes: Codes) -> None:
+def _matrix_block(step: _Step, matrices: Tensor, encoded: Encoded, codes: Codes, work: Workspace) -> None:
     """Add the share of a block whose matrices are rebuilt."""
     sae, (index, value), into = step.sae, codes, step.into
-    slope, residual = torch.zeros_like(value), matrices
+    slope, residual = torch.zeros_like(value), work.take("residual", matrices, *matrices.shape)
     for size in step.sizes:
-        residual = matrices - sae.bias
+        torch.sub(matrices, sae.bias, out=residual)
         used = step.within(value, index, size)
         error, grad = decoder_step(sae, residual, index, used, step.weight, into)
         step.error += error
@@ -147,7 +147,7 @@ def _dead_codes(pre: Tensor, dead: Dead) -> Codes:
     where = dead.mask.nonzero().squeeze(1)
     among = pre.index_select(1, where)
     most = int((among > 0).sum(1).max())
-    codes = top_codes(among, max(1, min(dead.k, most)))
+    codes = top_entries(among, max(1, min(dead.k, most)))
     return Codes(where[codes.index], codes.value)
 
 

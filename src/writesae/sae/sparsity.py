@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,25 @@ def top_codes(pre: Tensor, k: int) -> Codes:
     """The `k` largest of each row that are positive; `pre` `[..., N]`, codes `[..., k]`. Differentiable."""
     value, index = pre.topk(k, dim=-1, sorted=False)
     return Codes(index, value.relu())
+
+
+@torch.no_grad()
+def top_entries(pre: Tensor, k: int) -> Codes:
+    """`top_codes` of `[T, N]` without a graph: on a CPU, candidates by group first.
+
+    Every one of a row's `k` largest lies in one of the `k` groups with the largest maxima, and a maximum over groups
+    is quick while a selection is slow: it mispredicts branches. Groups of about `sqrt(N / k)` balance the two.
+    """
+    features = pre.shape[1]
+    group = 1 << max(0, int(math.log2(features / k) / 2 + 0.5))
+    if group < 4 or features % group or pre.device.type != "cpu":
+        return top_codes(pre, k)
+    groups = features // group
+    best = pre.view(-1, group, groups).amax(1).topk(k, dim=1, sorted=False).indices
+    members = torch.arange(0, features, groups, device=pre.device)
+    candidates = (best.unsqueeze(2) + members).flatten(1)
+    value, chosen = pre.gather(1, candidates).topk(k, dim=1, sorted=False)
+    return Codes(candidates.gather(1, chosen), value.relu_())
 
 
 def pack(dense: Tensor) -> Codes:

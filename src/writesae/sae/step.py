@@ -9,15 +9,18 @@ from writesae.sae.config import BatchTopK, TopK
 from writesae.sae.loss import Dead, Loss, dense_loss
 from writesae.sae.model import SAE
 from writesae.sae.sparse_loss import sparse_loss
+from writesae.sae.workspace import Workspace
 
 
-def loss_and_gradients(sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None) -> Loss:
+def loss_and_gradients(
+    sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None, work: Workspace | None = None
+) -> Loss:
     """The loss of a batch by the fastest exact form; `p.grad` of every parameter is replaced.
 
-    `k` replaces that of TopK and BatchTopK while a schedule lowers it.
+    `k` replaces that of TopK and BatchTopK while a schedule lowers it; `work` keeps memory between calls.
     """
     if isinstance(sae.config.sparsity, TopK | BatchTopK):
-        loss, gradients = sparse_loss(sae, batch, dead, k)
+        loss, gradients = sparse_loss(sae, batch, dead, k, work)
         for name, parameter in sae.named_parameters():
             parameter.grad = gradients[name]
         return loss

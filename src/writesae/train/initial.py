@@ -57,7 +57,31 @@ def initial_sae(config: SAEConfig, sample: list[Batch], from_writes: bool, seed:
     sae.b_enc.copy_(-sae.preactivations(sae.bias))
     if isinstance(config.sparsity, JumpReLU):
         _place_thresholds(sae, config.sparsity, sample[0])
+    if not config.tied:
+        _fit_encoder_scale(sae, sample[0])
     return sae
+
+
+def _fit_encoder_scale(sae: SAE, batch: Batch) -> None:
+    """Scale the codes so that the first reconstruction is as good as one factor can make it.
+
+    Atoms overlap, so codes that are plain inner products overshoot several-fold and the first steps would go into
+    undoing that.
+    """
+    product = square = 0.0
+    for part in blocks(sae, batch.rows(0, max(1, 4096 // batch.key.shape[1]))):
+        matrices = part.matrices()
+        made = sae.decode(sae.codes(preactivations(sae, part, matrices))) - sae.bias
+        product += float((made * (matrices - sae.bias)).sum())
+        square += float(made.square().sum())
+    if product <= 0:
+        return
+    factor = product / square
+    (sae.v_enc if hasattr(sae, "v_enc") else sae.enc).mul_(factor)
+    sae.b_enc.mul_(factor)
+    if isinstance(sae.config.sparsity, JumpReLU):
+        sae.threshold.mul_(factor)
+        sae.width *= factor
 
 
 def _atoms_from_writes(sae: SAE, sample: list[Batch], generator: torch.Generator) -> None:

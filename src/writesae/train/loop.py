@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -23,7 +23,9 @@ from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss
 from writesae.sae.metrics import Metrics, evaluate
 from writesae.sae.model import SAE
+from writesae.sae.presets import name_of
 from writesae.sae.step import loss_and_gradients
+from writesae.sae.workspace import Workspace
 from writesae.train import folder
 from writesae.train.config import TrainConfig
 from writesae.train.data import Sampler, WriteStore, head_shape, held_out_batches, split_sequences
@@ -68,7 +70,7 @@ def train(store: WriteStore, config: TrainConfig, out: str | Path, loggers: Sequ
     if finished is not None:
         return finished
     run.prepare()
-    with Loggers([JsonLines(run.out / folder.HISTORY, run.step), *loggers]) as log, _interrupts() as interrupted:
+    with Loggers([JsonLines(run.out / folder.HISTORY, run.step), *loggers]) as log, interrupts() as interrupted:
         for batch in run.batches():
             run.advance(batch, log)
             if interrupted.is_set():
@@ -93,6 +95,7 @@ class Run:
         self.stopped = False
         self.before = 0.0
         self.resampled = 0
+        self.work = Workspace()
         folder.claim(out, config, store.hash)
 
     def finished(self) -> TrainResult | None:
@@ -111,10 +114,10 @@ class Run:
         order = torch.randperm(len(self.split.train), generator=torch.Generator().manual_seed(config.seed + 1))
         rows = sorted(self.split.train[i] for i in order[:count].tolist())
         wide = max(SAMPLE_TOKENS, store.length * count)
-        raw = held_out_batches(store, _replace(config, wide), rows, 1.0, self.device)
+        raw = held_out_batches(store, replace(config, validate_tokens=wide), rows, 1.0, self.device)
         variance = moments(raw).variance
         self.scale = 1 / math.sqrt(variance)
-        sample = held_out_batches(store, _replace(config, wide), rows, self.scale, self.device)
+        sample = held_out_batches(store, replace(config, validate_tokens=wide), rows, self.scale, self.device)
         self.sae = initial_sae(self.sae_config, sample, config.init == "writes", config.seed)
         self.width = self.sae.width
         self.sampler = Sampler(store, config, self.split.train, self.scale, self.device)
@@ -174,7 +177,7 @@ class Run:
         sae.width = bandwidth(config, self.width, step, self.steps)
         inactive = self.idle >= config.dead_after
         dead = Dead(inactive, config.aux_k, config.aux_weight) if config.aux_weight > 0 else None
-        loss = loss_and_gradients(sae, batch, dead, active_features(config, step))
+        loss = loss_and_gradients(sae, batch, dead, active_features(config, step), self.work)
         self._check(loss)
         if config.clip is not None:
             torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
@@ -253,6 +256,7 @@ class Run:
             host=origin.host,
             host_revision=origin.revision,
             site=self.config.site,
+            variant=name_of(self.config.encoder, self.config.decoder),
             seed=self.config.seed,
             corpus_hash=origin.corpus,
             store_hash=self.store.hash,
@@ -263,12 +267,6 @@ class Run:
         folder.save_result(self.out, metrics, self.step, seconds)
         history = read_history(self.out / folder.HISTORY)
         return TrainResult(self.sae, self.config, metrics, history, seconds, self.out)
-
-
-def _replace(config: TrainConfig, tokens: int) -> TrainConfig:
-    from dataclasses import replace
-
-    return replace(config, validate_tokens=tokens)
 
 
 def choose_device(name: str) -> torch.device:
@@ -284,7 +282,7 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
+def interrupts() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into an event; a second one stops at once. Only the main thread can do this."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

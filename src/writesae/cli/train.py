@@ -1,0 +1,73 @@
+"""`writesae train`: train dictionaries from a stream store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train one dictionary a head from a store. A run that was stopped goes on where it was when the same command is
+    given again; the defaults are the published recipe.
+
+    Presets: writesae (bilinear encoder, rank-1 atoms), writesae_rank2, writesae_rank4, bilinear_tied, bilinear_flat,
+    matrix (dense encoder, rank-1 atoms), flat (dense encoder, full-matrix atoms).
+    """
+
+    store: Annotated[Path, tyro.conf.Positional]
+    """Folder of the store."""
+    out: Path
+    """Folder of the results; with several heads or seeds, one folder a run is made in it."""
+    sites: str
+    """Heads to train on: "L5.H0", "L5.H0,L5.H2", or a whole layer, "L5"."""
+    target: Literal["state", "write-value", "write-delta", "write"] = "state"
+    """What is modelled: the state, the native write b k v^T, or what is really added, k u^T ("write" for short)."""
+    preset: str = "writesae"
+    """Encoder and decoder by name."""
+    sparsity: Literal["topk", "batch-topk", "jumprelu", "gated", "soft-gated"] = "topk"
+    """Which features fire."""
+    k: int = 32
+    """Active features a token (what JumpReLU's penalty steers to)."""
+    features: int = 2048
+    """Number of atoms."""
+    epochs: float = 20.0
+    """Passes over the training sequences."""
+    steps: int | None = None
+    """Optimiser steps instead of epochs."""
+    batch: int = 256
+    """Tokens a step."""
+    lr: float = 3e-4
+    """Adam's learning rate after the warm-up."""
+    lr_end: float = 3e-5
+    """Learning rate at the end of the cosine."""
+    init: Literal["random", "writes"] = "random"
+    """Atoms at the start: random, or writes that the head really made."""
+    seeds: str = "0"
+    """Seeds, one run each: "0" or "0,1,2"."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    log: tuple[Literal["console", "tensorboard", "wandb", "trackio"], ...] = ("console",)
+    """Where records go besides history.jsonl in the run's folder."""
+    config: Path | None = None
+    """JSON file of a whole TrainConfig without site and seed, for every other setting; replaces the flags above."""
+
+
+def run(command: Command) -> None:
+    """Train, then print one line a dictionary."""
+    from writesae.store import open_store
+    from writesae.train.many import train_many
+    from writesae.train.requests import configs, run_name
+
+    store = open_store(command.store)
+    wanted = configs(command, store)
+    for result in train_many(store, wanted, command.out, command.log):
+        m = result.metrics
+        print(
+            f"{run_name(result.config)}: explained variance {m.explained_variance:.4f}, L0 {m.l0:.1f}, "
+            f"{m.alive:,} of {m.alive + m.dead:,} features fired on {m.tokens:,} held-out tokens, "
+            f"{result.seconds:.0f} s; {result.folder}"
+        )

@@ -1,0 +1,61 @@
+"""Several runs at once are the runs one by one, and the command line asks for them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from memory_store import MemoryStore
+from test_train import SMALL
+
+from writesae.cli.train import Command
+from writesae.errors import ConfigError, InputError
+from writesae.sae import BatchTopK, Bilinear, Factored, TopK
+from writesae.train import train, train_many
+from writesae.train.requests import configs
+from writesae.types import Site
+
+
+def test_many_at_once_equals_one_by_one(tmp_path: Path) -> None:
+    store = MemoryStore()
+    wanted = [
+        replace(SMALL, site=Site(3, head), seed=seed, sparsity=TopK(2 + seed), target="write-delta", steps=60)
+        for head in (0, 1)
+        for seed in (0, 1)
+    ]
+    together = train_many(store, wanted, tmp_path / "together")
+    assert [r.config for r in together] == wanted
+    for config, result in zip(wanted, together, strict=True):
+        alone = train(store, config, tmp_path / f"{config.site}{config.seed}")
+        assert alone.metrics == result.metrics
+        for name, want in alone.sae.state_dict().items():
+            assert torch.equal(result.sae.state_dict()[name], want), name
+    again = train_many(store, wanted, tmp_path / "together")
+    assert [r.metrics for r in again] == [r.metrics for r in together]
+
+
+def test_flags_become_configs() -> None:
+    store = MemoryStore()
+    command = Command(Path("s"), Path("o"), "L3", "write", "writesae_rank2", "batch-topk", 3, 31, seeds="0,5")
+    made = configs(command, store)
+    assert [(c.site.head, c.seed) for c in made] == [(0, 0), (0, 5), (1, 0), (1, 5)]
+    assert made[0].target == "write-delta"
+    assert (made[0].encoder, made[0].decoder, made[0].sparsity) == (Bilinear(2), Factored(2), BatchTopK(3))
+    for change, kind, words in (
+        ({"sites": "L4"}, InputError, "no site"),
+        ({"sites": "L3,L3.H1"}, InputError, "twice"),
+        ({"seeds": "0,x"}, InputError, "seeds"),
+        ({"preset": "mystery"}, ConfigError, "unknown preset"),
+    ):
+        with pytest.raises(kind, match=words):
+            configs(replace(command, **change), store)  # type: ignore[arg-type]
+
+
+def test_a_config_file_replaces_the_flags(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text('{"features": 37, "sparsity": {"kind": "TopK", "k": 2}, "clip": null}')
+    made = configs(Command(Path("s"), Path("o"), "L3.H1", config=path), MemoryStore())
+    assert (made[0].features, made[0].sparsity, made[0].clip) == (37, TopK(2), None)
+    path.write_text('{"feature": 37}')
+    with pytest.raises(ConfigError, match="feature"):
+        configs(Command(Path("s"), Path("o"), "L3.H1", config=path), MemoryStore())
