@@ -19,6 +19,7 @@ from writesae.report.sections import verdict
         (0.012345, "0.0123"),
         (-1.5, "\u22121.50"),
         (123.4, "123"),
+        (0.9999, "1.00"),
         (0.00004321, "4.3\u2009\u00d7\u200910⁻⁵"),
         (12345.0, "1.2\u2009\u00d7\u200910⁴"),
     ],
@@ -28,12 +29,14 @@ def test_quantity(value: float | None, text: str) -> None:
 
 
 def test_compact() -> None:
-    shown = [words.compact(value) for value in (None, 0.0, 0.952, 0.0134, 1.26, 31.4, 0.00064)]
-    assert shown == [words.MISSING, "0.0", "0.95", "0.013", "1.3", "31", "6e\u22124"]
+    shown = [words.compact(value) for value in (None, 0.0, 0.952, 0.9996, 0.0134, 1.26, 31.4, 0.00064)]
+    assert shown == [words.MISSING, "0.0", "0.95", "1.0", "0.013", "1.3", "31", "6e\u22124"]
+    assert words.fixed(0.9914) == "0.991"
 
 
 def test_percent_interval_duration_and_power() -> None:
     assert words.percent(0.87312) == "87.3\u202f%"
+    assert words.percent(-0.596) == "\u221259.6\u202f%"
     assert words.interval((0.85, 0.894)) == "85.0 to 89.4\u202f%"
     assert words.interval(None) == "\u2013"
     assert words.duration(75.2) == "1\u202fmin 15\u202fs"
@@ -72,14 +75,13 @@ def test_heat_map_shades_between_lowest_and_highest() -> None:
     assert (middle.value, middle.chosen) == (0.6, True)
     assert middle.shade == pytest.approx(0.5)
     assert table.rows[1][1][0] is None
-    assert (table.low, table.high, table.logarithmic) == (0.2, 1.0, False)
+    assert (table.low, table.high, table.floor) == (0.2, 1.0, None)
 
 
-def test_heat_map_is_logarithmic_over_decades() -> None:
-    heads = [HeadRow(0, i, None, None, None, 10.0**-i, False) for i in range(3)]
-    table = marks.heat_map(heads, lambda head: head.delete_kl)
-    assert table.logarithmic
-    assert [cell.shade for cell in table.rows[0][1] if cell] == pytest.approx([1.0, 0.5, 0.0])
+def test_heat_map_is_logarithmic_above_its_floor() -> None:
+    heads = [HeadRow(0, i, None, None, None, kl, False) for i, kl in enumerate((1.0, 0.1, 0.01, 1e-7, 0.0))]
+    table = marks.heat_map(heads, lambda head: head.delete_kl, floor=0.01)
+    assert [cell.shade for cell in table.rows[0][1] if cell] == pytest.approx([1.0, 0.5, 0.0, 0.0, 0.0])
 
 
 def test_strip_path_has_one_bar_a_component_scaled_to_the_largest() -> None:

@@ -75,16 +75,16 @@ class HeatMap:
     """(layer, one cell a head; None where the layer has no such head)."""
     low: float | None
     high: float | None
-    logarithmic: bool
+    floor: float | None
+    """Shading is logarithmic from here up; linear where this is None."""
 
 
-def heat_map(heads: Sequence[HeadRow], read: Callable[[HeadRow], float | None]) -> HeatMap:
-    """Shade every head by `read(head)`; on a log scale where positive values span more than a factor 30."""
+def heat_map(heads: Sequence[HeadRow], read: Callable[[HeadRow], float | None], floor: float | None = None) -> HeatMap:
+    """Shade every head by `read(head)`: linearly, or where a positive `floor` is given by its logarithm above that."""
     values = [value for row in heads if (value := read(row)) is not None]
-    logarithmic = bool(values) and min(values) > 0 and max(values) / min(values) > 30
 
     def scale(value: float) -> float:
-        return math.log(value) if logarithmic else value
+        return value if floor is None else math.log(max(value, floor))
 
     low, high = (scale(min(values)), scale(max(values))) if values else (0.0, 1.0)
 
@@ -102,7 +102,7 @@ def heat_map(heads: Sequence[HeadRow], read: Callable[[HeadRow], float | None]) 
         [(layer, [places.get((layer, head)) for head in columns]) for layer in layers],
         min(values, default=None),
         max(values, default=None),
-        logarithmic,
+        floor,
     )
 
 

@@ -13,6 +13,12 @@ import plotly.graph_objects as go
 from writesae.report import words
 from writesae.report.records import Firings, Floats, TargetRun
 
+NUMERICAL_ZERO = 1e-9
+"""KLs below this many nats say nothing in single precision."""
+
+LOWEST_EXPLAINED = -1.0
+"""Where the axis of explained variance ends: an untrained dictionary can lie far below."""
+
 MOST_POINTS = 1500
 """Points drawn a series; a longer series is thinned evenly, and the caption says so."""
 
@@ -119,7 +125,9 @@ def explained(targets: list[TargetRun]) -> go.Figure:
         held_out = [(row.tokens, row.held_out) for row in target.history]
         if any(value is not None for _, value in held_out):
             _curve(figure, target, held_out, suffix=", held out")
-    figure.update_yaxes(title="explained variance")
+    values = [y for trace in figure.data for y in trace.y]
+    bottom = max(LOWEST_EXPLAINED, min(values, default=0.0) - 0.03)
+    figure.update_yaxes(title="explained variance", range=[bottom, max(values, default=1.0) + 0.05])
     return _against_tokens(figure)
 
 
@@ -128,7 +136,7 @@ def alive(targets: list[TargetRun]) -> go.Figure:
     figure = _figure()
     for target in targets:
         _curve(figure, target, [(row.tokens, row.alive) for row in target.history])
-    figure.update_yaxes(title="alive features", rangemode="tozero")
+    figure.update_yaxes(title="alive features", rangemode="tozero", separatethousands=True)
     return _against_tokens(figure)
 
 
@@ -143,6 +151,7 @@ def _curve(figure: go.Figure, target: TargetRun, points: Sequence[tuple[int, flo
             mode="markers" if suffix else "lines",
             line={"color": colour, "width": 2.25},
             marker={"color": colour, "size": 6},
+            showlegend=not suffix,
             hovertemplate=f"{name}: %{{y}}<extra></extra>",
         )
     )
@@ -193,9 +202,9 @@ def _figure() -> go.Figure:
 
 
 def _floor(values: Floats) -> float:
-    """Where numerical zeros are drawn: a KL under 1e-9 nats says nothing in single precision."""
-    positive = values[values > 1e-9]
-    return float(positive.min()) if positive.size else 1e-9
+    """Where numerical zeros are drawn."""
+    positive = values[values > NUMERICAL_ZERO]
+    return float(positive.min()) if positive.size else NUMERICAL_ZERO
 
 
 def _limits(columns: dict[str, Floats], floor: float) -> tuple[float, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
 from writesae.report import marks, plots, words
-from writesae.report.records import Atom, Firings, HeadRow, Outcome, Run, TargetRun
+from writesae.report.records import Atom, Firings, Outcome, Run, TargetRun
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,42 @@ def _main_first(target: TargetRun) -> list[tuple[str, Firings]]:
     return sorted(target.firings.items(), key=lambda item: item[0] != main)
 
 
+class HeadMap(NamedTuple):
+    """A heat map of the heads, its caption, and how its numbers are written."""
+
+    title: str
+    gloss: str
+    write: Callable[[float | None], str]
+    map: marks.HeatMap
+
+
 def _spectrum(run: Run) -> Content:
-    readers: list[tuple[str, str, Callable[[float | None], str], Callable[[HeadRow], float | None]]] = [
-        ("Decay", "mean share of the state that a token keeps", words.quantity, lambda head: head.decay),
-        ("Write share", "norm of one write over the norm of the state", words.compact, lambda head: head.write_share),
-        ("Stable rank", "squared norm over the largest squared singular value", words.compact, lambda h: h.stable_rank),
-        ("Effect of deleting a write", "median KL of the next token, in nats", words.compact, lambda h: h.delete_kl),
+    maps = [
+        HeadMap(
+            "Decay",
+            "mean share of the state that a token keeps",
+            words.fixed,
+            marks.heat_map(run.heads, lambda h: h.decay),
+        ),
+        HeadMap(
+            "Write share",
+            "norm of one write over the norm of the state",
+            words.compact,
+            marks.heat_map(run.heads, lambda head: head.write_share),
+        ),
+        HeadMap(
+            "Stable rank",
+            "squared norm over the largest squared singular value",
+            words.compact,
+            marks.heat_map(run.heads, lambda head: head.stable_rank),
+        ),
+        HeadMap(
+            "Effect of deleting a write",
+            "median KL of the next token, in nats",
+            words.compact,
+            marks.heat_map(run.heads, lambda head: head.delete_kl, floor=plots.NUMERICAL_ZERO),
+        ),
     ]
-    maps = [(title, gloss, write, marks.heat_map(run.heads, read)) for title, gloss, write, read in readers]
     return Content({"maps": maps, "chosen": next((head for head in run.heads if head.chosen), None)})
 
 
@@ -127,7 +156,9 @@ def _training(run: Run) -> Content:
         "training-alive": plots.alive(run.targets),
     }
     ends = {target.name: _end(target) for target in run.targets if target.history}
-    return Content({"ends": ends}, figures)
+    values = [value for t in run.targets for row in t.history for value in (row.explained_variance, row.held_out)]
+    cut = any(value is not None and value < plots.LOWEST_EXPLAINED for value in values)
+    return Content({"ends": ends, "cut": cut}, figures)
 
 
 def _end(target: TargetRun) -> dict[str, object]:
@@ -167,7 +198,7 @@ def _provenance(run: Run) -> Content:
         ("Protocol", _flat(summary.protocol)),
         ("Hashes (SHA-256)", _flat(summary.hashes)),
         ("Versions", _flat(summary.versions)),
-        ("Time by step", {step: words.duration(value) for step, value in summary.seconds.items()}),
+        ("Time by step", {step.replace("-", " "): words.duration(value) for step, value in summary.seconds.items()}),
     ]
     return Content({"groups": [(title, facts) for title, facts in groups if facts]})
 

@@ -17,7 +17,7 @@ def _known(value: float | None) -> bool:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """0.8731 -> `87.3 %` (narrow no-break space)."""
-    return f"{100 * value:.{digits}f}\u202f%" if value is not None and _known(value) else MISSING
+    return f"{_minus(f'{100 * value:.{digits}f}')}\u202f%" if value is not None and _known(value) else MISSING
 
 
 def interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
@@ -32,10 +32,9 @@ def quantity(value: float | None) -> str:
     if value is None or not _known(value):
         return MISSING
     if value == 0 or 1e-3 <= abs(value) < 1e4:
-        digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
-        return f"{value:.{digits}f}".replace("-", "\u2212")
+        return _significant(value, 3)
     mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}\u2009×\u200910{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "\u2212")  # noqa: RUF001
+    return _minus(f"{mantissa}\u2009\u00d7\u200910{str(int(exponent)).translate(_SUPERSCRIPT)}")
 
 
 def compact(value: float | None) -> str:
@@ -43,10 +42,23 @@ def compact(value: float | None) -> str:
     if value is None or not _known(value):
         return MISSING
     if value == 0 or abs(value) >= 1e-3:
-        digits = 1 if value == 0 else max(0, 1 - math.floor(math.log10(abs(value))))
-        return f"{value:.{digits}f}".replace("-", "\u2212")
+        return _significant(value, 2)
     mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", "\u2212")
+    return _minus(f"{mantissa}e{int(exponent)}")
+
+
+def fixed(value: float | None) -> str:
+    """Three decimals, for shares whose distance from 1 matters."""
+    return _minus(f"{value:.3f}") if value is not None and _known(value) else MISSING
+
+
+def _significant(value: float, digits: int) -> str:
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])  # of the rounded value: 0.9996 is 1.00, not 0.9996
+    return _minus(f"{value:.{max(0, digits - 1 - exponent)}f}")
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "\u2212")
 
 
 def count(value: int | None) -> str:
