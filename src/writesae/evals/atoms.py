@@ -85,7 +85,7 @@ def portraits(
     sample = inside.iloc[rng.permutation(len(inside))].groupby("feature").head(firings).sort_values("passage")
     sample = sample.reset_index(drop=True)
     slot = {int(feature): i for i, feature in enumerate(mass.index)}
-    moved = torch.zeros(len(slot), host.model.get_input_embeddings().num_embeddings, dtype=torch.float64)
+    moved = torch.zeros(len(slot), host.vocabulary, dtype=torch.float64)
     parts = []
     for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
         part = sample[(sample.passage >= begin) & (sample.passage < begin + PASSAGES_AT_ONCE)]
@@ -108,7 +108,7 @@ def _top_firings(host: Host, sae: SAE, site: Site, tokens: Tensor) -> pd.DataFra
         columns = {
             "passage": passage + begin,
             "position": position,
-            "feature": codes.index[passage, position],
+            "feature": codes.feature[passage, position],
             "coefficient": codes.value[passage, position],
         }
         tables.append(pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()}))
@@ -126,8 +126,8 @@ def _effects(
     slot: dict[int, int],
 ) -> pd.DataFrame:
     """Score atom, deletion and a random matrix at some firings; adds each atom's mean logit change to `moved`."""
-    passage, position, feature = (torch.from_numpy(part[c].to_numpy()) for c in ("passage", "position", "feature"))
-    coefficient = torch.from_numpy(part.coefficient.to_numpy())
+    passage, position, feature = (torch.tensor(part[c].tolist()) for c in ("passage", "position", "feature"))
+    coefficient = torch.tensor(part.coefficient.tolist())
     written = head_writes(run, site.head).written
     key, value = written.key[passage, position], written.update[passage, position]
     table = sae.atoms()
@@ -145,12 +145,13 @@ def _effects(
     kl = torch.empty(len(part), 3, dtype=torch.float64)
     share = 1 / torch.bincount(feature, minlength=sae.config.features).double()
     for scored in patched_logits(run, edits, timing):
-        kl[scored.index] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
+        kl[scored.which] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
         change = (scored.patched[:, 0, 0].double() - scored.patched[:, 1, 0].double()).cpu()
-        which = feature[scored.index]
+        which = feature[scored.which]
         moved.index_add_(0, torch.tensor([slot[int(f)] for f in which]), change * share[which, None])
     cosine = (key * v).sum(-1) * (value * w).sum(-1) / (key.norm(dim=-1) * value.norm(dim=-1) * size).clamp_min(1e-30)
-    return part.assign(cosine=cosine.cpu(), atom=kl[:, 0], delete=kl[:, 1], random=kl[:, 2])
+    measured = torch.cat([cosine[:, None].double().cpu(), kl], 1).numpy()
+    return part.assign(**dict(zip(("cosine", "atom", "delete", "random"), measured.T, strict=True)))
 
 
 def _portrait(
@@ -169,10 +170,7 @@ def _portrait(
     up, down = moved.topk(8), (-moved).topk(8)
 
     def tokens_of(top: torch.return_types.topk, sign: float) -> list[TokenScore]:
-        return [
-            TokenScore(host.tokenizer.decode([int(i)]), sign * float(s))
-            for s, i in zip(top.values, top.indices, strict=True)
-        ]
+        return [TokenScore(host.text([int(i)]), sign * float(s)) for s, i in zip(top.values, top.indices, strict=True)]
 
     return AtomPortrait(
         feature=feature,
@@ -185,13 +183,16 @@ def _portrait(
         kl={name: float(measured[name].median()) for name in ("atom", "delete", "random")},
         win_rate=float((measured["atom"] < measured["delete"]).mean()),
         scored=len(measured),
-        contexts=[_context(host, tokens, r.passage, r.position, r.coefficient) for r in best.itertuples()],
+        contexts=[
+            _context(host, tokens, int(b), int(t), float(a))
+            for b, t, a in zip(best.passage, best.position, best.coefficient, strict=True)
+        ],
         promotes=tokens_of(up, 1.0),
         suppresses=tokens_of(down, -1.0),
     )
 
 
 def _context(host: Host, tokens: Tensor, passage: int, position: int, coefficient: float) -> Context:
-    row, decode = tokens[passage].tolist(), host.tokenizer.decode
+    row, text = tokens[passage].tolist(), host.text
     before, after = row[max(0, position - 16) : position], row[position + 1 : position + 9]
-    return Context(decode(before), decode([row[position]]), decode(after), float(coefficient))
+    return Context(text(before), text([row[position]]), text(after), coefficient)

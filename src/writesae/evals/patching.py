@@ -46,8 +46,8 @@ class Edits:
 class Scored(NamedTuple):
     """One batch of patched runs."""
 
-    index: Tensor
-    """`[r]`, which edits these are."""
+    which: Tensor
+    """`[r]`, indices of these edits."""
     native: Tensor
     """Native logits at the scored positions, `[r, horizon, vocabulary]`."""
     patched: Tensor
@@ -68,7 +68,7 @@ def patched_logits(run: NativeRun, edits: Edits, timing: Protocol, horizon: int 
     copies = edits.weight.shape[1] + 1
     batch = rows_at_once(run, copies, horizon)
     order = edits.position.argsort()
-    for index in order.split(batch) if len(order) else ():  # sorted: rows of a batch share a cache length
+    for index in torch.split(order, batch) if len(order) else ():  # sorted: rows of a batch share a cache length
         part = edits[index]
         rows = Rows(run, part.passage, part.position + first_step(timing), horizon, copies)
         logits = rows.logits(edit_response(run, part, timing, horizon))
@@ -89,7 +89,6 @@ def edit_response(run: NativeRun, edits: Edits, timing: Protocol, horizon: int) 
 
 def rows_at_once(run: NativeRun, copies: int, horizon: int) -> int:
     """How many edits fit in one batch: logits, rebuilt states, and keys and values all count."""
-    vocabulary = run.host.model.get_input_embeddings().num_embeddings
     states = sum(layer.heads * layer.d_k * layer.d_v for i, layer in run.host.layers.items() if i >= run.layer)
     attention = sum(2 * k[0].numel() for k, _ in run.attention.values())
-    return max(1, int(LOGITS_BUDGET / (copies * (3 * horizon * vocabulary + 2 * states + attention))))
+    return max(1, int(LOGITS_BUDGET / (copies * (3 * horizon * run.host.vocabulary + 2 * states + attention))))

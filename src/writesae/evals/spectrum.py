@@ -100,7 +100,7 @@ def spectrum(
         edits = Edits(list(range(layer.heads)), passage, position, key, value, delete_each)
         kl = torch.empty(writes, layer.heads, dtype=torch.float64)
         for scored in patched_logits(run, edits, timing):
-            kl[scored.index] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
+            kl[scored.which] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
         columns = (decay, *(x.median(0).values for x in (share, rank, kl)))
         heads += [HeadSpectrum(index, h, *(float(x[h]) for x in columns)) for h in range(layer.heads)]
         if progress is not None:

@@ -159,7 +159,7 @@ def _score(
     writes = head_writes(run, site.head)
     codes = top_codes(sae, writes)
     coefficient = codes.value[places.passage, places.position]
-    feature = codes.index[places.passage, places.position]
+    feature = codes.feature[places.passage, places.position]
     fires = coefficient > 0
     passage, position = places.passage[fires], places.position[fires]
     coefficient, feature = coefficient[fires], feature[fires]
@@ -186,7 +186,7 @@ def _score(
         kl = torch.empty(len(passage), len(CONDITIONS), dtype=torch.float64)
         for scored in patched_logits(run, edits, timing):
             divergence = kl_divergence(scored.native.unsqueeze(1), scored.patched, config.direction)
-            kl[scored.index] = divergence[:, :, 0].cpu()
+            kl[scored.which] = divergence[:, :, 0].cpu()
         columns = common | {f"kl_{name}": kl[:, i] for i, name in enumerate(CONDITIONS)}
         table = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
         tables.append(table.assign(protocol=timing))
@@ -212,7 +212,7 @@ def _weights(coefficient: Tensor, atom_norm: Tensor, norm: Tensor) -> Tensor:
 class TopCode(NamedTuple):
     """The strongest feature of every token; coefficient 0 where none fires."""
 
-    index: Tensor
+    feature: Tensor
     value: Tensor
 
 
@@ -246,6 +246,5 @@ def summarise(records: pd.DataFrame, refused: dict[str, int], seed: int) -> Subs
 def contexts(host: Host, tokens: Tensor, passage: Sequence[int], position: Sequence[int], width: int = 12) -> list[str]:
     """The text up to and including each place, at most `width` tokens of it."""
     return [
-        host.tokenizer.decode(tokens[b, max(0, t - width + 1) : t + 1].tolist())
-        for b, t in zip(passage, position, strict=True)
+        host.text(tokens[b, max(0, t - width + 1) : t + 1].tolist()) for b, t in zip(passage, position, strict=True)
     ]

@@ -15,7 +15,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from writesae.hosts.caches import cache_argument, new_cache
 from writesae.hosts.host import Host
@@ -67,23 +68,23 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
         stack.enter_context(host.tap(Tap(before=before)))
         host.model(input_ids=tokens.to(host.device), logits_to_keep=1, **cache_argument(host, cache))
     attention = {
-        index: (part.keys, part.values)
+        index: (part.keys, cast(Tensor, part.values))
         for index, part in enumerate(cache.layers)
-        if index >= layer and isinstance(getattr(part, "keys", None), Tensor)
+        if index >= layer and isinstance(part, DynamicLayer) and part.keys is not None
     }
     return NativeRun(host, tokens, layer, entered[0], streams, windows, attention)
 
 
-def _record_windows(cache: DynamicCache, layer: int, windows: dict[int, Tensor]) -> None:
+def _record_windows(cache: Cache, layer: int, windows: dict[int, Tensor]) -> None:
     """Make this (private) cache keep the whole input of a layer's convolution."""
-    part = cache.layers[layer]
-    update = part.update_conv_state
+    part = cast(LinearAttentionLayer, cache.layers[layer])
+    update: Callable[..., Tensor] = part.update_conv_state
 
     def keep(inputs: Tensor, *args: object, **kwargs: object) -> Tensor:
         windows[layer] = inputs
         return update(inputs, *args, **kwargs)
 
-    part.update_conv_state = keep
+    part.update_conv_state = keep  # type: ignore[method-assign, assignment]
 
 
 class Rows:
@@ -106,7 +107,7 @@ class Rows:
         """The patched layer's own stream at the rows' tokens, `[R, steps, H, d]`."""
         return self.run.streams[self.run.layer].map(self.take)
 
-    def cache(self) -> DynamicCache:
+    def cache(self) -> Cache:
         """A cache for `R * copies` rows (copies fastest), as it stood before each row's first token."""
         cache, run = new_cache(self.run.host), self.run
         past = int(self.start.max())
@@ -117,11 +118,12 @@ class Rows:
         for index, part in enumerate(cache.layers):
             if index in run.streams:
                 states = replay(run.streams[index], keep=(self.passage, self.start - 1)).states
-                part.update_conv_state(repeat(_window(run, index, self.passage, self.start)))
-                part.update_recurrent_state(repeat(states))
+                recurrent = cast(LinearAttentionLayer, part)
+                recurrent.update_conv_state(repeat(_window(run, index, self.passage, self.start)))
+                recurrent.update_recurrent_state(repeat(states))
             if index in run.attention:
-                part.update(*(repeat(x[self.passage, :, :past]) for x in run.attention[index]))
-            elif index < run.layer and hasattr(part, "keys"):
+                cast(DynamicLayer, part).update(*(repeat(x[self.passage, :, :past]) for x in run.attention[index]))
+            elif index < run.layer and isinstance(part, DynamicLayer):
                 # never read, but the model sizes its attention mask by the first attention layer it has
                 part.update(*(run.hidden.new_zeros(len(self.start) * self.copies, 1, past, 1) for _ in range(2)))
         return cache
@@ -153,7 +155,7 @@ class Rows:
                 **cache_argument(host, self.cache()),
             )
         logits = cast(Tensor, out.logits)
-        return logits.unflatten(0, (len(self.start), self.copies))
+        return logits.view(len(self.start), self.copies, *logits.shape[1:])
 
 
 def _window(run: NativeRun, layer: int, passage: Tensor, start: Tensor) -> Tensor:

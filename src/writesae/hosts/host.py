@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from writesae.errors import HostError, InputError
 from writesae.hosts.cache_kinds import CacheKind
 from writesae.hosts.intercept import KernelCall, Mixer, Tap, tap
-from writesae.hosts.registry import ARCHITECTURES, Architecture
+from writesae.hosts.registry import ARCHITECTURES, Architecture, architecture_of
 from writesae.recurrence import Stream
 from writesae.types import Site
 
@@ -75,6 +75,15 @@ class Host:
         if self._tokenizer is None:
             raise InputError(f"{self.name} was loaded without a tokenizer: pass one to load_host(tokenizer=...)")
         return self._tokenizer
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return cast(nn.Embedding, self.model.get_input_embeddings()).num_embeddings
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of some token ids."""
+        return str(self.tokenizer.decode(list(tokens)))
 
     @property
     def device(self) -> torch.device:
@@ -174,10 +183,9 @@ class Host:
 
 def find_layers(model: nn.Module) -> dict[int, Layer]:
     """Every module of a known mixer class, by its model layer index."""
-    known = {architecture.mixer: architecture for architecture in ARCHITECTURES}
     layers = {}
     for name, module in model.named_modules():
-        architecture = known.get(type(module).__name__)
+        architecture = architecture_of(module)
         if architecture is not None:
             index = next(int(part) for part in name.split(".") if part.isdigit())
             layers[index] = Layer(

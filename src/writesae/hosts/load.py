@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
 
 from writesae.errors import HostError, InputError
 from writesae.hosts.host import Host
@@ -74,9 +76,10 @@ def _from_pretrained(
     chosen = torch.float32 if dtype == "auto" and on_cpu else dtype
     where = str(place) if local else source
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            where, dtype=chosen, device_map=device_map, revision=revision, trust_remote_code=trust_remote_code
-        )
+        with _no_progress_bar():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                where, dtype=chosen, device_map=device_map, revision=revision, trust_remote_code=trust_remote_code
+            )
         model = cast(PreTrainedModel, loaded)
         if tokenizer is None:
             tokenizer = _load_tokenizer(where, revision, trust_remote_code)
@@ -87,6 +90,18 @@ def _from_pretrained(
         model = _moved(model, device)
     commit = getattr(model.config, "_commit_hash", None)
     return Host(model, tokenizer, source, commit or _revision_of_folder(place))
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading from disk is quick and shares the terminal with our own progress."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _moved(model: nn.Module, device: str) -> PreTrainedModel:

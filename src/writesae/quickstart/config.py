@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from writesae.errors import ConfigError
-from writesae.types import Site
+from writesae.types import Site, Target
 
-TARGETS = {"state": "state", "write": "write-delta"}
+TARGETS: dict[str, Target] = {"state": "state", "write": "write-delta"}
 """Name in the results -> the matrix that the dictionary models."""
 
 

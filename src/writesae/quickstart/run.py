@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from writesae.config import Json
@@ -29,38 +30,26 @@ def quickstart(path: Path, config: QuickstartConfig, console: Console | None = N
     Raises OutputError where `path` belongs to another run, InputError for an unknown host or site.
     """
     console = Console() if console is None else console
-    run = RunFolder(path, config)
     with _progress(console) as bars:
         ticker = _ticker(bars)
         host = load_host(config.host)
         if config.site is not None:
             host.check_site(config.site)
         text = steps.load_text(host, config)
+        run = RunFolder(path, config)  # only now: bad input leaves nothing behind
         audit = _facts(run.step("audit", lambda: steps.audit(path, host, text, config, ticker("audit every head"))))
         site = Site.parse(str(audit["site"]))
-        captured = _facts(
-            run.step("capture", lambda: steps.capture_streams(path, host, text, site, ticker(f"capture {site}")))
-        )
+        chain = steps.Chain(path, host, text, config, site)
+        captured = _facts(run.step("capture", partial(steps.capture_streams, chain, ticker(f"capture {site}"))))
         trained, tested = {}, {}
         for name in TARGETS:
-            trained[name] = _facts(
-                run.step(
-                    f"train-{name}",
-                    lambda n=name: steps.train_target(path, host, site, n, config, ticker(f"train on the {n}")),
-                )
-            )
+            work = partial(steps.train_target, chain, name, ticker(f"train on the {name}"))
+            trained[name] = _facts(run.step(f"train-{name}", work))
         for name in TARGETS:
-            tested[name] = _facts(
-                run.step(
-                    f"substitution-{name}",
-                    lambda n=name: steps.test_target(path, host, text, site, n, config, ticker(f"replace {n} writes")),
-                )
-            )
+            work = partial(steps.test_target, chain, name, ticker(f"test the {name} dictionary"))
+            tested[name] = _facts(run.step(f"substitution-{name}", work))
         for name in TARGETS:
-            run.step(
-                f"atoms-{name}",
-                lambda n=name: steps.describe_atoms(path, host, text, site, n, config, ticker(f"describe {n} atoms")),
-            )
+            run.step(f"atoms-{name}", partial(steps.describe_atoms, chain, name, ticker(f"describe {name} atoms")))
     summary = _summary(run, config, host.name, host.revision, site, captured, trained, tested)
     write_json(path / "summary.json", summary)
     report = write_report(path)
@@ -118,28 +107,22 @@ def _summary(
 
 def _table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"{summary['host']['name']} {summary['site']}: can one atom stand in for one write?")
-    names = (
+    for name in (
         "target",
         "protocol",
         "n",
-        "atom beats delete",
-        "95% (Wilson)",
-        "at write's norm",
-        "KL atom",
-        "delete",
-        "random",
-        "EV",
-    )
-    for name in names:
-        table.add_column(name, justify="left" if name in names[:2] else "right", no_wrap=True)
+        "atom beats\ndelete",
+        "95% interval\n(Wilson)",
+        "median KL\natom",
+        "\ndelete",
+        "\nrandom",
+    ):
+        table.add_column(name, justify="left" if name in ("target", "protocol") else "right", no_wrap=True)
     for target, main in summary["substitution"].items():
         for protocol, s in main["by_protocol"].items():
-            kl = s["median_kl"]
-            table.add_row(
-                target, protocol, str(s["n"]), f"{s['win_rate']:.1%}", "{:.1%} to {:.1%}".format(*s["interval"]),
-                f"{s['win_rate_norm']:.1%}", *(f"{kl[c]:.1e}" for c in ("atom", "delete", "random")),
-                f"{summary['explained_variance'][target]:.3f}",
-            )  # fmt: skip
+            kl = (f"{s['median_kl'][name]:.1e}" for name in ("atom", "delete", "random"))
+            interval = "{:.1%} to {:.1%}".format(*s["interval"])
+            table.add_row(target, protocol, f"{s['n']:,}", f"{s['win_rate']:.1%}", interval, *kl)
     return table
 
 
@@ -154,7 +137,13 @@ def _ticker(bars: Progress) -> Callable[[str], Callable[[int, int], None]]:
     """One bar a step: `_ticker(bars)(title)` is a callback of (done, total)."""
 
     def start(title: str) -> Callable[[int, int], None]:
-        task = bars.add_task(title, total=None)
-        return lambda done, total: bars.update(task, completed=done, total=total)
+        tasks: list[TaskID] = []  # added at the first call: a step that is reused has no bar
+
+        def show(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bars.add_task(title, total=total))
+            bars.update(tasks[0], completed=done, total=total)
+
+        return show
 
     return start

@@ -70,32 +70,43 @@ def audit(run: Path, host: Host, text: Text, config: QuickstartConfig, progress:
     return {"site": str(site), "n": result.n, "timing": result.timing}
 
 
-def capture_streams(run: Path, host: Host, text: Text, site: Site, progress: Progress) -> Json:
+@dataclass(frozen=True)
+class Chain:
+    """What every step after the audit works on."""
+
+    run: Path
+    host: Host
+    text: Text
+    config: QuickstartConfig
+    site: Site
+
+
+def capture_streams(on: Chain, progress: Progress) -> Json:
     """Record the site's layer over the training text."""
-    store = capture(host, text.train, [site.layer], run / "streams.zarr", progress=progress)
-    return {"tokens": store.sequences * store.length, "corpus": text.train.hash, "store": store.hash}
+    store = capture(on.host, on.text.train, [on.site.layer], on.run / "streams.zarr", progress=progress)
+    return {"tokens": store.sequences * store.length, "corpus": on.text.train.hash, "store": store.hash}
 
 
-def train_target(run: Path, host: Host, site: Site, name: str, config: QuickstartConfig, progress: Progress) -> Json:
+def train_target(on: Chain, name: str, progress: Progress) -> Json:
     """Train one dictionary, which is then in `train/<name>/sae`."""
-    steps = max(1, config.train_tokens // config.batch)
+    steps = max(1, on.config.train_tokens // on.config.batch)
     recipe = TrainConfig(
-        site=site,
+        site=on.site,
         target=TARGETS[name],
-        features=config.features,
-        sparsity=TopK(config.k),
+        features=on.config.features,
+        sparsity=TopK(on.config.k),
         steps=steps,
-        batch=config.batch,
+        batch=on.config.batch,
         lr=1e-3,
         lr_end=1e-4,
         init="writes",
         validation=0.1,
         validate_every=max(1, steps // 20),
-        seed=config.seed,
+        seed=on.config.seed,
     )
-    store = open_store(run / "streams.zarr")
-    result = train(store, recipe, run / "train" / name, [_Bar(progress, steps)])
-    manifest = read_manifest(run / "train" / name / "sae")
+    store = open_store(on.run / "streams.zarr")
+    result = train(store, recipe, on.run / "train" / name, [_Bar(progress, steps)])
+    manifest = read_manifest(on.run / "train" / name / "sae")
     metrics: dict[str, Json] = asdict(result.metrics)
     return {"metrics": metrics, "sha256": manifest.files["weights.safetensors"].sha256}
 
@@ -114,17 +125,15 @@ class _Bar:
         self.progress(self.steps, self.steps)
 
 
-def test_target(
-    run: Path, host: Host, text: Text, site: Site, name: str, config: QuickstartConfig, progress: Progress
-) -> Json:
+def test_target(on: Chain, name: str, progress: Progress) -> Json:
     """The substitution test of one dictionary, both protocols."""
-    sae = load_sae(run / "train" / name / "sae")
-    settings = SubstitutionConfig(firings=config.firings, seed=config.seed)
-    result = substitution(host, sae, site, text.test, settings, progress)
+    sae = load_sae(on.run / "train" / name / "sae")
+    settings = SubstitutionConfig(firings=on.config.firings, seed=on.config.seed)
+    result = substitution(on.host, sae, on.site, on.text.test, settings, progress)
     records = result.records
-    records["context"] = contexts(host, text.test, records.passage.tolist(), records.position.tolist())
-    records["token_text"] = [host.tokenizer.decode([token]) for token in records.token]
-    write_table(run / "substitution" / f"{name}.parquet", records)
+    records["context"] = contexts(on.host, on.text.test, records.passage.tolist(), records.position.tolist())
+    records["token_text"] = [on.host.text([token]) for token in records.token]
+    write_table(on.run / "substitution" / f"{name}.parquet", records)
     by_protocol: dict[str, Json] = {timing: _summary(s) for timing, s in result.summaries.items()}
     main = settings.timings[0]
     return {**_summary(result.main), "protocol": main, "by_protocol": by_protocol, "settings": to_json(settings)}
@@ -135,13 +144,13 @@ def _summary(summary: SubstitutionSummary) -> dict[str, Json]:
     return {key: list(value) if key.startswith("interval") else value for key, value in record.items()}
 
 
-def describe_atoms(
-    run: Path, host: Host, text: Text, site: Site, name: str, config: QuickstartConfig, progress: Progress
-) -> Json:
+def describe_atoms(on: Chain, name: str, progress: Progress) -> Json:
     """Portraits of the strongest atoms of one dictionary."""
-    sae = load_sae(run / "train" / name / "sae")
-    found = portraits(host, sae, site, text.test, atoms=config.atoms, seed=config.seed, progress=progress)
-    write_json(run / "atoms" / f"{name}.json", [_rounded(asdict(atom)) for atom in found])
+    sae = load_sae(on.run / "train" / name / "sae")
+    found = portraits(
+        on.host, sae, on.site, on.text.test, atoms=on.config.atoms, seed=on.config.seed, progress=progress
+    )
+    write_json(on.run / "atoms" / f"{name}.json", [_rounded(asdict(atom)) for atom in found])
     return {"atoms": len(found)}
 
 
