@@ -7,7 +7,7 @@ shuffled within a pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -86,6 +86,10 @@ class WriteStore(Protocol):
         """Native write values of the same, `[B, T, V]`."""
 
 
+GROUP = 64
+"""Sequences that are read at once, where any of them is wanted."""
+
+
 class Split(NamedTuple):
     """Sequence numbers on each side of the validation split."""
 
@@ -119,29 +123,30 @@ def chunk_length(config: TrainConfig, d_k: int, d_v: int, length: int) -> int:
     return min(wanted, length)
 
 
-def read_sequences(store: WriteStore, config: TrainConfig, numbers: list[int]) -> Written:
-    """The writes of these sequences (`update` is the native value for `write-value`), runs of neighbours at once.
+def read_sequences(store: WriteStore, config: TrainConfig, numbers: Sequence[int]) -> Written:
+    """The writes of these sequences (rising), read in groups; `update` is the native value for `write-value`.
 
     Raises DataError naming site and sequence where a number is not finite.
     """
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number:
-            runs[-1][1] = number + 1
-        else:
-            runs.append([number, number + 1])
     parts = []
-    for start, stop in runs:
+    for begin in range(0, store.sequences, GROUP):
+        wanted = [number for number in numbers if begin <= number < begin + GROUP]
+        if not wanted:
+            continue
+        start, stop = wanted[0], wanted[-1] + 1
         if config.target == "write-value":
             keys = store.keys(config.site, start, stop)
             part = Written(keys, store.native(config.site, start, stop), keys.new_zeros(*keys.shape[:2], 1))
         else:
             part = store.read(config.site, start, stop)
-        for row in range(stop - start):
-            if not (part.key[row].isfinite().all() and part.update[row].isfinite().all()):
-                raise DataError(f"training data of {config.site}, sequence {start + row}: a value is not finite")
+        rows = [number - start for number in wanted]
+        whole = len(rows) == stop - start
+        part = Written(*(x if whole else x[rows] for x in (part.key, part.update, part.log_decay)))
+        if not (part.key.isfinite().all() and part.update.isfinite().all()):
+            bad = next(n for n, k, u in zip(wanted, *part[:2], strict=True) if not (k + u.sum()).isfinite().all())
+            raise DataError(f"training data of {config.site}, sequence {bad}: a value is not finite")
         parts.append(part)
-    return Written(*(torch.cat([getattr(p, name) for p in parts]) for name in ("key", "update", "log_decay")))
+    return Written(*(torch.cat(x) for x in zip(*(p[:3] for p in parts), strict=True)))  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,15 @@ def make_chunks(written: Written, config: TrainConfig, length: int, scale: float
     )
 
 
+def pool_size(store: WriteStore, config: TrainConfig, sequences: int) -> int:
+    """How many of so many sequences `memory` holds at once, chunk-start states included."""
+    d_k, d_v = head_shape(store, config.site)
+    numbers = d_k + d_v + 1
+    if config.target == "state":
+        numbers += -(-d_k * d_v // chunk_length(config, d_k, d_v, store.length))
+    return max(1, min(sequences, int(config.memory * 2**30 / (4 * store.length * numbers))))
+
+
 class Sampler:
     """Batches of a run: `batches(step)` goes on from any step, the same whatever came before."""
 
@@ -202,16 +216,18 @@ class Sampler:
         self, store: WriteStore, config: TrainConfig, numbers: list[int], scale: float, device: torch.device
     ) -> None:
         self.store, self.config, self.numbers, self.scale, self.device = store, config, numbers, scale, device
-        d_k, d_v = head_shape(store, config.site)
-        self.length = chunk_length(config, d_k, d_v, store.length)
+        self.length = chunk_length(config, *head_shape(store, config.site), store.length)
         state = config.target == "state"
-        per_sequence = 4 * store.length * (d_k + d_v + 1 + (d_k * d_v / self.length if state else 0))
-        self.pool = max(1, min(len(numbers), int(config.memory * 2**30 / per_sequence)))
+        self.pool = pool_size(store, config, len(numbers))
         self.per_sequence = -(-store.length // self.length) if state else store.length
         self.per_batch = -(-config.batch // self.length) if state else config.batch
         pools = [min(self.pool, len(numbers) - i) for i in range(0, len(numbers), self.pool)]
         self.steps_per_pool = [max(1, size * self.per_sequence // self.per_batch) for size in pools]
         self.whole: Chunks | None = None
+
+    def preload(self, written: Written) -> None:
+        """Hand over the training sequences, already read, where all of them are held in memory."""
+        self.whole = make_chunks(written, self.config, self.length, self.scale, self.device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -264,15 +280,9 @@ class Sampler:
         return units
 
 
-def held_out_batches(
-    store: WriteStore, config: TrainConfig, numbers: list[int], scale: float, device: torch.device
-) -> list[Batch]:
-    """Whole held-out sequences, at most `validate_tokens`, every token once: full chunks and then the rest."""
-    d_k, d_v = head_shape(store, config.site)
-    length = chunk_length(config, d_k, d_v, store.length)
-    count = max(1, config.validate_tokens // store.length)
-    written = read_sequences(store, config, numbers[:count])
-    written = written._replace(update=written.update * scale).to(device)
+def whole_batches(written: Written, config: TrainConfig, length: int, scale: float) -> list[Batch]:
+    """Whole sequences as batches, every token once: full chunks of `length`, and then the rest."""
+    written = written._replace(update=written.update * scale)
     if config.target != "state":
         return [Batch(written.key.flatten(0, 1)[:, None], written.update.flatten(0, 1)[:, None], None, None)]
     time = written.key.shape[1]

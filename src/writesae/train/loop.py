@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -18,6 +18,7 @@ import torch
 from writesae.artifacts import Record, load_sae, save_sae
 from writesae.config import Json, to_json
 from writesae.errors import ConfigError, DataError
+from writesae.recurrence.written import Written
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss
@@ -28,7 +29,16 @@ from writesae.sae.step import loss_and_gradients
 from writesae.sae.workspace import Workspace
 from writesae.train import folder
 from writesae.train.config import TrainConfig
-from writesae.train.data import Sampler, WriteStore, head_shape, held_out_batches, split_sequences
+from writesae.train.data import (
+    Sampler,
+    WriteStore,
+    chunk_length,
+    head_shape,
+    pool_size,
+    read_sequences,
+    split_sequences,
+    whole_batches,
+)
 from writesae.train.initial import initial_sae, moments
 from writesae.train.log import JsonLines, Logger, Loggers, StepRecord, read_history
 from writesae.train.resample import resample
@@ -110,19 +120,22 @@ class Run:
     def prepare(self) -> None:
         """Measure the data, build dictionary, optimiser and sampler, and go back to the checkpoint if there is one."""
         config, store = self.config, self.store
-        count = min(len(self.split.train), max(1, SAMPLE_TOKENS // store.length))
-        order = torch.randperm(len(self.split.train), generator=torch.Generator().manual_seed(config.seed + 1))
-        rows = sorted(self.split.train[i] for i in order[:count].tolist())
-        wide = max(SAMPLE_TOKENS, store.length * count)
-        raw = held_out_batches(store, replace(config, validate_tokens=wide), rows, 1.0, self.device)
-        variance = moments(raw).variance
-        self.scale = 1 / math.sqrt(variance)
-        sample = held_out_batches(store, replace(config, validate_tokens=wide), rows, self.scale, self.device)
-        self.sae = initial_sae(self.sae_config, sample, config.init == "writes", config.seed)
+        train, length = self.split.train, chunk_length(self.config, *self.shape, self.store.length)
+        everything = None
+        if pool_size(store, config, len(train)) == len(train):
+            everything = read_sequences(store, config, train)
+        sample = self._sample(everything).to(self.device)
+        self.scale = 1 / math.sqrt(moments(whole_batches(sample, config, length, 1.0)).variance)
+        batches = whole_batches(sample, config, length, self.scale)
+        self.sae = initial_sae(self.sae_config, batches, config.init == "writes", config.seed)
         self.width = self.sae.width
-        self.sampler = Sampler(store, config, self.split.train, self.scale, self.device)
+        self.sampler = Sampler(store, config, train, self.scale, self.device)
+        if everything is not None:
+            self.sampler.preload(everything)
+        held_out = self.split.held_out[: max(1, config.validate_tokens // store.length)]
+        writes = read_sequences(store, config, held_out).to(self.device)
+        self.held_out = whole_batches(writes, config, length, self.scale)
         self.steps = config.steps or max(1, math.ceil(config.epochs * self.sampler.steps_per_epoch))
-        self.held_out = held_out_batches(store, config, self.split.held_out, self.scale, self.device)
         self.optimiser = torch.optim.Adam(self.sae.parameters(), lr=config.lr, fused=True)
         self.idle = torch.zeros(config.features, dtype=torch.int64, device=self.device)
         self.best = -math.inf
@@ -131,6 +144,16 @@ class Run:
         if saved is not None:
             self._restore(saved)
         self.started = time.perf_counter()
+
+    def _sample(self, everything: Written | None) -> Written:
+        """A few training sequences at random, from memory where all of them are there."""
+        train = self.split.train
+        count = min(len(train), max(1, SAMPLE_TOKENS // self.store.length))
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.config.seed + 1))
+        places = sorted(order[:count].tolist())
+        if everything is None:
+            return read_sequences(self.store, self.config, [train[i] for i in places])
+        return Written(everything.key[places], everything.update[places], everything.log_decay[places])
 
     def _restore(self, saved: dict[str, object]) -> None:
         self.sae.load_state_dict(cast(dict[str, torch.Tensor], saved["sae"]))

@@ -23,11 +23,15 @@ from writesae.train.requests import run_name
 from writesae.types import Site
 
 
+MEMORY = 1 << 30
+"""Bytes of writes that are kept for the next run to ask."""
+
+
 class SharedStore:
     """A store that remembers the last few reads, so that runs on the same head read it once."""
 
-    def __init__(self, store: WriteStore, size: int) -> None:
-        self.store, self.size = store, size
+    def __init__(self, store: WriteStore, limit: int = MEMORY) -> None:
+        self.store, self.limit, self._held = store, limit, 0
         self._writes: dict[tuple[Site, int, int], Written] = {}
 
     @property
@@ -58,11 +62,13 @@ class SharedStore:
     def read(self, site: Site, start: int, stop: int) -> Written:
         """Writes, from memory where they were read lately."""
         place = (site, start, stop)
-        if place not in self._writes:
-            while len(self._writes) >= self.size:
-                self._writes.pop(next(iter(self._writes)))
-            self._writes[place] = self.store.read(site, start, stop)
-        return self._writes[place]
+        held = self._writes.get(place)
+        if held is None:
+            held = self._writes[place] = self.store.read(site, start, stop)
+            self._held += _bytes(held)
+            while self._held > self.limit and len(self._writes) > 1:
+                self._held -= _bytes(self._writes.pop(next(iter(self._writes))))
+        return held
 
     def keys(self, site: Site, start: int, stop: int) -> Tensor:
         """Write keys."""
@@ -71,6 +77,10 @@ class SharedStore:
     def native(self, site: Site, start: int, stop: int) -> Tensor:
         """Native write values."""
         return self.store.native(site, start, stop)
+
+
+def _bytes(written: Written) -> int:
+    return sum(x.nbytes for x in written if x is not None)
 
 
 def train_many(
@@ -91,7 +101,7 @@ def train_many(
     if not configs:
         raise InputError("no run was asked for: give at least one site")
     places = [Path(out)] if len(configs) == 1 else [Path(out) / name for name in names]
-    shared = SharedStore(store, 4 * len(configs))
+    shared = SharedStore(store)
     runs = [Run(shared, config, place) for config, place in zip(configs, places, strict=True)]
     results = [run.finished() for run in runs]
     active = [(number, run) for number, run in enumerate(runs) if results[number] is None]
