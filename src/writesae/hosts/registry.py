@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 from transformers import PreTrainedConfig
 
-from writesae.hosts import gated_delta, mamba2, tails
-from writesae.hosts.cache_kinds import TRANSFORMERS, CacheKind
+from writesae.hosts import gated_delta, mamba2, rwkv7, tails
+from writesae.hosts.cache_kinds import RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.kernels import Kernel
 from writesae.hosts.tails import Tail
 
@@ -78,6 +78,17 @@ GRANITE = replace(
     logit_scale=lambda config: 1.0 / float(config.logits_scaling),
 )
 
+RWKV7_TORCH = Architecture(
+    "RWKV7TimeMix",
+    "rwkv7",
+    "rwkv7_hf",
+    rwkv7.TORCH_KERNELS,
+    rwkv7.shape,
+    rwkv7.TORCH_TAIL,
+    "o_proj",
+    cache=RWKV7_HF,
+)
+
 ARCHITECTURES: tuple[Architecture, ...] = (
     _gated_deltanet("Qwen3_5GatedDeltaNet"),
     _gated_deltanet("Qwen3_5MoeGatedDeltaNet"),
@@ -91,4 +102,14 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     _mamba2("NemotronHMamba2Mixer"),
     GRANITE,
     _mamba2("Zamba2MambaMixer"),
+    RWKV7_TORCH,
 )
+
+
+def architecture_of(module: nn.Module) -> Architecture | None:
+    """The architecture of a mixer, by class name and package; code loaded from the Hub counts as any package's."""
+    package = type(module).__module__.partition(".")[0]
+    for architecture in ARCHITECTURES:
+        if architecture.mixer == type(module).__name__ and package in (architecture.package, "transformers_modules"):
+            return architecture
+    return None

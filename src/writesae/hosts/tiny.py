@@ -163,6 +163,19 @@ _ZAMBA: Settings = {
 }
 
 
+_RWKV7: Settings = {
+    "hidden_size": 21,
+    "num_hidden_layers": 2,
+    "head_dim": 7,
+    "num_heads": 3,
+    "intermediate_size": 22,
+    "decay_low_rank_dim": 5,
+    "gate_low_rank_dim": 5,
+    "a_low_rank_dim": 5,
+    "v_low_rank_dim": 5,
+}
+
+
 def _transformers(name: str, prefix: str, settings: Mapping[str, object], config: str = "") -> TinyModel:
     return TinyModel(
         f"transformers.models.{name}",
@@ -199,6 +212,7 @@ TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
             "granitemoehybrid", "GraniteMoeHybrid", _COMMON | _ATTENTION | _MAMBA | _GRANITE
         ),
         "zamba2": _transformers("zamba2", "Zamba2", _COMMON | _ATTENTION | _ZAMBA),
+        "rwkv7_hf": TinyModel("rwkv7_hf", "RWKV7Config", "RWKV7ForCausalLM", _COMMON | _RWKV7, extra="rwkv7"),
     }
 )
 
@@ -220,7 +234,8 @@ def build_tiny(name: str, seed: int = 0) -> PreTrainedModel:
 def _redraw(model: nn.Module, spec: TinyModel) -> None:
     """Draw what initialisation leaves useless for tests: decays that forget within a token, skips that drown the
     recurrence (Mamba-2's `D`)."""
-    ranges = {"A_log": spec.rates, "dt_bias": spec.bias, "D": (-0.2, 0.2)}
+    small = ("r_k", "k_k", "k_a", "x_r", "x_w", "x_k", "x_v", "x_a", "x_g")
+    ranges = dict.fromkeys(small, (0.2, 1.0)) | {"A_log": spec.rates, "dt_bias": spec.bias, "D": (-0.2, 0.2)}
     for name, parameter in model.named_parameters():
         last = name.rpartition(".")[2]
         if last in ranges:
