@@ -41,6 +41,19 @@ def test_packed_blocks_lose_only_the_last_tail(tokenizer: PreTrainedTokenizerFas
     assert blocks.document.tolist() == [0, 0, 0, 1, 2, 2]
 
 
+def test_padded_blocks_keep_the_tails_with_padding_on_their_left(tokenizer: PreTrainedTokenizerFast) -> None:
+    blocks = token_blocks(DOCUMENTS, tokenizer, length=6, bos=96, boundaries="padded")
+    assert blocks.padding is not None
+    assert blocks.padding.tolist() == [0, 0, 4, 2, 0, 0, 0, 3]
+    assert blocks.document.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+    assert blocks.tokens[2].tolist() == [0, 0, 0, 0, 96, 11]
+    assert blocks.tokens[3].tolist() == [0, 0, 96, 20, 21, 22]
+    mask = blocks.attention_mask(2, 4)
+    assert mask is not None
+    assert mask.tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 1]]
+    assert blocks.attention_mask(4, 7) is None
+
+
 def test_bos_takes_the_first_place_of_every_block(tokenizer: PreTrainedTokenizerFast) -> None:
     blocks = token_blocks(DOCUMENTS, tokenizer, length=6, count=3, bos=EOS)
     assert blocks.tokens.tolist() == [[EOS, *range(s, s + 5)] for s in (1, 6, 31)]

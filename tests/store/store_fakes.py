@@ -1,7 +1,7 @@
 """A host without a model: its streams are a fixed function of the tokens, whatever the batch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -79,14 +79,18 @@ class FakeHost:
     layers: dict[int, FakeLayer] = field(default_factory=lambda: {1: FakeLayer("fake"), 4: FakeLayer("fake")})
     change: Callable[[Stream, int], Stream] = lambda stream, batch: stream
     batches: int = 0
+    masks: bool = True
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         raise InputError("no tokenizer")
 
-    def record(self, tokens: Tensor, layers: Sequence[int]) -> dict[int, Stream]:
+    def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
         streams = {layer: self.change(self.make(tokens, layer), self.batches) for layer in layers}
         self.batches += 1
+        if attention_mask is not None and self.masks:
+            seen = attention_mask[:, :, None, None]
+            streams = {n: replace(s, value=s.value * seen) for n, s in streams.items()}
         return streams
 
 

@@ -248,3 +248,21 @@ def test_a_store_can_be_moved(host: FakeHost, blocks: TokenBlocks, tmp_path: Pat
     moved = open_store(shutil.move(store.path, tmp_path / "elsewhere"))
     assert moved.hash == store.hash
     assert moved.read(Site(1, 0), 0, 2).key.shape == (2, LENGTH, D_K)
+
+
+def test_padded_sequences_write_nothing_before_their_text(tmp_path: Path) -> None:
+    bare = some_blocks()
+    padding = np.arange(SEQUENCES) % 4
+    padded = TokenBlocks(bare.tokens, bare.documents, bare.document, padding)
+    store = capture(FakeHost(plain_stream), padded, [1], tmp_path / "s", EXACT, silent)
+    assert np.array_equal(store.padding(), padding)
+    assert np.array_equal(store.padding(slice(2, 5)), padding[2:5])
+    update = store.read(Site(1, 0), 0, SEQUENCES).update
+    silenced = torch.from_numpy(np.arange(LENGTH) < padding[:, None])
+    assert update[silenced].abs().max() == 0
+    assert update[~silenced].abs().min() > 0
+    assert verify(store.path) == []
+    plain = capture(FakeHost(plain_stream), bare, [1], tmp_path / "bare", EXACT, silent)
+    assert plain.padding().tolist() == [0] * SEQUENCES
+    with pytest.raises(HostError, match=r"writes into its state at padding \(sequence 1, position 0, head 0\)"):
+        capture(FakeHost(masks=False), padded, [1], tmp_path / "unmasked", EXACT, silent)

@@ -27,8 +27,9 @@ class Command:
     """How many tokens to capture, rounded up to whole sequences; all that the corpus gives if not said."""
     length: int = 256
     """Tokens a sequence."""
-    boundaries: Literal["separate", "packed"] = "separate"
-    """"separate": a sequence belongs to one document; "packed": documents follow each other in a sequence."""
+    boundaries: Literal["separate", "padded", "packed"] = "separate"
+    """separate: a sequence belongs to one document, short tails are dropped; padded: tails are kept, padded on
+    the left; packed: documents follow each other within a sequence."""
     bos: bool = False
     """Start every sequence with the tokenizer's beginning-of-text token."""
     dtype: Literal["float16", "float32"] = "float16"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,12 +17,13 @@ from writesae.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Boundaries = Literal["separate", "packed"]
+Boundaries = Literal["separate", "padded", "packed"]
 """`separate`: a block belongs to one document and a document's short tail is dropped.
+`padded`: the same, but the tail is kept as a block with padding on its left.
 `packed`: documents follow each other with an end-of-text token between; only the last tail is dropped."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenBlocks:
     """Text as a rectangle of tokens: what a capture or an evaluation runs a host on."""
 
@@ -31,8 +33,10 @@ class TokenBlocks:
     """Names of the documents that the blocks come from."""
     document: NDArray[np.int64]
     """`[N]`: index into `documents` of the document in which a block begins."""
+    padding: NDArray[np.int64] | None = None
+    """`[N]`: how many tokens at a block's start are padding; None where none is padded."""
     hash: str = field(init=False)
-    """SHA-256 over shape, tokens, names and assignment: two equal corpora have equal hashes."""
+    """SHA-256 over shape, tokens, names, assignment and padding: two equal corpora have equal hashes."""
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.dtype != np.int64 or 0 in self.tokens.shape:
@@ -40,10 +44,12 @@ class TokenBlocks:
                 f"token blocks must be a non-empty int64 array [sequences, length], "
                 f"not {self.tokens.dtype} {list(self.tokens.shape)}"
             )
-        if self.document.shape != self.tokens.shape[:1]:
-            raise InputError(f"{len(self.tokens)} blocks need one document number each, not {self.document.shape}")
+        numbers = [self.document] if self.padding is None else [self.document, self.padding]
+        for part in numbers:
+            if part.shape != self.tokens.shape[:1]:
+                raise InputError(f"{len(self.tokens)} blocks need one number each, not {list(part.shape)}")
         digest = hashlib.sha256(repr(self.tokens.shape).encode())
-        for part in (self.tokens, self.document.astype(np.int64)):
+        for part in (self.tokens, *numbers):
             digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes())
         digest.update("\0".join(self.documents).encode())
         object.__setattr__(self, "hash", digest.hexdigest())
@@ -55,6 +61,13 @@ class TokenBlocks:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def attention_mask(self, start: int, stop: int) -> NDArray[np.int64] | None:
+        """`[B, T]` for the blocks `start <= n < stop`: 0 on padding, else 1; None where none of them is padded."""
+        if self.padding is None or not self.padding[start:stop].any():
+            return None
+        mask: NDArray[np.bool_] = np.arange(self.length) >= self.padding[start:stop, None]
+        return mask.astype(np.int64)
 
     @classmethod
     def of(cls, tokens: NDArray[np.int64]) -> TokenBlocks:
@@ -84,36 +97,47 @@ def token_blocks(
         raise InputError(f"cannot cut blocks of {length} tokens, {count} of them: both must be at least 1")
     if boundaries == "packed" and tokenizer.eos_token_id is None:
         raise InputError("packed blocks need a tokenizer with an end-of-text token; use 'separate'")
-    blocks: list[NDArray[np.int64]] = []
-    owners: list[int] = []
     names: list[str] = []
-    rest = np.empty(0, np.int64)
-    origin = np.empty(0, np.int64)
+    pieces = list(islice(_cut(documents, tokenizer, body, boundaries, names), count))
+    if not pieces or (count is not None and len(pieces) < count):
+        raise InputError(
+            f"the corpus is too short: its {len(names)} documents give {len(pieces)} blocks of {length} "
+            f"tokens ({len(pieces) * length:,} tokens), asked for {count or 'at least 1'}; "
+            "ask for fewer or shorter blocks, or give more text"
+        )
+    start = [] if bos is None else [bos]
+    tokens = np.zeros((len(pieces), length), np.int64)
+    padding = np.zeros(len(pieces), np.int64)
+    for row, (_, ids) in enumerate(pieces):
+        padding[row] = body - len(ids)
+        tokens[row, padding[row] :] = [*start, *ids]
+    document = np.array([owner for owner, _ in pieces], np.int64)
+    named = tuple(names[: int(document.max()) + 1])
+    return TokenBlocks(tokens, named, document, padding if padding.any() else None)
+
+
+def _cut(
+    documents: Iterable[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    body: int,
+    boundaries: Boundaries,
+    names: list[str],
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """(document, at most `body` tokens) block by block; `names` grows by each document as it is read."""
+    rest, origin = np.empty(0, np.int64), np.empty(0, np.int64)
     for index, document in enumerate(documents):
         names.append(document.name)
         ids = np.asarray(tokenizer.encode(document.text, add_special_tokens=False, verbose=False), np.int64)
         if boundaries == "packed":
             ids = np.append(ids, tokenizer.eos_token_id)
-        rest = np.concatenate([rest, ids])
-        origin = np.concatenate([origin, np.full(len(ids), index)])
-        whole = len(rest) // body
-        blocks.extend(rest[: whole * body].reshape(whole, body))
-        owners.extend(origin[: whole * body : body].tolist())
-        keep = whole * body if boundaries == "packed" else len(rest)
+        rest, origin = np.concatenate([rest, ids]), np.concatenate([origin, np.full(len(ids), index)])
+        whole = len(rest) // body * body
+        for start in range(0, whole, body):
+            yield int(origin[start]), rest[start : start + body]
+        if boundaries == "padded" and whole < len(rest):
+            yield index, rest[whole:]
+        keep = whole if boundaries == "packed" else len(rest)
         rest, origin = rest[keep:], origin[keep:]
-        if count is not None and len(blocks) >= count:
-            break
-    if not blocks or (count is not None and len(blocks) < count):
-        raise InputError(
-            f"the corpus is too short: its {len(names)} documents give {len(blocks)} blocks of {length} "
-            f"tokens ({len(blocks) * length:,} tokens), asked for {count or 'at least 1'}; "
-            "ask for fewer or shorter blocks, or give more text"
-        )
-    tokens = np.stack(blocks[:count])
-    if bos is not None:
-        tokens = np.concatenate([np.full((len(tokens), 1), bos), tokens], 1)
-    used = owners[:count]
-    return TokenBlocks(tokens, tuple(names[: max(used) + 1]), np.asarray(used, np.int64))
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -32,7 +32,7 @@ from writesae.store.layout import (
     layer_arrays,
     shard_path,
 )
-from writesae.store.pieces import layer_of, stored_arrays
+from writesae.store.pieces import check_padding, layer_of, stored_arrays
 from writesae.store.progress import (
     MANIFEST,
     FileRecord,
@@ -84,8 +84,8 @@ class CaptureHost(Protocol):
     def layers(self) -> Mapping[int, CaptureLayer]:
         """Its recurrent layers by model index."""
 
-    def record(self, tokens: Tensor, layers: Sequence[int]) -> dict[int, Stream]:
-        """The streams of some layers for token ids `[B, T]`."""
+    def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
+        """The streams of some layers for token ids `[B, T]`; the mask is 0 on left padding."""
 
 
 def capture(
@@ -118,10 +118,15 @@ def capture(
         report(header.shard(len(done))[0], header.sequences)
         for index in range(len(done), header.shards):
             start, stop = header.shard(index)
-            streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), wanted)
+            mask = blocks.attention_mask(start, stop)
+            seen = None if mask is None else torch.from_numpy(mask)
+            streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), wanted, seen)
             files: dict[str, FileRecord] = {}
             for layer in wanted:
-                files |= _store_layer(root, group, header, host, layer, streams.pop(layer), index)
+                stream = streams.pop(layer)
+                if seen is not None:
+                    check_padding(stream, seen, f"{host.name} layer {layer}", start)
+                files |= _store_layer(root, group, header, host, layer, stream, index)
             append_shard(root, index, files)
             done.append(files)
             report(stop, header.sequences)
@@ -202,17 +207,25 @@ def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> zarr.Group:
         overwrite=True,
     )
     tokens[:] = blocks.tokens.astype(np.int32)
-    document = group.create_array(
-        "document",
-        shape=blocks.document.shape,
+    document = _numbers(group, "document", blocks.document)
+    document.attrs["names"] = list(blocks.documents)
+    if blocks.padding is not None:
+        _numbers(group, "padding", blocks.padding)
+    return group
+
+
+def _numbers(group: zarr.Group, name: str, values: NDArray[np.int64]) -> zarr.Array[Any]:
+    """A small array, one number a sequence."""
+    array = group.create_array(
+        name,
+        shape=values.shape,
         dtype="int32",
-        chunks=blocks.document.shape,
-        attributes={"names": list(blocks.documents)},
+        chunks=values.shape,
         config={"write_empty_chunks": True},
         overwrite=True,
     )
-    document[:] = blocks.document.astype(np.int32)
-    return group
+    array[:] = values.astype(np.int32)
+    return array
 
 
 def _store_layer(
@@ -260,7 +273,9 @@ def _finish(root: Path, header: Provenance, done: list[dict[str, FileRecord]]) -
         partial.unlink()
     files = {name: entry for shard in done for name, entry in shard.items()}
     small = list(root.rglob("zarr.json"))
-    small += [path for name in ("tokens", "document") for path in (root / name / "c").rglob("*") if path.is_file()]
+    small += [
+        path for name in ("tokens", "document", "padding") for path in (root / name / "c").rglob("*") if path.is_file()
+    ]
     files |= {name: record(root, name) for name in (path.relative_to(root).as_posix() for path in small)}
     write_manifest(root, files)
 

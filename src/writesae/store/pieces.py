@@ -57,6 +57,17 @@ def stored_arrays(
     return arrays
 
 
+def check_padding(stream: Stream, mask: Tensor, where: str, first: int) -> None:
+    """Raise HostError where a host writes something at a position that the mask (`[B, T]`) hides."""
+    hidden = (mask == 0).to(stream.key.device)
+    wrote = stream.key.abs().amax(-1) * stream.value.abs().amax(-1) * hidden.unsqueeze(-1)
+    if wrote.any():
+        raise HostError(
+            f"{where} writes into its state at padding ({_place(wrote.unsqueeze(-1) > 0, first)}), so padded "
+            "sequences cannot be captured; use separate or packed boundaries"
+        )
+
+
 def _place(bad: Tensor, first: int) -> str:
     sequence, position, head, _ = torch.nonzero(bad)[0].tolist()
     return f"sequence {first + sequence}, position {position}, head {head}"

@@ -69,6 +69,12 @@ class StreamStore:
         """Which of `documents` each sequence begins in, `[B]`."""
         return self._load("document", rows).astype(np.int64)
 
+    def padding(self, rows: slice = slice(None)) -> NDArray[np.int64]:
+        """How many tokens at each sequence's start are padding, `[B]`: nothing is written there."""
+        if "padding" not in self._group:
+            return np.zeros(len(range(*rows.indices(self.sequences))), np.int64)
+        return self._load("padding", rows).astype(np.int64)
+
     @cached_property
     def documents(self) -> tuple[str, ...]:
         """Names of the documents that the sequences come from."""

@@ -58,6 +58,8 @@ def _arrays(store: StreamStore) -> Iterator[str]:
         ("tokens", (header.sequences, header.length), "int32"),
         ("document", (header.sequences,), "int32"),
     ]
+    if "padding" in group:
+        expected.append(("padding", (header.sequences,), "int32"))
     for index, layer in store.layers.items():
         for spec in layer_arrays(layer, header.dtype):
             wide = (header.sequences, header.length, layer.heads, spec.width)
