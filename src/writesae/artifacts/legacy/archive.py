@@ -98,7 +98,7 @@ def _zip_reader(path: Path, name: str) -> Callable[[], bytes]:
         try:
             with zipfile.ZipFile(path) as archive:
                 return archive.read(name)
-        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
             raise DataError(f"{path}: the archive is damaged or cut short: {error}") from None
 
     return read

@@ -73,8 +73,9 @@ def convert_file(
     Raises InputError or DataError saying what is wrong with which file.
     """
     path = Path(path)
-    payload = find_payload(read_archive(path))
+    root = read_archive(path)
     try:
+        payload = find_payload(root)
         sae, variant = build_sae(payload, target, shape, threshold)
     except (DataError, InputError) as error:
         raise type(error)(f"{path}: {error}") from None

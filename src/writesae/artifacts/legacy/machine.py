@@ -16,7 +16,7 @@ from writesae.errors import DataError
 
 PICKLE_LIMIT = 16 << 20
 """Largest pickle (bytes) that is read; the numbers of tensors are stored outside it."""
-STEP_LIMIT = 1_000_000
+STEP_LIMIT = 500_000
 """Most operations of one pickle, and most attributes that it may copy into records: bounds the memory it can take."""
 _MARK = object()
 _CONSTANTS: dict[str, Callable[[], object]] = {
@@ -83,7 +83,8 @@ class _Machine:
         elif (action := _ACTIONS.get(name)) is not None:
             action(self, argument)
         elif name not in _IGNORED:
-            raise DataError(f"the pickle uses the operation {name}, which no checkpoint needs; refused")
+            told = f" {argument[:80]!r}" if isinstance(argument, str) else ""
+            raise DataError(f"the pickle uses the operation {name}{told}, which no checkpoint needs; refused")
 
     def make_tuple(self, count: int) -> None:
         items = [self.pop() for _ in range(count)]

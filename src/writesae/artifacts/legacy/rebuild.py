@@ -34,8 +34,9 @@ def check_global(module: str, name: str) -> Global:
     elif not known:
         foreign = top.isidentifier() and top not in sys.stdlib_module_names and top != "numpy"
         known = foreign and all(part.isidentifier() for part in [*module.split("."), *name.split(".")])
-    if not known:
-        raise DataError(f"the file asks for {module}.{name}, which is neither a tensor nor a record; refused, not run")
+    if not known or len(module) + len(name) > 300:
+        asked = f"{module}.{name}"[:160]
+        raise DataError(f"the file asks for {asked}, which is neither a tensor nor a record; refused, not run")
     return Global(module, name)
 
 

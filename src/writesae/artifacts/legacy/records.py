@@ -76,8 +76,10 @@ class TensorRef:
 
     def __post_init__(self) -> None:
         numbers = (self.offset, *self.shape, *self.stride)
-        if len(self.shape) != len(self.stride) or len(self.shape) > 8 or any(number < 0 for number in numbers):
-            raise DataError(f"tensor with shape {self.shape} and strides {self.stride} is malformed")
+        if len(self.shape) != len(self.stride) or len(self.shape) > 8 or any(not 0 <= n < 1 << 48 for n in numbers):
+            raise DataError(
+                f"tensor with shape {str(self.shape)[:80]} and strides {str(self.stride)[:80]} is malformed"
+            )
         size = math.prod(self.shape)
         last = self.offset + sum((length - 1) * step for length, step in zip(self.shape, self.stride, strict=True))
         if size > self.storage.count or (size and last >= self.storage.count):
