@@ -71,7 +71,11 @@ def test_equals_dense_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "BLOCK_NUMBERS", 2 * 13 * 35)
     sae, batch = make_sae(SAEConfig(K, V, N, sparsity=TopK(3))), make_batch("scalar")
     assert len(module.blocks(sae, batch)) == 3
-    check_equal(sae, batch, None)
+    mask = torch.zeros(N, dtype=torch.bool)
+    mask[3::4] = True
+    for tokens in (5, 13, 29):
+        monkeypatch.setattr(module, "SLICE_NUMBERS", tokens * K * V)
+        check_equal(sae, batch, Dead(mask, 2, 0.3))
 
 
 def test_dead_features_that_never_become_positive_get_no_gradient() -> None:

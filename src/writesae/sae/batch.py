@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,28 @@ class Batch(NamedTuple):
         else:
             rebuild_states(Written(self.key, self.update, self.log_decay), self.initial, out)
         return out.flatten(0, 1)
+
+    def slices(self, limit: int, work: Workspace) -> Iterator[tuple[int, int, Tensor]]:
+        """The matrices of about `limit` tokens at a time, as `(first, stop, [stop - first, K, V])`.
+
+        Whole chunks where they fit, otherwise stretches of one chunk that hand their last state on. What is yielded
+        lies in `work`'s memory and is gone at the next.
+        """
+        chunks, length = self.key.shape[:2]
+        if length <= limit:
+            some = limit // length
+            for row in range(0, chunks, some):
+                stop = min(row + some, chunks)
+                yield row * length, stop * length, self.rows(row, stop).matrices(work)
+            return
+        for row in range(chunks):
+            chunk = self.rows(row, row + 1)
+            for start in range(0, length, limit):
+                piece = Batch(*(None if x is None else x[:, start : start + limit] for x in chunk[:3]), chunk.initial)  # type: ignore[arg-type]
+                matrices = piece.matrices(work)
+                first = row * length + start
+                chunk = chunk._replace(initial=matrices[-1:].clone())
+                yield first, first + len(matrices), matrices
 
     def matrices_reference(self) -> Tensor:
         """The same, by the recurrence as written."""

@@ -36,10 +36,14 @@ BLOCK_NUMBERS = 1 << 21
 """Numbers in a block's largest tensor: small enough for the shared cache, large enough for its matrix products."""
 
 
-def blocks(sae: SAE, batch: Batch) -> list[Batch]:
-    """The batch cut into groups of whole chunks that fit the cache."""
+SLICE_NUMBERS = 1 << 18
+"""Numbers in the matrices that are differentiated at once: they are read five times and should stay in a core's cache."""
+
+
+def blocks(sae: SAE, batch: Batch, dense: bool = True) -> list[Batch]:
+    """The batch cut into groups of whole chunks that fit the cache, their matrices included where they are `dense`."""
     length = batch.key.shape[1]
-    per_token = max(sae.config.features, sae.config.d_k * sae.config.d_v)
+    per_token = max(sae.config.features, sae.config.d_k * sae.config.d_v if dense else 1)
     limit = BLOCK_NUMBERS if batch.key.device.type == "cpu" else 64 * BLOCK_NUMBERS
     size = max(1, limit // (per_token * length))
     return [batch.rows(start, start + size) for start in range(0, batch.key.shape[0], size)]
@@ -74,37 +78,43 @@ def sparse_loss(
     assert isinstance(sparsity, TopK | BatchTopK)
     k = sparsity.k if k is None else k
     work = Workspace() if work is None else work
-    step, parts = _Step(sae, batch.tokens, dead), blocks(sae, batch)
-    products = (
-        batch.log_decay is None and isinstance(config.encoder, Bilinear) and isinstance(config.decoder, Factored)
-    )
+    bilinear = isinstance(config.encoder, Bilinear)
+    products = batch.log_decay is None and bilinear and isinstance(config.decoder, Factored)
+    dense = not bilinear or not batch.scalar_decay
+    step, parts = _Step(sae, batch.tokens, dead), blocks(sae, batch, dense)
     cut = sae.bias.new_zeros(())
     if isinstance(sparsity, BatchTopK):
-        every = [encode_block(sae, part, None if products else part.matrices(work), work).pre.clone() for part in parts]
+        every = [encode_block(sae, part, part.matrices(work) if dense else None, work).pre.clone() for part in parts]
         cut = batch_cut(torch.cat(every), k)
         del every
     bias = BiasTerms.of(sae) if products else None
     for part in parts:
-        matrices = None if products else part.matrices(work)
+        matrices = part.matrices(work) if dense else None
         encoded = encode_block(sae, part, matrices, work)
         if isinstance(sparsity, TopK):
             codes = top_entries(encoded.pre, k)
         else:
             codes = pack(encoded.pre * ((encoded.pre >= cut) & (encoded.pre > 0)))
-        positive = codes.value > 0
-        step.fired += torch.bincount(codes.index[positive], minlength=config.features)
-        if matrices is not None:
-            _matrix_block(step, matrices, encoded, codes, work)
-        else:
-            assert bias is not None
+        step.fired += torch.bincount(codes.index[codes.value > 0], minlength=config.features)
+        if bias is not None:
             _write_block(step, part, encoded, codes, bias)
+            continue
+        extra = None if step.dead is None else _dead_codes(encoded.pre, step.dead)
+        limit = max(1, SLICE_NUMBERS // sae.bias.numel()) if sae.bias.device.type == "cpu" else part.tokens
+        whole = ((0, part.tokens, matrices),) if matrices is not None else part.slices(limit, work)
+        for first, stop, some in whole:
+            _matrix_slice(step, some, _rows(codes, first, stop), extra and _rows(extra, first, stop), work)
     if bias is not None:
         bias.add_gradients(sae, step.into)
     return Loss(step.error, step.full, torch.zeros_like(cut), step.aux, step.fired, cut), step.into
 
 
-def _matrix_block(step: _Step, matrices: Tensor, encoded: Encoded, codes: Codes, work: Workspace) -> None:
-    """Add the share of a block whose matrices are rebuilt."""
+def _rows(codes: Codes, first: int, stop: int) -> Codes:
+    return Codes(codes.index[first:stop], codes.value[first:stop])
+
+
+def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | None, work: Workspace) -> None:
+    """Add the share of some tokens whose matrices are rebuilt; `extra` are the dead features' codes."""
     sae, (index, value), into = step.sae, codes, step.into
     slope, residual = torch.zeros_like(value), work.take("residual", matrices, *matrices.shape)
     for size in step.sizes:
@@ -116,8 +126,8 @@ def _matrix_block(step: _Step, matrices: Tensor, encoded: Encoded, codes: Codes,
         slope += step.within(grad, index, size)
         step.full = step.full + error * len(step.sizes) if size == step.sizes[-1] else step.full
     encoder_gradients(sae, matrices, index, slope * (value > 0), into)
-    if step.dead is not None:
-        index, value = _dead_codes(encoded.pre, step.dead)
+    if extra is not None and step.dead is not None:
+        index, value = extra
         error, slope = decoder_step(sae, residual, index, value, step.dead.weight / step.tokens, into)
         step.aux += error
         encoder_gradients(sae, matrices, index, slope * (value > 0), into)

@@ -1,0 +1,154 @@
+"""Time of one training step (forward and backward), factored against dense, on one CPU thread.
+
+    python benchmarks/step_time.py [--features 2048 16384] [--d 128] [--k 32] [--tokens 256] [--chunk 64]
+
+Prints for each dictionary size: milliseconds of the factored state step and of the write step; their ratio to the
+dense bilinear step (einsum encoder over ready-made states, dense decode) and to a dense flat TopK step; the relative
+error of the loss and of the worst gradient; the time of the factored step's matrix-product flops at this machine's
+measured rate (the floor); and the peak memory that each step adds, measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from writesae.sae import SAE, Bilinear, Factored, Flat, Linear, SAEConfig, TopK
+from writesae.sae.batch import Batch
+from writesae.sae.loss import dense_loss
+from writesae.sae.sparse_loss import sparse_loss
+from writesae.sae.workspace import Workspace
+
+
+def best_ms(step: Callable[[], object], repeats: int) -> float:
+    """Fastest of some runs, in milliseconds, after one to warm up."""
+    step()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def gemm_rate() -> float:
+    """Flops a second of a large fp32 product on this thread."""
+    a = torch.randn(1024, 1024)
+    return 2 * 1024**3 / (best_ms(lambda: a @ a, 10) / 1e3)
+
+
+def make(features: int, d: int, k: int, tokens: int, chunk: int, flat: bool, target: str) -> tuple[SAE, Batch]:
+    """A random dictionary and a batch for it."""
+    g = torch.Generator().manual_seed(0)
+    encoder, decoder = (Linear(), Flat()) if flat else (Bilinear(), Factored())
+    sae = SAE(SAEConfig(d, d, features, encoder, TopK(k), decoder), g)
+    key = torch.nn.functional.normalize(torch.randn(tokens // chunk, chunk, d, generator=g), dim=-1)
+    update = torch.randn(tokens // chunk, chunk, d, generator=g)
+    if target == "write":
+        return sae, Batch(key.reshape(tokens, 1, d), update.reshape(tokens, 1, d), None, None)
+    decay = -0.1 * torch.rand(tokens // chunk, chunk, 1, generator=g)
+    return sae, Batch(key, update, decay, torch.randn(tokens // chunk, d, d, generator=g))
+
+
+def dense_step(sae: SAE, matrices: Tensor) -> dict[str, Tensor]:
+    """The obvious step: everything dense, autograd."""
+    loss = dense_loss(sae, matrices)
+    names = [name for name, _ in sae.named_parameters()]
+    return dict(zip(names, torch.autograd.grad(loss.total, list(sae.parameters())), strict=True)) | {"loss": loss.total}
+
+
+def agreement(sae: SAE, batch: Batch) -> float:
+    """Largest relative difference, loss and every gradient, between the factored and the dense step."""
+    dense = dense_step(sae, batch.matrices())
+    loss, gradients = sparse_loss(sae, batch)
+    found = {**gradients, "loss": loss.total}
+    return max(float((found[name] - want.detach()).norm() / want.detach().norm()) for name, want in dense.items())
+
+
+def floor_ms(features: int, d: int, k: int, tokens: int, chunk: int, target: str, rate: float) -> float:
+    """Time of the matrix products of a factored step at the measured rate."""
+    flops = 2 * tokens * features * 2 * d
+    if target == "state":
+        flops += 2 * (tokens // chunk) * features * d * d + 2 * tokens * (chunk + 1) * features
+        flops += 5 * 2 * tokens * k * d * d
+    else:
+        flops += 4 * 2 * tokens * k * k * d
+    return 1e3 * flops / rate
+
+
+def _peak(kind: str, shape: tuple[int, int, int, int, int], result: multiprocessing.Queue[float]) -> None:
+    torch.set_num_threads(1)
+    sae, batch = make(*shape, flat=kind == "flat", target="write" if kind == "write" else "state")
+    matrices = batch.matrices() if kind in ("dense", "flat") else None
+    Path("/proc/self/clear_refs").write_text("5")  # start the peak afresh
+    before = _high_water()
+    dense_step(sae, matrices) if matrices is not None else sparse_loss(sae, batch)
+    result.put((_high_water() - before) / 1024)
+
+
+def _high_water() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def peak_mb(kind: str, shape: tuple[int, int, int, int, int]) -> float:
+    """MiB that one step adds to the peak memory of a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    queue: multiprocessing.Queue[float] = context.Queue()
+    process = context.Process(target=_peak, args=(kind, shape, queue))
+    process.start()
+    value = queue.get()
+    process.join()
+    return value
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", type=int, nargs="+", default=[2048, 16384])
+    parser.add_argument("--d", type=int, default=128)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--chunk", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=10, help="runs of a factored step; dense steps run a third")
+    parser.add_argument("--no-memory", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rate = gemm_rate()
+    print(f"torch {torch.__version__}, 1 thread, fp32 products at {rate / 1e9:.0f} Gflop/s")
+    print(f"d = {options.d}, k = {options.k}, {options.tokens} tokens in chunks of {options.chunk}")
+    few = max(1, options.repeats // 3)
+    for features in options.features:
+        shape = (features, options.d, options.k, options.tokens, options.chunk)
+        flat, batch = make(*shape, flat=True, target="state")
+        matrices = batch.matrices()
+        flat_ms = best_ms(lambda sae=flat, x=matrices: dense_step(sae, x), few)  # type: ignore[misc]
+        del flat
+        sae, batch = make(*shape, flat=False, target="state")
+        dense_ms = best_ms(lambda sae=sae, x=matrices: dense_step(sae, x), few)  # type: ignore[misc]
+        print(f"\n{features:,} features: dense bilinear step {dense_ms:,.0f} ms, dense flat TopK step {flat_ms:,.0f} ms")
+        memory = {} if options.no_memory else {kind: peak_mb(kind, shape) for kind in ("dense", "state", "write")}
+        for target in ("state", "write"):
+            sae, batch = make(*shape, flat=False, target=target)
+            work = Workspace()
+            step = best_ms(lambda sae=sae, b=batch, w=work: sparse_loss(sae, b, work=w), options.repeats)  # type: ignore[misc]
+            floor = floor_ms(*shape, target, rate)
+            print(
+                f"  {target:5}  {step:8.1f} ms  {dense_ms / step:6.0f}x dense bilinear  {flat_ms / step:6.0f}x dense flat"
+                f"  gradients within {agreement(sae, batch):.0e}  floor {floor:.1f} ms, {step / floor:.1f}x"
+            )
+            if memory:
+                print(
+                    f"         peak memory {memory[target]:,.0f} MiB against {memory['dense']:,.0f} MiB, "
+                    f"1/{memory['dense'] / max(memory[target], 1):.0f}"
+                )
+
+
+if __name__ == "__main__":
+    main()
