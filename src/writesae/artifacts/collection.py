@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from writesae.artifacts.card import collection_card
-from writesae.artifacts.files import PARTIAL, inside, json_bytes, read_json_safely, replace_file, sha256
+from writesae.artifacts.files import PARTIAL, check_name, inside, json_bytes, read_json_safely, replace_file, sha256
 from writesae.artifacts.folder import read_config, save_sae
 from writesae.artifacts.manifest import (
     MANIFEST,
@@ -153,6 +153,7 @@ def _cell_from_json(data: Json, path: Path) -> Cell:
     wrong = [name for name, value in values.items() if type(value) is not kinds[name]]
     if wrong or not {"path", "target", "features"} <= values.keys():
         raise DataError(f"{path}: a cell lacks or has wrong {', '.join(wrong or ['path, target or features'])}")
+    check_name(str(values["path"]), path.parent)
     try:
         site = Site.parse(str(values.pop("site"))) if "site" in values else None
     except InputError as error:

@@ -78,10 +78,7 @@ def inside(folder: Path, name: str) -> Path:
 
     A link is followed only where the Hub's cache makes one: from `snapshots/` into `blobs/` of the same repository.
     """
-    pure = PurePosixPath(name)
-    unusual = any(character in name for character in "\\:\0") or any(part == ".." for part in pure.parts)
-    if not name or unusual or pure.is_absolute() or str(pure) != name or name == ".":
-        raise DataError(f"{folder}: the file name {name!r} is not a plain name inside the folder; refused")
+    check_name(name, folder)
     path = folder / name
     real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     if real != root / name and not any(real.is_relative_to(blobs) for blobs in _hub_blobs(root)):
@@ -89,6 +86,14 @@ def inside(folder: Path, name: str) -> Path:
     if not real.is_file():
         raise DataError(f"{path} is missing or is not a regular file")
     return path
+
+
+def check_name(name: str, folder: Path) -> None:
+    """Raise DataError for a name that is not relative, plain and inside (`..`, absolute, drives, `./`)."""
+    pure = PurePosixPath(name)
+    unusual = any(character in name for character in "\\:\0") or any(part == ".." for part in pure.parts)
+    if not name or unusual or pure.is_absolute() or str(pure) != name or name == ".":
+        raise DataError(f"{folder}: the name {name!r} is not a plain name inside the folder; refused")
 
 
 def _hub_blobs(folder: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from writesae.artifacts.collection import INDEX, read_collection, select_cell
+from writesae.artifacts.files import inside
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST, Record
 from writesae.errors import InputError
@@ -49,7 +50,8 @@ def load_sae(
         raise InputError(f"{path} is a file, a dictionary is a folder; `writesae convert` imports checkpoints")
     if (path / INDEX).exists():
         cells = read_collection(path).cells
-        path = path / select_cell(cells, str(path), host=host, site=site, variant=variant, seed=seed).path
+        cell = select_cell(cells, str(path), host=host, site=site, variant=variant, seed=seed)
+        path = inside(path, f"{cell.path}/{MANIFEST}").parent
     elif not any((path / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS)):
         raise InputError(f"{path} holds neither {MANIFEST} (a dictionary) nor {INDEX} (a collection)")
     loaded = load_folder(path, hashes=hashes)
