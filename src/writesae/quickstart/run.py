@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -106,22 +107,16 @@ def _summary(
 
 
 def _table(summary: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{summary['host']['name']} {summary['site']}: can one atom stand in for one write?")
-    for name in (
-        "target",
-        "protocol",
-        "n",
-        "atom beats\ndelete",
-        "95% interval\n(Wilson)",
-        "median KL\natom",
-        "\ndelete",
-        "\nrandom",
-    ):
+    title = f"{summary['host']['name']} {summary['site']}: can one atom stand in for one write?"
+    table = Table(
+        title=title, box=SIMPLE_HEAD, padding=(0, 1), caption="wins: KL of the atom below KL of deleting the write"
+    )
+    for name in ("target", "protocol", "n", "wins", "95% (Wilson)", "KL atom", "delete", "random"):
         table.add_column(name, justify="left" if name in ("target", "protocol") else "right", no_wrap=True)
     for target, main in summary["substitution"].items():
         for protocol, s in main["by_protocol"].items():
             kl = (f"{s['median_kl'][name]:.1e}" for name in ("atom", "delete", "random"))
-            interval = "{:.1%} to {:.1%}".format(*s["interval"])
+            interval = "{:.1%}-{:.1%}".format(*s["interval"])
             table.add_row(target, protocol, f"{s['n']:,}", f"{s['win_rate']:.1%}", interval, *kl)
     return table
 

@@ -101,7 +101,7 @@ def train_target(on: Chain, name: str, progress: Progress) -> Json:
         lr_end=1e-4,
         init="writes",
         validation=0.1,
-        validate_every=max(1, steps // 20),
+        validate_every=max(1, steps // 8),
         seed=on.config.seed,
     )
     store = open_store(on.run / "streams.zarr")
