@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from torch import nn
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
 
 from writesae.errors import HostError, InputError
+from writesae.hosts.checkpoints import Request, load_checkpoint, moved
 from writesae.hosts.host import Host
+from writesae.hosts.mamba_ssm_format import TOKENIZER
 from writesae.hosts.selfcheck import check_replay
 
 EMBEDDED = {"tiny-gdn": Path(__file__).parent / "embedded" / "tiny_gdn"}
@@ -46,7 +44,7 @@ def load_host(
     no such model, HostError where it has no known recurrent layer, ReplayError where the self-check fails.
     """
     if isinstance(source, PreTrainedModel):
-        model = source if device is None else _moved(source, device)
+        model = source if device is None else moved(source, device)
         host = Host(model, tokenizer, model.config.name_or_path or type(model).__name__, _revision_of_model(model))
     else:
         host = _from_pretrained(str(source), tokenizer, dtype, device, device_map, revision, trust_remote_code)
@@ -75,50 +73,28 @@ def _from_pretrained(
     on_cpu = device_map is None and torch.device(device or "cpu").type == "cpu"
     chosen = torch.float32 if dtype == "auto" and on_cpu else dtype
     where = str(place) if local else source
-    try:
-        with _no_progress_bar():
-            loaded = AutoModelForCausalLM.from_pretrained(
-                where, dtype=chosen, device_map=device_map, revision=revision, trust_remote_code=trust_remote_code
-            )
-        model = cast(PreTrainedModel, loaded)
-        if tokenizer is None:
-            tokenizer = _load_tokenizer(where, revision, trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HostError(f"cannot load {source} as a language model: {first_line}") from error
-    if device is not None and device_map is None:
-        model = _moved(model, device)
-    commit = getattr(model.config, "_commit_hash", None)
-    return Host(model, tokenizer, source, commit or _revision_of_folder(place))
+    loaded = load_checkpoint(Request(where, chosen, device, device_map, revision, trust_remote_code))
+    if tokenizer is None:
+        tokenizer = _load_tokenizer(loaded.tokenizer, revision, trust_remote_code)
+    return Host(loaded.model, tokenizer, source, loaded.commit or _revision_of_folder(place))
 
 
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Loading from disk is quick and shares the terminal with our own progress."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _moved(model: nn.Module, device: str) -> PreTrainedModel:
-    return cast(PreTrainedModel, model.to(device))
-
-
-def _load_tokenizer(where: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def _load_tokenizer(where: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
     folder = Path(where)
+    if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
+        return None
     if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
         tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|endoftext|>"
         )
         return cast(PreTrainedTokenizerBase, tokenizer)
-    return cast(
-        PreTrainedTokenizerBase,
-        AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust_remote_code),
-    )
+    if where == TOKENIZER:
+        revision = None
+    try:
+        found = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise HostError(f"cannot load the tokenizer of {where}: {str(error).strip().splitlines()[0]}") from error
+    return cast(PreTrainedTokenizerBase, found)
 
 
 def _digest(parts: Iterable[bytes | memoryview]) -> str:
@@ -148,6 +124,8 @@ def _revision_of_model(model: PreTrainedModel) -> str:
     def parts() -> Iterable[bytes | memoryview]:
         yield model.config.to_json_string().encode()
         for name, parameter in model.state_dict().items():
+            if parameter.is_meta:
+                raise HostError(f"{name} is offloaded, so its values cannot be identified: load the model by its name")
             yield name.encode()
             yield memoryview(parameter.detach().cpu().contiguous().view(torch.uint8).flatten().numpy())
 

@@ -45,35 +45,33 @@ class Architecture:
     logit_scale: Callable[[PreTrainedConfig], float] = _one
     """What the model multiplies its logits by."""
 
-    @property
-    def kernel_names(self) -> str:
-        """The symbols, for messages and listings."""
-        return ", ".join(kernel.symbol for kernel in self.kernels)
+    models: tuple[str, ...] = ()
+    """Model classes that contain it, for listings."""
 
 
-def _gated_deltanet(mixer: str, norm: str = "norm", out_proj: str = "out_proj") -> Architecture:
-    kernels, tail = gated_delta.GATED_DELTA_KERNELS, tails.per_head_norm(norm)
-    return Architecture(mixer, "gated-deltanet", "transformers", kernels, gated_delta.shape, tail, out_proj)
+def _gated_deltanet(mixer: str, *models: str, norm: str = "norm", out_proj: str = "out_proj") -> Architecture:
+    known = (gated_delta.GATED_DELTA_KERNELS, gated_delta.shape, tails.per_head_norm(norm), out_proj)
+    return Architecture(mixer, "gated-deltanet", "transformers", *known, models=models)
 
 
-def _kimi(mixer: str) -> Architecture:
-    kernels, tail = gated_delta.KIMI_DELTA_KERNELS, tails.per_head_norm("o_norm")
-    return Architecture(mixer, "kimi-delta", "transformers", kernels, gated_delta.kimi_shape, tail, "o_proj")
+def _kimi(mixer: str, *models: str) -> Architecture:
+    known = (gated_delta.KIMI_DELTA_KERNELS, gated_delta.kimi_shape, tails.per_head_norm("o_norm"), "o_proj")
+    return Architecture(mixer, "kimi-delta", "transformers", *known, models=models)
 
 
-def _mamba2(mixer: str) -> Architecture:
+def _mamba2(mixer: str, *models: str) -> Architecture:
     known = (mamba2.KERNELS, mamba2.shape, tails.MAMBA, "out_proj")
-    return Architecture(mixer, "mamba2", "transformers", *known, value_first=True)
+    return Architecture(mixer, "mamba2", "transformers", *known, value_first=True, models=models)
 
 
 FALCON = replace(
-    _mamba2("FalconH1Mixer"),
+    _mamba2("FalconH1Mixer", "FalconH1ForCausalLM"),
     tail=tails.FALCON,
     residual_scale=lambda config: float(config.ssm_out_multiplier),
     logit_scale=lambda config: float(config.lm_head_multiplier),
 )
 GRANITE = replace(
-    _mamba2("GraniteMoeHybridMambaLayer"),
+    _mamba2("GraniteMoeHybridMambaLayer", "GraniteMoeHybridForCausalLM"),
     residual_scale=lambda config: float(config.residual_multiplier),
     logit_scale=lambda config: 1.0 / float(config.logits_scaling),
 )
@@ -87,21 +85,22 @@ RWKV7_TORCH = Architecture(
     rwkv7.TORCH_TAIL,
     "o_proj",
     cache=RWKV7_HF,
+    models=("RWKV7ForCausalLM",),
 )
 
 ARCHITECTURES: tuple[Architecture, ...] = (
-    _gated_deltanet("Qwen3_5GatedDeltaNet"),
-    _gated_deltanet("Qwen3_5MoeGatedDeltaNet"),
-    _gated_deltanet("Qwen3NextGatedDeltaNet"),
-    _gated_deltanet("OlmoHybridGatedDeltaNet", "o_norm", "o_proj"),
-    _kimi("KimiLinearDeltaAttention"),
-    _kimi("BailingHybridDeltaAttention"),
-    _mamba2("Mamba2Mixer"),
-    _mamba2("BambaMixer"),
+    _gated_deltanet("Qwen3_5GatedDeltaNet", "Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
+    _gated_deltanet("Qwen3_5MoeGatedDeltaNet", "Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
+    _gated_deltanet("Qwen3NextGatedDeltaNet", "Qwen3NextForCausalLM"),
+    _gated_deltanet("OlmoHybridGatedDeltaNet", "OlmoHybridForCausalLM", norm="o_norm", out_proj="o_proj"),
+    _kimi("KimiLinearDeltaAttention", "KimiLinearForCausalLM"),
+    _kimi("BailingHybridDeltaAttention", "BailingHybridForCausalLM"),
+    _mamba2("Mamba2Mixer", "Mamba2ForCausalLM"),
+    _mamba2("BambaMixer", "BambaForCausalLM"),
     FALCON,
-    _mamba2("NemotronHMamba2Mixer"),
+    _mamba2("NemotronHMamba2Mixer", "NemotronHForCausalLM"),
     GRANITE,
-    _mamba2("Zamba2MambaMixer"),
+    _mamba2("Zamba2MambaMixer", "Zamba2ForCausalLM"),
     RWKV7_TORCH,
 )
 

@@ -1,0 +1,76 @@
+"""`writesae hosts`"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Command:
+    """Without a model: list the recurrent families and model classes that are supported, the installed package that
+    serves each and the devices it runs on. With a model: load it, prove its recorded stream by replay, and list its
+    sites with their shapes."""
+
+    model: Positional[str | None] = None
+    """An embedded host (tiny-gdn), a folder made by save_pretrained, or a Hub id (user/name)."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: float32 on a CPU, the checkpoint's own elsewhere."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ... (default: cpu)."""
+    device_map: str | None = None
+    """Spread the model over devices: auto, balanced, ... (needs accelerate)."""
+    revision: str | None = None
+    """Commit, branch or tag on the Hub."""
+    trust_remote_code: bool = False
+    """Run code that comes with the checkpoint. Only for repositories that you trust."""
+
+
+def run(command: Command) -> None:
+    """Print one table."""
+    if command.model is None:
+        _print_inventory()
+    else:
+        _print_sites(command.model, command)
+
+
+def _print_inventory() -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from writesae.hosts.inventory import inventory
+
+    table = Table("family", "package", "runs here on")
+    table.add_column("models", no_wrap=True)
+    for row in inventory():
+        package = f"{row.package} {row.version}" if row.version else f"{row.package} (not installed)"
+        table.add_row(row.family, package, escape(row.devices), "\n".join(row.models))
+    Console().print(table)
+
+
+def _print_sites(model: str, command: Command) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from writesae.hosts import load_host
+
+    host = load_host(
+        model,
+        dtype=command.dtype,
+        device=command.device,
+        device_map=command.device_map,
+        revision=command.revision,
+        trust_remote_code=command.trust_remote_code,
+    )
+    table = Table("layer", "family", "sites", "d_k x d_v")
+    table.add_column("module", overflow="fold")
+    for layer in host.layers.values():
+        sites = f"L{layer.index}.H0 to L{layer.index}.H{layer.heads - 1}"
+        table.add_row(str(layer.index), layer.family, sites, f"{layer.d_k} x {layer.d_v}", layer.name)
+    console = Console()
+    console.print(f"{host.name}: {type(host.model).__name__}, {host.dtype}, {host.device}, revision {host.revision}")
+    console.print(f"{len(host.sites)} sites in {len(host.layers)} of {len(host.blocks)} layers; replay check passed")
+    console.print(table)

@@ -1,0 +1,44 @@
+"""What is supported, and what of it can run here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from writesae.hosts.registry import ARCHITECTURES
+from writesae.hosts.versions import DISTRIBUTIONS, EXTRAS, installed_version
+
+
+@dataclass(frozen=True)
+class Served:
+    """One family as one package has it."""
+
+    family: str
+    models: tuple[str, ...]
+    package: str
+    """Distribution name of the package that contains the models."""
+    version: str | None
+    """Its installed version; None where it is not installed."""
+    devices: str
+    """Where such a model can run here and by which kernels, or what to install."""
+
+
+def inventory() -> list[Served]:
+    """Every supported family and package, in the registry's order."""
+    rows = []
+    for (family, package), group in groupby(ARCHITECTURES, key=lambda a: (a.family, a.package)):
+        models = tuple(model for architecture in group for model in architecture.models)
+        found = installed_version(package)
+        devices = _devices(family, package) if found else f"pip install 'writesae[{EXTRAS[package]}]'"
+        rows.append(Served(family, models, DISTRIBUTIONS[package], found, devices))
+    return rows
+
+
+def _devices(family: str, package: str) -> str:
+    if not torch.cuda.is_available():
+        return "cpu (torch)"
+    fast = "mamba_ssm" if family == "mamba2" else "fla"
+    on_gpu = "torch" if package == "rwkv7_hf" or installed_version(fast) is None else fast
+    return f"cpu (torch), cuda ({on_gpu})"

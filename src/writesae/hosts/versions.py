@@ -1,0 +1,41 @@
+"""Which packages are here, and what to install where one is missing."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from writesae.errors import HostError
+
+OLDEST_TRANSFORMERS = (5, 15)
+"""The first release whose recurrence kernels are module-level functions that every call looks up by name."""
+
+DISTRIBUTIONS = {"transformers": "transformers", "fla": "flash-linear-attention", "rwkv7_hf": "rwkv7-hf"}
+"""Import name -> distribution name."""
+EXTRAS = {"fla": "fla", "rwkv7_hf": "rwkv7"}
+"""Import name -> the extra of writesae that installs it."""
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package by import name, or None where it is not installed."""
+    try:
+        return version(DISTRIBUTIONS.get(package, package))
+    except PackageNotFoundError:
+        return None
+
+
+def require_transformers() -> None:
+    """Raise HostError where transformers is too old to be intercepted."""
+    found = installed_version("transformers") or "none"
+    if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) < OLDEST_TRANSFORMERS:
+        oldest = ".".join(map(str, OLDEST_TRANSFORMERS))
+        raise HostError(
+            f"transformers {found} is too old: writesae needs {oldest} or newer, whose recurrence kernels can be "
+            f"intercepted (pip install 'transformers>={oldest}')"
+        )
+
+
+def require_package(package: str, why: str) -> None:
+    """Raise HostError naming the extra where a package is missing."""
+    if installed_version(package) is None:
+        extra = EXTRAS[package]
+        raise HostError(f"{why} needs the package {DISTRIBUTIONS[package]}: pip install 'writesae[{extra}]'")

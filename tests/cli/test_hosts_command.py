@@ -1,0 +1,56 @@
+"""`writesae hosts`: what is supported, what is installed, and one model's sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from writesae.cli import main
+from writesae.hosts import inventory
+from writesae.hosts.registry import ARCHITECTURES
+from writesae.hosts.tiny import TINY_MODELS
+
+
+def test_every_family_and_class_is_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    main(["hosts"])
+    out = capsys.readouterr().out
+    for architecture in ARCHITECTURES:
+        assert architecture.family in out
+        assert architecture.models
+        for model in architecture.models:
+            assert model in out
+
+
+def test_every_tiny_model_s_class_is_listed() -> None:
+    listed = {model for row in inventory.inventory() for model in row.models}
+    assert {spec.model for spec in TINY_MODELS.values()} <= listed
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "installed_version", lambda package: "5.23" if package == "transformers" else None)
+    rows = {(row.family, row.package): row for row in inventory.inventory()}
+    assert rows["rwkv7", "rwkv7-hf"].devices == "pip install 'writesae[rwkv7]'"
+    assert rows["mamba2", "transformers"].devices.startswith("cpu (torch)")
+
+
+def test_a_model_s_sites_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    main(["hosts", "tiny-gdn"])
+    out = capsys.readouterr().out
+    assert "36 sites in 6 of 8 layers" in out
+    assert "L5.H0 to L5.H5" in out
+    assert "32 x 32" in out
+    assert "7bdab1674dc2e37f6c28f4620298d9dc69a653173947bde253d78882bdadc52c" in out
+
+
+@pytest.mark.parametrize("model", ["no-such-host", "."])
+def test_bad_models_exit_with_2_and_one_line(
+    model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["hosts", model])
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
