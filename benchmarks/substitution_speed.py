@@ -96,7 +96,7 @@ def main(options: Options) -> None:
         ]
         native, patched = cache_copy_logits(host, tokens[row.passage], site, row.position, edits, "after_token")
         for name, logits in zip(("atom", "atom_norm", "delete"), patched, strict=False):
-            kl = kl_divergence(native, logits).item()
+            kl = kl_divergence(native[0], logits[0]).item()
             rounding = 2e-6 * (2 * kl) ** 0.5  # float32 logits: noise of spread e adds e sqrt(2 KL)
             worst = max(worst, (abs(getattr(row, f"kl_{name}") - kl) - rounding) / kl)
     slow = len(some) / (time.perf_counter() - begin)

@@ -6,6 +6,7 @@ few rank-1 components, each in one head, so the responses of the components are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,8 +18,11 @@ from writesae.hosts.fork import NativeRun, Rows
 from writesae.recurrence import respond
 from writesae.types import Protocol
 
-LOGITS_BUDGET = 64e6
-"""Largest number of floats held as logits or caches at once; decides the rows a batch."""
+ROWS = 128
+"""Most edits a batch: beyond that nothing gets faster."""
+
+MEMORY_SHARE = 0.125
+"""Share of the free memory that one batch of rows may take."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,20 @@ def edit_response(run: NativeRun, edits: Edits, timing: Protocol, horizon: int) 
     return torch.cat([torch.zeros_like(combined[:, :1]), combined], 1)
 
 
+def free_floats(device: torch.device) -> float:
+    """How many float32 numbers a batch may hold: a share of what is free on the device now."""
+    if device.type == "cuda":
+        free = float(torch.cuda.mem_get_info(device)[0])
+    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = float(os.sysconf("SC_AVPHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    else:  # macOS does not say what is free
+        free = float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE") / 4
+    return MEMORY_SHARE * free / 4
+
+
 def rows_at_once(run: NativeRun, copies: int, horizon: int) -> int:
     """How many edits fit in one batch: logits, rebuilt states, and keys and values all count."""
     states = sum(layer.heads * layer.d_k * layer.d_v for i, layer in run.host.layers.items() if i >= run.layer)
     attention = sum(2 * k[0].numel() for k, _ in run.attention.values())
-    return max(1, int(LOGITS_BUDGET / (copies * (3 * horizon * run.host.vocabulary + 2 * states + attention))))
+    each = copies * (5 * horizon * run.host.vocabulary + 2 * states + 2 * attention)
+    return max(1, min(ROWS, int(free_floats(run.host.device) / each)))

@@ -8,9 +8,10 @@ skipped and a response is added to one layer's output (MATH.md section 5). No ca
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
+from writesae.errors import HostError
+from writesae.hosts.cache_kinds import TRANSFORMERS
 from writesae.hosts.caches import cache_argument, new_cache
 from writesae.hosts.host import Host
 from writesae.hosts.intercept import KernelCall, Tap
@@ -39,18 +42,48 @@ class NativeRun:
     streams: dict[int, Stream]
     """Of the recurrent layers from `layer` up."""
     windows: dict[int, Tensor]
-    """What enters their short convolutions, `[B, channels, T]`."""
+    """What enters their short convolutions, `[B, channels, width + T]`, zero before the text."""
     attention: dict[int, tuple[Tensor, Tensor]]
-    """Keys and values of the attention layers above, `[B, heads, T, d]`."""
+    """Keys and values of the attention layers from `layer` up, `[B, heads, T, d]`."""
+    returns: int
+    """How many things a block returns: 0 for a bare tensor, else the length of its tuple."""
+    checkpoints: dict[int, tuple[int, Tensor]] = field(default_factory=dict, repr=False)
+    """Layer -> (t, its states after token t): where the last rows began, so that later rows replay only onwards."""
+
+    def states(self, layer: int, passage: Tensor, position: Tensor) -> Tensor:
+        """The layer's states after token `position[j] >= 0` of passage `passage[j]`, `[n, H, K, V]`."""
+        done, before = self.checkpoints.get(layer, (-1, None))
+        if int(position.min()) < done:
+            done, before = -1, None
+        last, later = int(position.max()), position > done
+        if before is not None and last == done:
+            return before[passage]
+        part = self.streams[layer].map(lambda x: x[:, done + 1 : last + 1])
+        replayed = replay(part, before, keep=(passage[later], position[later] - done - 1))
+        self.checkpoints[layer] = (last, replayed.final.clone())
+        states = replayed.states.new_empty(len(position), *replayed.states.shape[1:])
+        states[later] = replayed.states
+        if before is not None:
+            states[~later] = before[passage[~later]]
+        return states
 
 
 @torch.no_grad()
 def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
-    """Run passages `[B, T]` once, recording from `layer` up. Vocabulary logits are not computed."""
+    """Run passages `[B, T]` once, recording from `layer` up. Vocabulary logits are computed for the last token only.
+
+    Raises HostError for a host whose cache is not a transformers one: it cannot be rebuilt from a recording yet.
+    """
+    if host.cache_kind is not TRANSFORMERS:
+        raise HostError(
+            f"{host.name} keeps its cache in a {host.layer(layer).architecture.package} class, from which runs "
+            "cannot be forked yet: causal evaluations need a transformers model class"
+        )
     cache = new_cache(host)
     streams: dict[int, Stream] = {}
     windows: dict[int, Tensor] = {}
     entered: list[Tensor] = []
+    returned: list[int] = []
 
     def before(call: KernelCall) -> None:
         if call.layer >= layer:
@@ -59,12 +92,16 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
     def enter(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         entered.append(cast(Tensor, args[0] if args else kwargs["hidden_states"]))
 
+    def leave(_: nn.Module, args: object, output: object) -> None:
+        returned.append(len(output) if isinstance(output, tuple) else 0)
+
     with ExitStack() as stack:
         for index in host.layers:
             if index >= layer:
                 _record_windows(cache, index, windows)
-        hook = host.blocks[host.layer(layer).index].register_forward_pre_hook(enter, with_kwargs=True)
-        stack.callback(hook.remove)
+        block = host.blocks[host.layer(layer).index]
+        stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        stack.callback(block.register_forward_hook(leave).remove)
         stack.enter_context(host.tap(Tap(before=before)))
         host.model(input_ids=tokens.to(host.device), logits_to_keep=1, **cache_argument(host, cache))
     attention = {
@@ -72,7 +109,13 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
         for index, part in enumerate(cache.layers)
         if index >= layer and isinstance(part, DynamicLayer) and part.keys is not None
     }
-    return NativeRun(host, tokens, layer, entered[0], streams, windows, attention)
+    padded = {index: nn.functional.pad(x, (_width(cache, index), 0)) for index, x in windows.items()}
+    return NativeRun(host, tokens, layer, entered[0], streams, padded, attention, returned[0])
+
+
+def _width(cache: Cache, layer: int) -> int:
+    """How many inputs of its convolution a layer's cache keeps."""
+    return int(cast(int, cast(LinearAttentionLayer, cache.layers[layer]).conv_kernel_size[0]))
 
 
 def _record_windows(cache: Cache, layer: int, windows: dict[int, Tensor]) -> None:
@@ -117,9 +160,10 @@ class Rows:
 
         for index, part in enumerate(cache.layers):
             if index in run.streams:
-                states = replay(run.streams[index], keep=(self.passage, self.start - 1)).states
+                states = run.states(index, self.passage, self.start - 1)
+                states = states.mT if run.host.layer(index).architecture.value_first else states
                 recurrent = cast(LinearAttentionLayer, part)
-                recurrent.update_conv_state(repeat(_window(run, index, self.passage, self.start)))
+                recurrent.update_conv_state(repeat(self._window(index)))
                 recurrent.update_recurrent_state(repeat(states))
             if index in run.attention:
                 cast(DynamicLayer, part).update(*(repeat(x[self.passage, :, :past]) for x in run.attention[index]))
@@ -128,13 +172,28 @@ class Rows:
                 part.update(*(run.hidden.new_zeros(len(self.start) * self.copies, 1, past, 1) for _ in range(2)))
         return cache
 
+    def _window(self, layer: int) -> Tensor:
+        """The last inputs of a convolution before each row's first token, `[R, channels, width]`."""
+        inputs = self.run.windows[layer]
+        positions = self.start[:, None] + torch.arange(inputs.shape[2] - self.run.tokens.shape[1])
+        return inputs[self.passage[:, None], :, positions].transpose(1, 2).contiguous()
+
+    def _places(self) -> dict[str, Tensor]:
+        """Mask and positions of the rows' tokens, for hosts that ask for them."""
+        past = int(self.start.max())
+        visible = torch.arange(past) < self.start[:, None]
+        mask = torch.cat([visible, visible.new_ones(len(self.start), self.steps)], 1).long()
+        given = {"attention_mask": mask, "position_ids": self.positions}
+        known = inspect.signature(self.run.host.model.forward).parameters
+        return {name: x for name, x in given.items() if name in known}
+
     @torch.no_grad()
     def logits(self, response: Tensor) -> Tensor:
         """Next-token logits `[R, copies, steps, vocabulary]` with `response` added to the patched layer's output.
 
         `response` is `[R, copies, steps, H, V]`; zero for a native row.
         """
-        run, host, past = self.run, self.run.host, int(self.start.max())
+        run, host = self.run, self.run.host
         added = response.flatten(0, 1)
 
         def after(call: KernelCall, result: KernelResult) -> KernelResult:
@@ -145,34 +204,24 @@ class Rows:
         def repeat(x: Tensor) -> Tensor:
             return x.repeat_interleave(self.copies, dim=0)
 
-        visible = torch.arange(past) < self.start[:, None]
-        mask = torch.cat([visible, visible.new_ones(len(self.start), self.steps)], 1).long()
-        with skip_below(host, run.layer, repeat(self.take(run.hidden))), host.tap(Tap(after=after)):
+        places = {name: repeat(x).to(host.device) for name, x in self._places().items()}
+        below = skip_below(host, run.layer, repeat(self.take(run.hidden)), run.returns)
+        with below, host.tap(Tap(after=after)):
             out = host.model(
                 input_ids=repeat(self.take(run.tokens)).to(host.device),
-                attention_mask=repeat(mask).to(host.device),
-                position_ids=repeat(self.positions).to(host.device),
+                **places,
                 **cache_argument(host, self.cache()),
             )
         logits = cast(Tensor, out.logits)
         return logits.view(len(self.start), self.copies, *logits.shape[1:])
 
 
-def _window(run: NativeRun, layer: int, passage: Tensor, start: Tensor) -> Tensor:
-    """The last inputs of a convolution before each row's first token, `[R, channels, width]`, zero before the text."""
-    width = _conv_width(run.host, layer)
-    inputs = nn.functional.pad(run.windows[layer], (width, 0))
-    positions = start[:, None] + torch.arange(width)
-    return inputs[passage[:, None], :, positions].transpose(1, 2).contiguous()
-
-
-def _conv_width(host: Host, layer: int) -> int:
-    return int(host.mixers[layer].module.conv1d.kernel_size[0])  # type: ignore[union-attr, index]
-
-
 @contextmanager
-def skip_below(host: Host, layer: int, hidden: Tensor) -> Iterator[None]:
-    """Skip every block below `layer`, which receives `hidden` (`[rows, steps, width]`) instead."""
+def skip_below(host: Host, layer: int, hidden: Tensor, returns: int) -> Iterator[None]:
+    """Skip every block below `layer`, which receives `hidden` (`[rows, steps, width]`) instead.
+
+    `returns` is how many things a block returns (0: a bare tensor).
+    """
 
     def give(
         _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
@@ -183,23 +232,23 @@ def skip_below(host: Host, layer: int, hidden: Tensor) -> Iterator[None]:
 
     with ExitStack() as stack:
         for block in list(host.blocks)[:layer]:
-            stack.enter_context(_passing_through(block))
+            stack.enter_context(_passing_through(block, returns))
         stack.callback(host.blocks[layer].register_forward_pre_hook(give, with_kwargs=True).remove)
         yield
 
 
 @contextmanager
-def _passing_through(block: nn.Module) -> Iterator[None]:
+def _passing_through(block: nn.Module, returns: int) -> Iterator[None]:
     """Let a block return its input, and give it its own `forward` back afterwards."""
     own: Callable[..., object] | None = block.__dict__.get("forward")
-    block.forward = _identity
+
+    def identity(hidden_states: Tensor, *args: object, **kwargs: object) -> object:
+        return hidden_states if returns == 0 else (hidden_states, *[None] * (returns - 1))
+
+    block.forward = identity
     try:
         yield
     finally:
         del block.forward
         if own is not None:
             block.forward = own
-
-
-def _identity(hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
-    return hidden_states

@@ -1,0 +1,93 @@
+"""Forked runs against the cache-copy protocol: every transformers class, both timings, several steps."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from writesae.errors import HostError
+from writesae.evals.divergence import kl_divergence
+from writesae.evals.patching import Edits, patched_logits
+from writesae.evals.reference import cache_copy_logits
+from writesae.hosts import Host, load_host
+from writesae.hosts.fork import native_run
+from writesae.hosts.tiny import TINY_MODELS, build_tiny
+from writesae.types import Protocol, Site
+
+FORKED = [name for name, spec in TINY_MODELS.items() if spec.extra is None and name != "qwen3_5_vision"]
+HORIZON = 3
+
+
+@cache
+def load(name: str) -> Host:
+    return load_host(build_tiny(name))
+
+
+def tokens(time: int = 23) -> Tensor:
+    return torch.randint(3, 101, (3, time), generator=torch.Generator().manual_seed(1))
+
+
+def deletions(host: Host, site: Site, passage: Tensor, position: Tensor) -> Edits:
+    """Delete the native write, and put a random matrix of three times its norm in its place."""
+    run = native_run(host, tokens(), site.layer)
+    stream = run.streams[site.layer]
+    key, value = (x[passage, position, site.head] for x in (stream.key, stream.value))
+    noise = torch.randn(len(passage), key.shape[1], generator=torch.Generator().manual_seed(4))
+    x = noise / noise.norm(dim=-1, keepdim=True) * key.norm(dim=-1, keepdim=True)
+    weight = torch.tensor([[-1.0, 0.0], [-1.0, 3.0]]).expand(len(passage), -1, -1)
+    y = value.roll(1, dims=1)
+    return Edits([site.head] * 2, passage, position, torch.stack([key, x], 1), torch.stack([value, y], 1), weight)
+
+
+@pytest.mark.parametrize("end", [0, -1], ids=["first", "last"])
+@pytest.mark.parametrize("timing", ["after_token", "at_token"])
+@pytest.mark.parametrize("name", FORKED)
+def test_forked_runs_equal_copied_caches(name: str, timing: Protocol, end: int) -> None:
+    host = load(name)
+    layer = list(host.layers.values())[end]
+    site = Site(layer.index, layer.heads - 1)
+    passage, position = torch.tensor([2, 0, 1, 1, 0]), torch.tensor([9, 1, 19, 9, 2])
+    edits = deletions(host, site, passage, position)
+    run = native_run(host, tokens(), site.layer)
+    compared = 0
+    for scored in patched_logits(run, edits, timing, HORIZON):
+        fast = kl_divergence(scored.native.unsqueeze(1), scored.patched)
+        for i, r in enumerate(scored.which.tolist()):
+            added = torch.einsum("cm,mk,mv->ckv", edits.weight[r], edits.key[r], edits.value[r])
+            text, place = tokens()[passage[r]], int(position[r])
+            native, patched = cache_copy_logits(host, text, site, place, list(added), timing, HORIZON)
+            torch.testing.assert_close(scored.native[i], native, rtol=1e-4, atol=2e-5)
+            for c, logits in enumerate(patched):
+                slow = kl_divergence(native, logits)
+                rounding = 2e-6 * (2 * slow).sqrt()  # float32 logits: noise of spread e adds e sqrt(2 KL)
+                assert ((fast[i, c] - slow).abs() <= 1e-4 * slow + rounding).all(), (r, c, fast[i, c], slow)
+                compared += int((slow > 1e-8).sum())
+    assert compared > 10
+
+
+def test_states_of_later_rows_resume_where_earlier_ones_ended() -> None:
+    host = load("qwen3_5")
+    run, fresh = (native_run(host, tokens(), 0) for _ in range(2))
+    passage = torch.tensor([0, 2, 1])
+    for position in ([3, 5, 5], [5, 5, 5], [5, 9, 11], [2, 1, 3]):  # onwards, the same place, a tie, and back
+        fresh.checkpoints.clear()
+        at = torch.tensor(position)
+        torch.testing.assert_close(run.states(0, passage, at), fresh.states(0, passage, at))
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    host = load("bamba")
+    before = host.logits(tokens())
+    site = Site(1, 0)
+    edits = deletions(host, site, torch.tensor([0]), torch.tensor([5]))
+    list(patched_logits(native_run(host, tokens(), 1), edits, "after_token"))
+    assert torch.equal(host.logits(tokens()), before)
+    assert not any("forward" in block.__dict__ for block in host.blocks)
+
+
+@pytest.mark.rwkv7
+def test_other_caches_are_refused() -> None:
+    pytest.importorskip("rwkv7_hf")
+    with pytest.raises(HostError, match="cannot be forked yet"):
+        native_run(load("rwkv7_hf"), tokens(), 0)
