@@ -66,16 +66,15 @@ def rebuild_states(written: Written, initial: Tensor | None = None, out: Tensor 
 
     `initial` (`[B, K, V]`, zero if absent) is the state before the first token. Equal to `states_reference`.
     """
-    batch, time, d_k = written.key.shape
     if out is None:
-        out = written.key.new_empty(batch, time, d_k, written.update.shape[-1])
+        out = written.key.new_empty(*written.key.shape, written.update.shape[-1])
     torch.mul(written.key.unsqueeze(3), written.update.unsqueeze(2), out=out)
     decay = written.log_decay.exp().unsqueeze(-1)
     state = initial
-    for t in range(time):
+    for here, kept in zip(out.unbind(1), decay.unbind(1), strict=True):
         if state is not None:
-            out[:, t].addcmul_(decay[:, t], state)
-        state = out[:, t]
+            here.addcmul_(kept, state)
+        state = here
     return out
 
 

@@ -52,12 +52,14 @@ def blocks(sae: SAE, batch: Batch, dense: bool = True) -> list[Batch]:
 class _Step:
     """What the blocks of one step share."""
 
-    def __init__(self, sae: SAE, tokens: int, dead: Dead | None) -> None:
+    def __init__(self, sae: SAE, tokens: int, dead: Dead | None, work: Workspace) -> None:
         self.sae, self.tokens = sae, tokens
         self.dead = dead if dead is not None and bool(dead.mask.any()) else None
         self.sizes = (*sae.config.prefixes, sae.config.features)
         self.weight = 1 / (tokens * len(self.sizes))
-        self.into: Gradients = {name: torch.zeros_like(p) for name, p in sae.named_parameters()}
+        self.into: Gradients = {
+            name: work.take(f"gradient of {name}", p, *p.shape).zero_() for name, p in sae.named_parameters()
+        }
         self.error, self.full, self.aux = (sae.bias.new_zeros(()) for _ in range(3))
         self.fired = torch.zeros(sae.config.features, dtype=torch.int64, device=sae.bias.device)
 
@@ -72,7 +74,8 @@ def sparse_loss(
 ) -> tuple[Loss, Gradients]:
     """The loss of a batch and the gradient of every parameter, by name. TopK and BatchTopK only.
 
-    `k` replaces the sparsity's own while a schedule lowers it; `work` keeps memory from one call to the next.
+    `k` replaces the sparsity's own while a schedule lowers it; `work` keeps memory from one call to the next:
+    gradients returned before are overwritten by a call with the same one.
     """
     sparsity, config = sae.config.sparsity, sae.config
     assert isinstance(sparsity, TopK | BatchTopK)
@@ -81,7 +84,7 @@ def sparse_loss(
     bilinear = isinstance(config.encoder, Bilinear)
     products = batch.log_decay is None and bilinear and isinstance(config.decoder, Factored)
     dense = not bilinear or not batch.scalar_decay
-    step, parts = _Step(sae, batch.tokens, dead), blocks(sae, batch, dense)
+    step, parts = _Step(sae, batch.tokens, dead, work), blocks(sae, batch, dense)
     cut = sae.bias.new_zeros(())
     if isinstance(sparsity, BatchTopK):
         every = [encode_block(sae, part, part.matrices(work) if dense else None, work).pre.clone() for part in parts]

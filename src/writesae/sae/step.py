@@ -8,6 +8,7 @@ from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, TopK
 from writesae.sae.loss import Dead, Loss, dense_loss
 from writesae.sae.model import SAE
+from writesae.sae.scan_loss import scan_loss, scans
 from writesae.sae.sparse_loss import sparse_loss
 from writesae.sae.workspace import Workspace
 
@@ -26,6 +27,6 @@ def loss_and_gradients(
         return loss
     for parameter in sae.parameters():
         parameter.grad = None
-    loss = dense_loss(sae, batch.matrices(), dead)
+    loss = scan_loss(sae, batch, dead) if scans(sae, batch) else dense_loss(sae, batch.matrices(), dead)
     torch.autograd.backward(loss.total)
     return Loss(*(x.detach() for x in loss))
