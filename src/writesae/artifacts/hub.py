@@ -14,10 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError is its HTTP client's own
     EntryNotFoundError,
-    HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -289,7 +289,7 @@ def _readable_errors(repo: str, cache_dir: str | Path | None) -> Iterator[None]:
             f"the repository {repo} holds neither {INDEX} nor {MANIFEST}, or lacks a file that they list; checkpoints "
             "(.pt) are never fetched: download them yourself and use `writesae convert`"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise InputError(_unreachable(repo, cache_dir, error)) from None
 
 
@@ -305,7 +305,7 @@ def _unreachable(repo: str, cache_dir: str | Path | None, error: Exception) -> s
 def _writable_errors(repo: str) -> Iterator[None]:
     try:
         yield
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except (HTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise OutputError(
             f"cannot upload to {repo}: {reason}; check the network and the login (hf auth login)"
