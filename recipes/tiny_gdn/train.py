@@ -49,7 +49,7 @@ class Options:
     threads: int = 1
     """CPU threads."""
     compile: bool = True
-    """Use torch.compile (a minute at the start, then about twice as fast)."""
+    """Use torch.compile: minutes at the start on a CPU, worth it for a long run."""
     evaluate_every: int = 500
     """Steps between evaluations."""
     checkpoint_every: int = 250
