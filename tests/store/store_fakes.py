@@ -76,6 +76,7 @@ class FakeHost:
     make: Callable[[Tensor, int], Stream] = delta_stream
     name: str = "fake"
     revision: str = "r1"
+    dtype: torch.dtype = torch.float32
     layers: dict[int, FakeLayer] = field(default_factory=lambda: {1: FakeLayer("fake"), 4: FakeLayer("fake")})
     change: Callable[[Stream, int], Stream] = lambda stream, batch: stream
     batches: int = 0

@@ -169,6 +169,8 @@ def test_a_folder_of_another_capture_is_refused(host: FakeHost, blocks: TokenBlo
     other = replace(host, revision="r2")
     with pytest.raises(OutputError, match="another capture \\(revision 'r1' there, 'r2' here\\)"):
         capture(other, blocks, [1], root, EXACT, silent)
+    with pytest.raises(OutputError, match="host_dtype 'float32' there, 'bfloat16' here"):
+        capture(replace(host, dtype=torch.bfloat16), blocks, [1], root, EXACT, silent)
     with pytest.raises(OutputError, match="layers"):
         capture(host, blocks, [1, 4], root, EXACT, silent)
     with pytest.raises(OutputError, match="dtype"):

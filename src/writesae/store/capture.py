@@ -77,6 +77,10 @@ class CaptureHost(Protocol):
         """What pins its weights."""
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Precision of its weights."""
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer; may raise InputError where there is none."""
 
@@ -156,6 +160,7 @@ def _provenance(host: CaptureHost, blocks: TokenBlocks, layers: tuple[int, ...],
         version=VERSION,
         host=host.name,
         revision=host.revision,
+        host_dtype=str(host.dtype).removeprefix("torch."),
         tokenizer=tokenizer,
         corpus=blocks.hash,
         sequences=len(blocks),

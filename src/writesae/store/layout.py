@@ -42,6 +42,8 @@ class Provenance:
     """Name of the model."""
     revision: str
     """What pins the model's weights: a commit or a hash."""
+    host_dtype: str
+    """Precision in which the host ran, like `float32`."""
     tokenizer: str | None
     """SHA-256 of the tokenizer; None where the host has none."""
     corpus: str
