@@ -58,7 +58,7 @@ def random_state(kind: str, rank: int = 1, seed: int = 0) -> State:
     return state
 
 
-def random_config(kind: str, rank: int = 1, **changes: object) -> dict[str, object]:
+def random_config(kind: str, rank: object = 1, **changes: object) -> dict[str, object]:
     """The config that the research code stores beside a state dict."""
     config: dict[str, object] = {"sae_type": kind, "layer": 9, "head": 4, "n_features": N, "d_k": K, "d_v": V}
     return config | {"d_in": K * V, "k": ACTIVE, "rank": rank, "use_batchtopk": False, "seed": 42, "lr": 3e-4} | changes

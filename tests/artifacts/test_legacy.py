@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_a_bare_state_dict(tmp_path: Path) -> None:
     agree(convert_file(tmp_path / "sae.pt"), "bilinear", state, k=32)
 
 
-RELEASE_NAMES = {
+RELEASE_NAMES: dict[str, Callable[[str], str]] = {
     "plain": str,
     "lower": lambda name: {
         "V_enc": "encoder.v", "W_enc": "encoder.w", "b_enc": "encoder.bias",
@@ -120,7 +121,14 @@ def test_whole_modules_under_other_names(names: str, key: str | None, rank: int,
 @pytest.mark.parametrize("kind", TYPES)
 def test_whole_modules_of_the_research_classes(kind: str, tmp_path: Path) -> None:
     state = random_state(kind, 2)
-    attributes = {"k": ACTIVE, "use_batchtopk": False, "gate_tau": 0.1, "d_k": K, "d_v": V, "V_missing": None}
+    attributes: dict[str, object] = {
+        "k": ACTIVE,
+        "use_batchtopk": False,
+        "gate_tau": 0.1,
+        "d_k": K,
+        "d_v": V,
+        "V_missing": None,
+    }
     write_module(tmp_path / "m.pt", state, attributes, None)
     agree(convert_file(tmp_path / "m.pt"), kind, state)
 
@@ -183,7 +191,7 @@ def test_extreme_gates_stay_finite(tmp_path: Path) -> None:
     agree(convert_file(tmp_path / "best.pt"), "bilinear_gated", state)
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, object], dict[str, torch.Tensor | None], str]] = {
     "another type": ({"sae_type": "flat"}, {}, "config says sae_type 'flat', its tensors are those of 'bilinear'"),
     "another size": ({"d_k": 13}, {}, "config says d_k = 13, its tensors say 11"),
     "another rank": ({"rank": 2}, {}, "config says rank = 2, its tensors say 1"),
@@ -203,7 +211,7 @@ WRONG = {
 @pytest.mark.parametrize("name", list(WRONG))
 def test_inconsistent_payloads_are_refused(name: str, tmp_path: Path) -> None:
     config, tensors, message = WRONG[name]
-    state = {key: value for key, value in (random_state("bilinear") | tensors).items() if value is not None}
+    state = {key: value for key, value in {**random_state("bilinear"), **tensors}.items() if value is not None}
     write_payload(tmp_path / "best.pt", state, random_config("bilinear", **config))
     with pytest.raises(DataError, match=message) as caught:
         convert_file(tmp_path / "best.pt")
