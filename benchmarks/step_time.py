@@ -132,7 +132,9 @@ def main() -> None:
         del flat
         sae, batch = make(*shape, flat=False, target="state")
         dense_ms = best_ms(lambda sae=sae, x=matrices: dense_step(sae, x), few)  # type: ignore[misc]
-        print(f"\n{features:,} features: dense bilinear step {dense_ms:,.0f} ms, dense flat TopK step {flat_ms:,.0f} ms")
+        print(
+            f"\n{features:,} features: dense bilinear step {dense_ms:,.0f} ms, dense flat TopK step {flat_ms:,.0f} ms"
+        )
         memory = {} if options.no_memory else {kind: peak_mb(kind, shape) for kind in ("dense", "state", "write")}
         for target in ("state", "write"):
             sae, batch = make(*shape, flat=False, target=target)

@@ -33,7 +33,9 @@ PRESETS: dict[str, Preset] = {
     "bilinear": Preset(Bilinear(), Factored(), "the research code's name for the composition of `writesae`"),
     "bilinear_tied": Preset(Bilinear(tied=True), Factored(), "bilinear encoder that shares its factors with the atoms"),
     "bilinear_flat": Preset(Bilinear(), Flat(), "bilinear encoder, full-matrix atoms"),
-    "matrix": Preset(Linear(), Factored(), "dense encoder on the whole matrix, rank-1 atoms (`rank1` in the research code)"),
+    "matrix": Preset(
+        Linear(), Factored(), "dense encoder on the whole matrix, rank-1 atoms (`rank1` in the research code)"
+    ),
     "flat": Preset(Linear(), Flat(), "dense encoder, full-matrix atoms: an ordinary SAE on the flattened matrix"),
 }
 

@@ -22,7 +22,6 @@ from writesae.train.loop import Run, TrainResult, interrupts
 from writesae.train.requests import run_name
 from writesae.types import Site
 
-
 MEMORY = 1 << 30
 """Bytes of writes that are kept for the next run to ask."""
 
