@@ -15,7 +15,7 @@ import pytest
 import torch
 from dictionaries import ALL_CONFIGS, K, N, V, matrices, random_sae, same
 
-from writesae.artifacts import Record, load_folder, load_sae, read_manifest, save_sae
+from writesae.artifacts import Record, add_metrics, load_folder, load_sae, read_manifest, save_sae
 from writesae.errors import ConfigError, DataError, InputError, OutputError, WritesaeError
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site
@@ -79,6 +79,20 @@ def test_card_says_what_was_measured(folder: Path) -> None:
     assert "| substitution.win_rate | 0.9 |" in card
     assert "L9.H4" in card
     assert "a \\| b" in card
+
+
+def test_results_join_the_record_and_the_card(folder: Path) -> None:
+    weights = (folder / "weights.safetensors").read_bytes()
+    manifest = add_metrics(folder, {"population": {"win_rate": 0.125, "n": 87}})
+    assert manifest.record == replace(RECORD, metrics={**RECORD.metrics, "population": {"win_rate": 0.125, "n": 87}})
+    assert read_manifest(folder) == manifest
+    assert "| population.win_rate | 0.125 |" in (folder / "README.md").read_text()
+    assert (folder / "weights.safetensors").read_bytes() == weights
+    assert same(load_sae(folder), random_sae(CONFIG))
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError):
+        add_metrics(folder, {"more": 1})
+    assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_large_dictionary_is_mapped_within_100_ms(tmp_path: Path) -> None:

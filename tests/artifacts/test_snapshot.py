@@ -90,6 +90,7 @@ def test_second_layout_with_its_results(tmp_path: Path) -> None:
         "results/92pct_substitution/summary.json",
         "results/89pct_population/summary.json",
     }
+    assert "| win_rate | 0.924 |" in (tmp_path / "out" / "README.md").read_text()
     for number, (name, (kind, host, variant)) in enumerate(SECOND.items()):
         site = next(part for part in name.split("/") if "_H" in part).split("_L")[-1].removeprefix("L")
         layer, head = site.split("_H")

@@ -4,7 +4,7 @@
 """
 
 from writesae.artifacts.collection import Cell, Collection, add_to_collection, read_collection, write_index
-from writesae.artifacts.folder import Loaded, load_folder, save_sae
+from writesae.artifacts.folder import Loaded, add_metrics, load_folder, save_sae
 from writesae.artifacts.load import load_sae
 from writesae.artifacts.manifest import FileEntry, Manifest, Record, read_manifest
 
@@ -15,6 +15,7 @@ __all__ = [
     "Loaded",
     "Manifest",
     "Record",
+    "add_metrics",
     "add_to_collection",
     "load_folder",
     "load_sae",

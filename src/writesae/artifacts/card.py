@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from writesae.artifacts.manifest import Record
 from writesae.config import Json, to_json
 from writesae.sae import SAEConfig
+
+_MOST_ROWS = 40
 
 
 def model_card(config: SAEConfig, record: Record) -> str:
@@ -37,8 +40,8 @@ def model_card(config: SAEConfig, record: Record) -> str:
     return "\n".join([*lines, "", "## Config", "", "```json", json.dumps(to_json(config), indent=2), "```", ""])
 
 
-def collection_card(index: dict[str, Json]) -> str:
-    """The card of a collection: one row a dictionary."""
+def collection_card(index: dict[str, Json], results: Mapping[str, Json] | None = None) -> str:
+    """The card of a collection: one row a dictionary, and the numbers of its result files."""
     lines = ["---", "library_name: writesae", "tags:", "- sparse-autoencoder", "- recurrent-state", "---", ""]
     lines += ["# Dictionaries of recurrent states", "", "```python", "import writesae as ws", ""]
     lines += ['sae = ws.load_sae("PATH_OR_REPO", site="L9.H4")', "```", ""]
@@ -48,6 +51,12 @@ def collection_card(index: dict[str, Json]) -> str:
     for cell in cells if isinstance(cells, list) else []:
         if isinstance(cell, dict):
             lines.append("| " + " | ".join(_cell(cell.get(column, "")) for column in columns) + " |")
+    for name, data in (results or {}).items():
+        values = list(_flat(data).items()) if isinstance(data, dict) else []
+        if values:
+            rows = [f"| {_cell(key)} | {_cell(value)} |" for key, value in values[:_MOST_ROWS]]
+            rest = [f"| .. | {len(values) - _MOST_ROWS} more |"] if len(values) > _MOST_ROWS else []
+            lines += ["", f"## {_cell(name)}", "", "| | |", "|---|---|", *rows, *rest]
     return "\n".join([*lines, ""])
 
 

@@ -103,7 +103,8 @@ def write_index(root: str | Path) -> Collection:
         if path.is_file() and not _unfinished(root, path)
     }
     collection = Collection(tuple(cells), files)
-    replace_file(root / COLLECTION_CARD, collection_card(collection_to_json(collection)).encode())
+    results = {name: read_json_safely(inside(root, name)) for name in files}
+    replace_file(root / COLLECTION_CARD, collection_card(collection_to_json(collection), results).encode())
     replace_file(root / INDEX, json_bytes(collection_to_json(collection), INDEX))
     return collection
 

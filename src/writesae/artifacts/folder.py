@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +27,7 @@ from writesae.artifacts.manifest import (
     read_manifest,
     write_manifest,
 )
-from writesae.config import from_json, to_json
+from writesae.config import Json, from_json, to_json
 from writesae.errors import DataError, OutputError, WritesaeError
 from writesae.sae import SAE, SAEConfig
 
@@ -68,6 +70,24 @@ def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, repl
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # the library writes it readable by its owner only
         sync(partial / WEIGHTS)
         write_file(partial / CARD, model_card(sae.config, record).encode())
+        return write_manifest(partial, record)
+
+
+def add_metrics(folder: str | Path, metrics: Mapping[str, Json]) -> Manifest:
+    """Add measured numbers (an evaluation's summary under its name) to a dictionary's record and card, in one step.
+
+    Config and weights stay byte for byte. Raises DataError for a damaged folder, OutputError where it holds others.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest.files)
+    record = replace(manifest.record, metrics={**manifest.record.metrics, **metrics})
+    with new_folder(folder, lambda path: is_dictionary(path, only=True)) as partial:
+        for name in manifest.files.keys() - {CARD}:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(inside(folder, name), partial / name)
+            sync(partial / name)
+        write_file(partial / CARD, model_card(read_config(folder), record).encode())
         return write_manifest(partial, record)
 
 
