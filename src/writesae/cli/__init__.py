@@ -40,10 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     name = words[0]
     if name not in COMMANDS:
         _fail(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
+    import inspect
+
     import tyro
 
     module = importlib.import_module(f"writesae.cli.{name}")
-    command = tyro.cli(module.Command, prog=f"writesae {name}", args=words[1:], description=module.Command.__doc__)
+    help_text = " ".join((inspect.getdoc(module.Command) or "").split())
+    command = tyro.cli(module.Command, prog=f"writesae {name}", args=words[1:], description=help_text)
     from writesae.errors import WritesaeError
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

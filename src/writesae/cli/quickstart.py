@@ -30,6 +30,8 @@ class Command:
     """Active atoms a token."""
     firings: int = QuickstartConfig.firings
     """Writes to replace, a dictionary."""
+    passages: int = QuickstartConfig.passages
+    """Held-out sequences from which they are drawn."""
     train_tokens: int = QuickstartConfig.train_tokens
     """Tokens seen in training, with repetition, a dictionary."""
 
@@ -45,6 +47,7 @@ def run(command: Command) -> None:
         features=command.features,
         k=command.k,
         firings=command.firings,
+        passages=command.passages,
         train_tokens=command.train_tokens,
     )
     from writesae.quickstart.run import quickstart

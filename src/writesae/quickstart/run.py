@@ -109,7 +109,10 @@ def _summary(
 def _table(summary: Mapping[str, Any]) -> Table:
     title = f"{summary['host']['name']} {summary['site']}: can one atom stand in for one write?"
     table = Table(
-        title=title, box=SIMPLE_HEAD, padding=(0, 1), caption="wins: KL of the atom below KL of deleting the write"
+        title=title,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption="wins: KL of the atom below KL of deleting the write",
     )
     for name in ("target", "protocol", "n", "wins", "95% (Wilson)", "KL atom", "delete", "random"):
         table.add_column(name, justify="left" if name in ("target", "protocol") else "right", no_wrap=True)
