@@ -1,0 +1,66 @@
+"""Change what a host has written into its memory, and let it speak: see `install`, `erase` and `amplify`."""
+
+from writesae.edits.actions import (
+    AddFeatures,
+    AddMatrix,
+    ClampFeatures,
+    Edit,
+    EraseWrite,
+    Install,
+    ReplaceByAtom,
+    ScaleFeatures,
+    Transplant,
+    Write,
+    take_write,
+)
+from writesae.edits.directions import Direction, atom_direction, make_directions
+from writesae.edits.engine import editing
+from writesae.edits.generation import Generation, Sampling, generate
+from writesae.edits.plan import (
+    Edited,
+    amplify,
+    clamp,
+    edited,
+    erase,
+    install,
+    replace_by_atom,
+    transplant,
+)
+from writesae.edits.schedule import Always, At, Firing, OnTokens, Predicate, sentence_ends
+from writesae.edits.targets import token_id
+
+__all__ = [
+    "AddFeatures",
+    "AddMatrix",
+    "Always",
+    "At",
+    "ClampFeatures",
+    "Direction",
+    "Edit",
+    "Edited",
+    "EraseWrite",
+    "Firing",
+    "Generation",
+    "Install",
+    "OnTokens",
+    "Predicate",
+    "ReplaceByAtom",
+    "Sampling",
+    "ScaleFeatures",
+    "Transplant",
+    "Write",
+    "amplify",
+    "atom_direction",
+    "clamp",
+    "edited",
+    "editing",
+    "erase",
+    "generate",
+    "install",
+    "make_directions",
+    "replace_by_atom",
+    "sentence_ends",
+    "take_write",
+    "token_id",
+    "transplant",
+]

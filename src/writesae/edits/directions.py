@@ -1,0 +1,120 @@
+"""Which rank-1 matrix `v w^T` to write: an atom, the closed form, the exact first order, or a random one.
+
+Closed form: `w` is what the head's output projection maps onto the target's unembedding, `W_O[h] W_U[token]`, and `v`
+lies along the query that will read it. It takes the norms, gates and layers between the head and the logits as
+identity. Exact first order: the leading singular pair of the gradient `G_t` of the target's logit with respect to the
+state (MATH.md section 6), which is the unit rank-1 matrix that raises the logit most to first order, in this context.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from writesae.edits.gradients import Gradients, output_gradients
+from writesae.edits.targets import RowLogit
+from writesae.errors import InputError
+from writesae.hosts import Host
+from writesae.hosts.output import head_columns, unembedding
+from writesae.recurrence import Stream, adjoint_reference
+from writesae.sae import SAE
+from writesae.types import Protocol, Site
+
+DirectionKind = Literal["closed", "exact", "random"]
+
+
+class Direction(NamedTuple):
+    """Unit key and value sides; leading axes (rows, positions) as the maker says."""
+
+    key: Tensor
+    """`[..., K]`."""
+    value: Tensor
+    """`[..., V]`."""
+
+
+def unit(x: Tensor) -> Tensor:
+    """Unit length along the last axis."""
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / length.clamp_min(1e-30)
+
+
+def atom_direction(sae: SAE, feature: int) -> Direction:
+    """An atom of a dictionary with rank-1 atoms, `[K]` and `[V]`. Raises InputError for others."""
+    atoms = sae.atoms()
+    if not 0 <= feature < len(atoms.v):
+        raise InputError(f"feature {feature} was asked of a dictionary with features 0 to {len(atoms.v) - 1}")
+    return Direction(unit(atoms.v[feature]), unit(atoms.w[feature]))
+
+
+@torch.no_grad()
+def closed_value(host: Host, site: Site, tokens: tuple[int, ...]) -> Tensor:
+    """Value sides that point at tokens: `W_O[head] W_U[token]`, unit length, `[len(tokens), V]`."""
+    columns = head_columns(host, site.layer)[site.head].float()
+    rows = unembedding(host)[list(tokens)].float()
+    return unit(rows.to(columns.device) @ columns.T)
+
+
+def read_key(stream: Stream) -> Tensor:
+    """A key side that later queries read: the mean of a head's unit queries over the text, `[B, K]`, unit length.
+
+    `stream` has one head.
+    """
+    return unit(unit(stream.query[:, :, 0]).mean(1))
+
+
+def leading_pair(gradient: Tensor) -> Direction:
+    """Leading singular pair of matrices `[..., K, V]`, signed so that `v^T G w >= 0`."""
+    left, _, right = torch.linalg.svd(gradient, full_matrices=False)
+    return Direction(left[..., :, 0], right[..., 0, :])
+
+
+def state_gradients(found: Gradients, site: Site, timing: Protocol) -> Tensor:
+    """`G_t` of one head for every token, `[B, T, K, V]`."""
+    stream = found.streams[site.layer].heads(site.head)
+    grad = found.grads[site.layer][:, :, [site.head]]
+    return adjoint_reference(stream, grad, timing == "at_token")[:, :, 0]
+
+
+@torch.no_grad()
+def continue_greedily(host: Host, tokens: Tensor, steps: int) -> Tensor:
+    """Tokens `[B, T]` and the model's own `steps` most likely next ones, `[B, T + steps]`."""
+    for _ in range(steps):
+        tokens = torch.cat([tokens, host.logits(tokens, keep=1)[:, -1].argmax(-1, keepdim=True)], 1)
+    return tokens
+
+
+def make_directions(
+    host: Host,
+    site: Site,
+    tokens: Tensor,
+    targets: tuple[int, ...],
+    kind: DirectionKind,
+    positions: tuple[int, ...],
+    timing: Protocol = "after_token",
+    lookahead: int = 1,
+    seed: int = 0,
+) -> Direction:
+    """Directions for each row and position of prompts `[B, T]`, `[B, len(positions), K]` and `[.., V]`.
+
+    `targets` has one token a row; `positions` are negative, from the prompt's end. `exact` runs the prompt with
+    `lookahead` tokens of its own greedy continuation and takes the gradient of the target's mean logit at the prompt's
+    last token and those: with none, an edit at the last token would be read by nobody.
+    """
+    batch, time = tokens.shape
+    count, layer = len(positions), host.check_site(site)
+    if any(not -time <= p < 0 for p in positions):
+        raise InputError(f"positions {positions} do not all lie in a prompt of {time} tokens, counted from its end")
+    if kind == "random":
+        generator = torch.Generator().manual_seed(seed)
+        key, value = (torch.randn(batch, count, d, generator=generator) for d in (layer.d_k, layer.d_v))
+        return Direction(unit(key), unit(value))
+    if kind == "closed":
+        stream = host.record(tokens, [site.layer])[site.layer].heads(site.head)
+        key, value = read_key(stream), closed_value(host, site, targets)
+        return Direction(key[:, None].expand(-1, count, -1), value[:, None].expand(-1, count, -1))
+    longer = continue_greedily(host, tokens, lookahead)
+    found = output_gradients(host, longer, RowLogit(targets, last=lookahead + 1), [site.layer])
+    gradient = state_gradients(found, site, timing)
+    return leading_pair(gradient[:, [time + p for p in positions]])

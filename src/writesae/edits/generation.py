@@ -1,0 +1,141 @@
+"""Generate with edits, through transformers' own `generate`: greedy or sampled, batched, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from writesae.edits.actions import Edit
+from writesae.edits.engine import editing
+from writesae.errors import InputError
+from writesae.hosts import Host
+from writesae.hosts.caches import cache_argument, new_cache
+
+OnTokens = Callable[[list[int]], None]
+"""Called with one token id a row, as soon as a step is done."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens."""
+
+    temperature: float = 0.0
+    """0 for greedy."""
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or (self.top_k is not None and self.top_k < 1):
+            raise InputError(f"cannot sample at temperature {self.temperature} from the top {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"cannot sample from the top {self.top_p} of the probability: give more than 0, at most 1")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was generated, row by row."""
+
+    prompts: list[list[int]]
+    tokens: list[list[int]]
+    """New tokens alone; cut before the end-of-text token where there is one."""
+    texts: list[str]
+    """The new tokens' text; empty strings for a host without a tokenizer."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.texts)
+
+
+class _Report(BaseStreamer):
+    def __init__(self, on_tokens: OnTokens) -> None:
+        self.on_tokens, self.prompt_seen = on_tokens, False
+
+    def put(self, value: Tensor) -> None:
+        if self.prompt_seen:
+            self.on_tokens(value.flatten().tolist())
+        self.prompt_seen = True
+
+    def end(self) -> None:
+        """Nothing is kept back."""
+
+
+def encode_prompts(host: Host, prompts: str | Sequence[str] | Tensor | Sequence[Sequence[int]]) -> list[list[int]]:
+    """Token ids of one or several prompts. Raises InputError for an empty one."""
+    if isinstance(prompts, Tensor):
+        rows = (prompts[None] if prompts.ndim == 1 else prompts).tolist()
+    else:
+        many = [prompts] if isinstance(prompts, str) else list(prompts)
+        rows = [host.tokenizer.encode(p, add_special_tokens=False) if isinstance(p, str) else list(p) for p in many]
+    if not rows or not all(rows):
+        raise InputError("a prompt is empty: give text of at least one token")
+    return rows
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, `[B, T]` each."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(r)) + list(r) for r in rows])
+    mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows])
+    return ids, mask
+
+
+@torch.no_grad()
+def generate(
+    host: Host,
+    prompts: str | Sequence[str] | Tensor | Sequence[Sequence[int]],
+    edits: Sequence[Edit] = (),
+    new_tokens: int = 20,
+    sampling: Sampling | None = None,
+    stop_at_end: bool = True,
+    on_tokens: OnTokens | None = None,
+) -> Generation:
+    """Continue prompts with these edits made, each row on its own cache rows, left-padded where lengths differ.
+
+    The same seed gives the same text; torch's global random state is left as it was. Raises InputError for edits that
+    do not fit (see `editing`).
+    """
+    if new_tokens < 1:
+        raise InputError(f"{new_tokens} new tokens were asked for; give at least 1")
+    sampling = Sampling() if sampling is None else sampling
+    rows = encode_prompts(host, prompts)
+    end, pad = _special(host)
+    ids, mask = (x.to(host.device) for x in pad_left(rows, pad))
+    devices = [host.device] if host.device.type == "cuda" else []
+    chosen: dict[str, object] = {"do_sample": False}
+    if sampling.temperature > 0:
+        chosen = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k or 0}
+        chosen["top_p"] = 1.0 if sampling.top_p is None else sampling.top_p
+    # an empty plan still needs the context, in which the model is runnable on any device
+    with torch.random.fork_rng(devices=devices), editing(host, edits) if edits else nullcontext(), host.tap():
+        torch.manual_seed(sampling.seed)
+        whole = host.model.generate(  # type: ignore[operator]
+            ids,
+            attention_mask=mask,
+            max_new_tokens=new_tokens,
+            pad_token_id=pad,
+            eos_token_id=end if stop_at_end else None,
+            streamer=None if on_tokens is None else _Report(on_tokens),
+            **chosen,
+            **cache_argument(host, new_cache(host)),
+        )
+    new = [_cut(row, end if stop_at_end else None) for row in whole[:, ids.shape[1] :].tolist()]
+    has_tokenizer = host._tokenizer is not None
+    return Generation(rows, new, [host.text(row) if has_tokenizer else "" for row in new])
+
+
+def _special(host: Host) -> tuple[int | None, int]:
+    """End-of-text and padding ids."""
+    source = host.config if host._tokenizer is None else host.tokenizer
+    end = getattr(source, "eos_token_id", None)
+    end = end[0] if isinstance(end, list) else end
+    pad = getattr(source, "pad_token_id", None)
+    return end, int(pad if pad is not None else end or 0)
+
+
+def _cut(row: list[int], end: int | None) -> list[int]:
+    return row[: row.index(end)] if end is not None and end in row else row

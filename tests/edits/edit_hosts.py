@@ -1,0 +1,59 @@
+"""Tiny hosts of every class, built once, dictionaries that fit them, and what tests compare."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import Tensor
+
+from writesae.hosts import Host, load_host
+from writesae.hosts.tiny import TINY_MODELS, build_tiny
+from writesae.sae import SAE, SAEConfig, TopK
+from writesae.types import Site, Target
+
+BATCH, TIME = 2, 17
+TOLERANCE = 1e-5
+
+
+@cache
+def tiny_host(name: str) -> Host:
+    """A random tiny model."""
+    return load_host(build_tiny(name))
+
+
+def host_parameter(name: str) -> object:
+    """A host's name, skipped where its package is not installed."""
+    extra = TINY_MODELS[name].extra
+    if extra is None:
+        return name
+    missing = find_spec(TINY_MODELS[name].module.partition(".")[0]) is None
+    skip = pytest.mark.skipif(missing, reason=f"needs writesae[{extra}]")
+    return pytest.param(name, marks=[getattr(pytest.mark, extra), skip])
+
+
+ALL_HOSTS = [host_parameter(name) for name in TINY_MODELS]
+
+
+def dictionary(host: Host, site: Site, target: Target = "write-value", features: int = 13) -> SAE:
+    """A random dictionary for a site."""
+    layer = host.layers[site.layer]
+    config = SAEConfig(layer.d_k, layer.d_v, features, sparsity=TopK(3), target=target)
+    return SAE(config, torch.Generator().manual_seed(7))
+
+
+def some_tokens(seed: int = 0, rows: int = BATCH, time: int = TIME) -> Tensor:
+    """Random token ids."""
+    return torch.randint(3, 101, (rows, time), generator=torch.Generator().manual_seed(seed))
+
+
+def relative(x: Tensor, y: Tensor) -> float:
+    """Relative L2 error."""
+    return float((x - y).norm() / y.norm())
+
+
+def first_site(host: Host) -> Site:
+    """Head 1 of the first recurrent layer."""
+    return Site(next(iter(host.layers)), 1)

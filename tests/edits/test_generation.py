@@ -1,0 +1,149 @@
+"""Generation with edits, on every class of host and on the embedded one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from edit_hosts import first_site, some_tokens
+
+from writesae.edits import (
+    At,
+    Edit,
+    Install,
+    Sampling,
+    amplify,
+    atom_direction,
+    editing,
+    erase,
+    generate,
+    install,
+    sentence_ends,
+)
+from writesae.edits.directions import DirectionKind
+from writesae.errors import InputError
+from writesae.hosts import Host
+from writesae.hosts.caches import cache_argument, new_cache
+from writesae.types import Site
+
+
+def strong(host: Host) -> list[Edit]:
+    site = first_site(host)
+    layer = host.layers[site.layer]
+    what = Install(torch.eye(layer.d_k)[0], torch.eye(layer.d_v)[1], 30.0)
+    return [Edit(site, what, At((-1,)), "at_token")]
+
+
+def test_generation_equals_running_the_whole_text_again(any_host: Host) -> None:
+    """Greedy with a cache against one edited forward pass a token, without one."""
+    prompt, edits = some_tokens(5, 2, 6), strong(any_host)
+    got = generate(any_host, prompt, edits, 5, stop_at_end=False).tokens
+    whole = prompt
+    fixed = [Edit(e.site, e.what, At((5,)), e.timing) for e in edits]
+    for _ in range(5):
+        with torch.no_grad(), editing(any_host, fixed):
+            following = any_host.run(whole, keep=1)[:, -1].argmax(-1)
+        whole = torch.cat([whole, following[:, None]], 1)
+    assert got == whole[:, 6:].tolist()
+
+
+def test_sampling_is_deterministic_streams_and_leaves_the_random_state(any_host: Host) -> None:
+    prompt, edits = some_tokens(5, 2, 6), strong(any_host)
+    steps: list[list[int]] = []
+    state = torch.random.get_rng_state()
+    hot = Sampling(temperature=1.3, top_p=0.95, seed=4)
+    first = generate(any_host, prompt, edits, 6, hot, stop_at_end=False, on_tokens=steps.append)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert generate(any_host, prompt, edits, 6, hot, stop_at_end=False).tokens == first.tokens
+    assert [list(row) for row in zip(*steps, strict=True)] == first.tokens
+    others = [generate(any_host, prompt, edits, 6, Sampling(1.3, seed=s), stop_at_end=False).tokens for s in (5, 6)]
+    assert any(other != first.tokens for other in others)
+
+
+def test_transformers_own_generate_in_the_context(any_host: Host) -> None:
+    prompt, edits = some_tokens(5, 2, 6), strong(any_host)
+    ours = generate(any_host, prompt, edits, 4, stop_at_end=False).tokens
+    with editing(any_host, edits):
+        out = any_host.model.generate(  # type: ignore[operator]
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, do_sample=False, pad_token_id=0,
+            eos_token_id=None, **cache_argument(any_host, new_cache(any_host)),
+        )  # fmt: skip
+    assert out[:, 6:].tolist() == ours
+    assert ours != generate(any_host, prompt, (), 4, stop_at_end=False).tokens or any_host.name.startswith("Zamba")
+
+
+def test_install_by_name_on_the_embedded_host(host: Host) -> None:
+    prompt = "The President of the United States said that"
+    site = Site(5, 0)
+    native = generate(host, prompt, (), 6)
+    kinds: tuple[DirectionKind, ...] = ("closed", "exact", "random")
+    for direction in kinds:
+        plan = install(host, site, target=" war", direction=direction, magnitude=0.0)
+        assert plan.generate(prompt, 6).tokens == native.tokens
+    ids = torch.tensor([host.tokenizer.encode(prompt)])
+    word = host.tokenizer.encode(" war")[0]
+
+    def lift(direction: DirectionKind, magnitude: float) -> float:
+        plan = install(
+            host,
+            site,
+            target=" war",
+            direction=direction,
+            magnitude=magnitude,
+            timing="at_token",
+        )
+        return float((plan.logits(ids) - host.logits(ids))[0, -1, word])
+
+    assert lift("exact", 0.5) > max(lift("random", 0.5), 0)
+    two = install(host, site, target=[" war", " peace"], positions=4) + erase(host, Site(4, 1), when=At((2,)))
+    assert len(two.edits([ids[0].tolist()])) == 3
+    assert two.generate([prompt, "In the year of"], 3).tokens[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("Paris", "splits into 'P' | 'ar' | 'is'".replace("|", r"\|")),
+        ("", "splits into nothing"),
+        ("#99999", "0 to 4095"),
+    ],
+)
+def test_targets_that_are_not_one_token(host: Host, target: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        install(host, Site(5, 0), target=target)
+
+
+def test_other_bad_requests(host: Host, tiny: Host) -> None:
+    with pytest.raises(InputError, match="needs a target"):
+        install(host, Site(5, 0))
+    with pytest.raises(InputError, match="give 1 or more"):
+        install(host, Site(5, 0), target=" war", positions=0)
+    with pytest.raises(InputError, match="do not all lie in a prompt of 2"):
+        install(host, Site(5, 0), target=" war").generate("In the")
+    with pytest.raises(InputError, match="prompt is empty"):
+        install(host, Site(5, 0), target=" war").generate("")
+    with pytest.raises(InputError, match="give the prompt"), install(host, Site(5, 0), target=" war").apply():
+        pass
+    with pytest.raises(InputError, match="without a tokenizer"):
+        install(tiny, Site(0, 0), target=" war")
+    with pytest.raises(InputError, match="cannot be combined"):
+        erase(host, Site(5, 0)) + erase(tiny, Site(0, 0))
+    with pytest.raises(InputError, match="0 new tokens"):
+        generate(host, "In", (), 0)
+
+
+def test_features_and_sentence_ends(host: Host) -> None:
+    from edit_hosts import dictionary
+
+    site = Site(5, 0)
+    sae = dictionary(host, site)
+    ends = sentence_ends(host)
+    assert host.tokenizer.encode(".")[0] in ends.ids
+    assert host.tokenizer.encode(" war")[0] not in ends.ids
+    direction = atom_direction(sae, 3)
+    assert float(direction.key.norm()) == pytest.approx(1, abs=1e-5)
+    prompt = "He came to the house. They were"
+    native = generate(host, prompt, (), 6).tokens
+    assert amplify(host, site, sae, [0, 1], factor=1.0).generate(prompt, 6).tokens == native
+    assert amplify(host, site, sae, [0, 1], amount=40.0, when=ends).generate(prompt, 6).tokens != native
+    with pytest.raises(InputError, match="either a factor"):
+        amplify(host, site, sae, [0])
