@@ -35,7 +35,7 @@ class QuickstartConfig:
     """Tokens seen in training, with repetition, a target."""
     firings: int = 1200
     """Writes replaced in the substitution test, a target."""
-    passages: int = 96
+    passages: int = 64
     """Held-out sequences from which they are drawn."""
     atoms: int = 24
     """Atoms described in the report, a target."""
