@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import rel_entr
+from scipy.stats import norm
 
+from writesae.evals import stats
 from writesae.evals.divergence import kl_divergence
 from writesae.evals.stats import clustered, wilson
 
@@ -37,3 +39,63 @@ def test_kl_against_scipy_and_at_tiny_values() -> None:
     step[3] = 1e-6  # KL = p (1 - p) eps^2 / 2 to leading order
     uniform = torch.zeros(11, dtype=torch.float64)
     assert kl_divergence(uniform, uniform + step).item() == pytest.approx(10 / 121 * 1e-12 / 2, rel=1e-3)
+
+
+def test_paired_tests_by_hand() -> None:
+    x, y = np.array([5.0, 3.0, 8.0, 6.0, 1.0]), np.array([1.0, 4.0, 2.0, 4.0, 1.0])
+    # differences 4, -1, 6, 2, 0: four non-zero ones, ranks 3, 1, 4, 2; the smaller rank sum is that of -1
+    assert stats.wilcoxon(x, y).statistic == 1
+    assert stats.wilcoxon(x[:4], y[:4]).p == pytest.approx(2 * 2 / 16)  # W <= 1 in 2 of 2^4 sign patterns, two sides
+    assert stats.paired_delta(x, y) == pytest.approx((3 - 1) / 5)
+    assert all(np.isnan(stats.wilcoxon(x, x)))
+    # the published win rate of 91.25% is the published paired delta of 0.825
+    assert stats.paired_delta([1] * 1689 + [0] * 162, [0] * 1689 + [1] * 162) == pytest.approx(0.825, abs=1e-3)
+
+
+def test_independent_samples_by_hand() -> None:
+    x, y = [1.0, 4.0, 6.0], [2.0, 3.0, 5.0, 7.0]
+    # pairs with x > y: none for 1, two for 4, three for 6
+    assert stats.mann_whitney(x, y).statistic == 5
+    assert stats.cliffs_delta(x, y) == pytest.approx((5 - 7) / 12)
+    brute = np.sign(np.subtract.outer(x, y)).mean()
+    assert stats.cliffs_delta(x, y) == pytest.approx(brute)
+    assert all(np.isnan(stats.mann_whitney([], y)))
+
+
+def test_corrections_by_hand() -> None:
+    p = [0.01, 0.04, 0.03]
+    np.testing.assert_allclose(stats.bonferroni(p), [0.03, 0.12, 0.09])
+    np.testing.assert_allclose(stats.holm(p), [0.03, 0.06, 0.06])  # 3 x 0.01, then 2 x 0.03, then max(0.06, 0.04)
+    assert stats.holm([]) == []
+
+
+def test_gini_spearman_and_r_squared_by_hand() -> None:
+    assert stats.gini([2, 2, 2]) == 0
+    assert stats.gini([0, 0, 0, 5]) == pytest.approx(3 / 4)
+    assert stats.gini([1, 3]) == pytest.approx(1 / 4)
+    # ranks 1 2 3 4 against 1 2 4 3: 1 - 6 * 2 / (4 * 15)
+    assert stats.spearman([1, 2, 3, 4], [10, 20, 40, 30]).statistic == pytest.approx(0.8)
+    assert np.isnan(stats.spearman([1, 1, 1], [1, 2, 3]).p)
+    y = np.array([1.0, 2.0, 3.0])
+    assert stats.r_squared(y, [1, 2, 4]) == pytest.approx(1 - 1 / 2)
+    assert stats.r_squared(y, 2 * y) == pytest.approx(1 - 14 / 2)
+    assert stats.scaled_r_squared(y, 2 * y) == pytest.approx(1)
+    assert np.isnan(stats.r_squared([2, 2], [1, 3]))
+
+
+def test_mixture_separates_and_prefers_two_only_where_there_are_two() -> None:
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(0, 0.02, 97), rng.normal(0.3, 0.05, 53)
+    found = stats.two_gaussians(np.concatenate([low, high]), 0)
+    assert found.upper.tolist() == [False] * 97 + [True] * 53
+    assert found.means == pytest.approx((low.mean(), high.mean()), abs=0.01)
+    assert found.weights == pytest.approx((97 / 150, 53 / 150), abs=0.01)
+    # BIC = -2 log L + p log n with 2 and 5 parameters, by SciPy's normal density
+    x = np.concatenate([low, high])
+    one = -2 * norm(x.mean(), x.std()).logpdf(x).sum() + 2 * np.log(150)
+    density = 97 / 150 * norm(low.mean(), low.std()).pdf(x) + 53 / 150 * norm(high.mean(), high.std()).pdf(x)
+    two = -2 * np.log(density).sum() + 5 * np.log(150)
+    assert found.delta_bic == pytest.approx(two - one, rel=0.02)
+    assert stats.two_gaussians(rng.normal(size=151), 0).delta_bic > 0
+    with pytest.raises(ValueError, match="at least 4"):
+        stats.two_gaussians([1.0, 2.0], 0)

@@ -1,18 +1,32 @@
 """The substitution test against the cache-copy protocol, and its bookkeeping against numbers worked out by hand."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from writesae.errors import InputError
+from writesae.errors import InputError, OutputError
+from writesae.evals.controls import Firings, control_component, principal_pair, random_component
 from writesae.evals.divergence import kl_divergence
 from writesae.evals.reference import cache_copy_logits
-from writesae.evals.substitution import CONDITIONS, SubstitutionConfig, substitution, summarise
+from writesae.evals.substitution import (
+    CONDITIONS,
+    SubstitutionConfig,
+    detail,
+    substitution,
+    substitution_at,
+    summarise,
+)
+from writesae.evals.writes import HeadWrites
 from writesae.hosts import Host
 from writesae.recurrence import delta_values
-from writesae.sae import SAE, SAEConfig, TopK
+from writesae.recurrence.written import Written
+from writesae.sae import SAE, Flat, Linear, SAEConfig, TopK
 from writesae.types import Site
 
 SITE = Site(5, 2)
@@ -22,9 +36,14 @@ def dictionary(target: str = "write-delta", d_k: int = 32) -> SAE:
     return SAE(SAEConfig(d_k, 32, 61, sparsity=TopK(3), target=target), torch.Generator().manual_seed(5))  # type: ignore[arg-type]
 
 
+def rows(table: pd.DataFrame) -> list[SimpleNamespace]:
+    """The records one by one."""
+    return [SimpleNamespace(**{str(k): v for k, v in record.items()}) for record in table.to_dict("records")]
+
+
 def rounding(kl: float) -> float:
     """What float32 does to a KL, half the variance of the logit change: noise of spread e adds e sqrt(2 KL)."""
-    return 2e-6 * (2 * kl) ** 0.5
+    return 2e-6 * math.sqrt(2 * kl)
 
 
 @pytest.mark.parametrize("native_write", ["delta", "value"])
@@ -37,7 +56,7 @@ def test_equals_editing_a_copied_cache(host: Host, passages: torch.Tensor, nativ
     stream = host.record(passages, [SITE.layer])[SITE.layer].heads(SITE.head)
     written = stream.value if native_write == "value" else delta_values(stream)[0]
     atoms = sae.atoms()
-    for row in records.itertuples():
+    for row in rows(records):
         write = torch.outer(stream.key[row.passage, row.position, 0], written[row.passage, row.position, 0])
         atom = torch.outer(atoms.v[row.feature], atoms.w[row.feature])
         edits = [row.coefficient * atom - write, atom * write.norm() / atom.norm() - write, -write]
@@ -89,3 +108,135 @@ def test_bad_input(host: Host, passages: torch.Tensor) -> None:
         substitution(host, silent, SITE, passages, SubstitutionConfig(firings=7))
     with pytest.raises(InputError, match="heads 0 to 5"):
         substitution(host, dictionary(), Site(5, 6), passages)
+
+
+def test_several_steps_and_the_other_direction_equal_copied_caches(host: Host, passages: torch.Tensor) -> None:
+    config = SubstitutionConfig(firings=3, seed=5, horizon=3, direction="patched||native")
+    sae = dictionary()
+    records = substitution(host, sae, SITE, passages, config).records
+    stream = host.record(passages, [SITE.layer])[SITE.layer].heads(SITE.head)
+    written = delta_values(stream)[0]
+    for row in rows(records):
+        write = torch.outer(stream.key[row.passage, row.position, 0], written[row.passage, row.position, 0])
+        native, patched = cache_copy_logits(
+            host, passages[row.passage], SITE, row.position, [-write], row.protocol, horizon=3
+        )
+        slow = kl_divergence(native, patched[0], "patched||native")
+        assert abs(row.kl_delete - slow.mean().item()) <= 1e-4 * slow.mean().item() + rounding(slow.max().item())
+        assert row.top1_delete == (native[0].argmax() != patched[0][0].argmax()).item()
+
+
+def some_firings(n: int = 5) -> tuple[Firings, HeadWrites, SAE]:
+    generator = torch.Generator().manual_seed(0)
+    key, update = (torch.randn(3, 7, d, generator=generator) for d in (5, 2))
+    writes = HeadWrites(Written(key, update, torch.zeros(3, 7, 1)), update)
+    sae = SAE(SAEConfig(5, 2, 11, sparsity=TopK(3), target="write-delta"), generator)
+    passage, position = torch.tensor([0, 1, 2, 0, 1][:n]), torch.tensor([3, 1, 6, 2, 5][:n])
+    codes = sae.encode_written(writes.written)
+    feature, coefficient = codes.index[passage, position, 0], codes.value[passage, position, 0]
+    atoms = sae.atoms()
+    sides = (key[passage, position], update[passage, position], atoms.v[feature], atoms.w[feature])
+    return Firings(passage, position, feature, coefficient, *sides), writes, sae
+
+
+def test_every_control_is_what_it_is_called() -> None:
+    firings, writes, sae = some_firings()
+    flat = SAE(SAEConfig(5, 2, 7, Linear(), TopK(2), Flat(), target="write-delta"), torch.Generator().manual_seed(3))
+
+    def make(name: str) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        part = control_component(name, firings, writes, "delta", sae, flat, generator)  # type: ignore[arg-type]
+        return torch.einsum("r,rk,rv->rkv", part.size, part.key, part.value)
+
+    contribution = firings.coefficient * firings.atom_norm
+    orthogonal = make("orthogonal")
+    torch.testing.assert_close(orthogonal.flatten(1).norm(dim=1), contribution)
+    assert torch.einsum("rkv,rk->rv", orthogonal, firings.key).abs().max() < 1e-5
+    assert torch.einsum("rkv,rv->rk", orthogonal, firings.value).abs().max() < 1e-5
+
+    other, matrices = make("other_atom"), sae.atom_matrices()
+    torch.testing.assert_close(other.flatten(1).norm(dim=1), contribution)
+    codes = sae.encode_written(writes.written)
+    alive = set(codes.index[codes.value > 0].tolist())
+    for r, matrix in enumerate(other):
+        cosines = torch.nn.functional.cosine_similarity(matrix.flatten()[None], matrices.flatten(1))
+        assert cosines.max() > 0.9999
+        assert int(cosines.argmax()) in alive - {int(firings.feature[r])}
+
+    # uncentred principal direction of the vectorised writes, by NumPy's SVD, cut to rank one
+    write = torch.einsum("btk,btv->btkv", writes.written.key, writes.written.update).reshape(21, 10).numpy()
+    direction = np.linalg.svd(write)[2][0].reshape(5, 2)
+    left, _, right = np.linalg.svd(direction)
+    unit = np.outer(left[:, 0], right[0])
+    native = torch.einsum("rk,rv->rkv", firings.key, firings.value).numpy()
+    expected = np.einsum("rkv,kv->r", native, unit)[:, None, None] * unit
+    np.testing.assert_allclose(make("pca"), expected, atol=1e-5)
+
+    top = flat.encode_written(writes.written)
+    for r, matrix in enumerate(make("flat_svd")):
+        codes_here = top.value[firings.passage[r], firings.position[r]]
+        best = int(codes_here.argmax())
+        atom = codes_here[best] * flat.dec[top.index[firings.passage[r], firings.position[r], best]].detach()
+        u, s, v = torch.linalg.svd(atom)
+        torch.testing.assert_close(matrix, s[0] * torch.outer(u[:, 0], v[0]))
+    with pytest.raises(InputError, match="needs a flat dictionary"):
+        control_component("flat_svd", firings, writes, "delta", sae, None, torch.Generator())
+
+
+def test_random_and_principal_directions_are_unit() -> None:
+    firings, writes, _ = some_firings()
+    random = random_component(firings, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(random.key.norm(dim=1), torch.ones(5))
+    x, y = principal_pair(writes.written.key.flatten(0, 1), writes.value.flatten(0, 1))
+    assert (x.norm().item(), y.norm().item()) == pytest.approx((1, 1))
+
+
+def test_detail_by_hand() -> None:
+    table = pd.DataFrame(
+        {f"kl_{name}": [1.0] * 8 for name in CONDITIONS} | {f"top1_{n}": [True, False] * 4 for n in CONDITIONS}
+    )
+    table["feature"] = [0, 0, 0, 0, 1, 1, 1, 1]
+    table["kl_delete"] = [1.0, 2, 3, 4, 5, 6, 7, 8]
+    table["kl_atom"] = [2.0, 1, 2, 9, 4, 4, 4, 4]  # loses at the first and the fourth
+    d = detail(table, 0)
+    assert d.failures_by_quartile == (0.5, 0.5, 0.0, 0.0)
+    assert d.paired_delta == pytest.approx((6 - 2) / 8)
+    greater = np.sign(np.subtract.outer(table.kl_delete.to_numpy(), table.kl_atom.to_numpy())).mean()
+    assert d.cliffs_delta == pytest.approx(greater)
+    # |atom - delete| is 1 1 1 5 1 2 3 4: the four ones rank 2.5, the five ranks 8, and these two are the losses
+    assert d.wilcoxon.statistic == 2.5 + 8
+    assert d.wins_against["random"] == 0.0
+    assert d.top1_disruption["delete"] == 0.5
+    assert (d.interval_by_feature.low, d.interval_by_feature.high) == (0.5, 1.0)
+
+
+def test_resumes_from_finished_passages(host: Host, passages: torch.Tensor, tmp_path: Path) -> None:
+    config, sae = SubstitutionConfig(firings=7, seed=1), dictionary()
+    text = torch.cat([passages, passages])  # two groups
+    whole = substitution(host, sae, SITE, text, config, folder=tmp_path / "run")
+    parts = sorted((tmp_path / "run").glob("part-*.parquet"))
+    assert len(parts) == 2
+    kept = pd.read_parquet(parts[0]).assign(kl_atom=7.0)  # what is finished is not made again
+    kept.to_parquet(parts[0])
+    parts[1].unlink()
+    again = substitution(host, sae, SITE, text, config, folder=tmp_path / "run")
+    assert (again.records.kl_atom == 7).sum() == len(kept)
+    rest = again.records[again.records.kl_atom != 7].reset_index(drop=True)
+    expected = whole.records[~whole.records.passage.isin(kept.passage)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, expected)
+    with pytest.raises(OutputError, match="another evaluation"):
+        substitution(host, sae, SITE, text, replace(config, seed=2), folder=tmp_path / "run")
+
+
+def test_every_head_of_a_layer_and_what_was_refused(host: Host, passages: torch.Tensor) -> None:
+    silent = dictionary()
+    silent.b_enc.data.fill_(-1e9)
+    saes = {Site(5, 0): dictionary(), Site(5, 1): silent, Site(2, 3): dictionary()}
+    many = substitution_at(host, saes, passages, SubstitutionConfig(firings=5, timings=("after_token",)))
+    assert list(many.results) == [Site(5, 0), Site(2, 3)]
+    assert "fires" in many.refused["L5.H1"]
+    table = many.table("after_token")
+    assert table.site.tolist() == ["L5.H0", "L2.H3"]
+    assert many.pooled("after_token").n == table.n.sum()
+    with pytest.raises(InputError, match="none of 1 heads"):
+        substitution_at(host, {Site(5, 1): silent}, passages, SubstitutionConfig(firings=5))

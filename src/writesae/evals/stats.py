@@ -1,4 +1,4 @@
-"""The one place for intervals and effect sizes; SciPy and statsmodels do the work."""
+"""The one place for intervals, effect sizes and corrections; SciPy, statsmodels and scikit-learn do the work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
+from sklearn.mixture import GaussianMixture
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 RESAMPLES = 2000
@@ -46,3 +48,118 @@ def clustered(values: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
         n_resamples=RESAMPLES, rng=np.random.default_rng(seed),
     )  # fmt: skip
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+class Test(NamedTuple):
+    """A two-sided test."""
+
+    statistic: float
+    p: float
+
+
+NO_TEST = Test(float("nan"), float("nan"))
+
+
+def wilcoxon(x: ArrayLike, y: ArrayLike) -> Test:
+    """Paired signed-rank test of `x - y` against zero; nan where every difference is zero."""
+    difference = np.asarray(x, float) - np.asarray(y, float)
+    if not difference.any():
+        return NO_TEST
+    result = scipy_stats.wilcoxon(difference)
+    return Test(float(result.statistic), float(result.pvalue))
+
+
+def mann_whitney(x: ArrayLike, y: ArrayLike) -> Test:
+    """Rank test between two independent samples (U of the first); nan where one is empty."""
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    if not (a.size and b.size):
+        return NO_TEST
+    result = scipy_stats.mannwhitneyu(a, b, alternative="two-sided")
+    return Test(float(result.statistic), float(result.pvalue))
+
+
+def cliffs_delta(x: ArrayLike, y: ArrayLike) -> float:
+    """`P(x > y) - P(x < y)` over all pairs of two independent samples; nan where one is empty."""
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    return 2 * mann_whitney(a, b).statistic / (a.size * b.size) - 1 if a.size and b.size else float("nan")
+
+
+def paired_delta(x: ArrayLike, y: ArrayLike) -> float:
+    """`P(x > y) - P(x < y)` within pairs (the published "paired Cliff's delta"); nan without pairs."""
+    sign = np.sign(np.asarray(x, float) - np.asarray(y, float))
+    return float(sign.mean()) if sign.size else float("nan")
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> Test:
+    """Rank correlation and its p value; nan for fewer than three pairs or a constant side."""
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return NO_TEST
+    result = scipy_stats.spearmanr(a, b)
+    return Test(float(result.statistic), float(result.pvalue))
+
+
+def holm(p: ArrayLike) -> list[float]:
+    """p values corrected for their number by Holm's step-down procedure."""
+    return _corrected(p, "holm")
+
+
+def bonferroni(p: ArrayLike) -> list[float]:
+    """p values times their number, at most 1."""
+    return _corrected(p, "bonferroni")
+
+
+def _corrected(p: ArrayLike, method: str) -> list[float]:
+    values = np.asarray(p, float)
+    return [float(x) for x in multipletests(values, method=method)[1]] if values.size else []
+
+
+def gini(x: ArrayLike) -> float:
+    """Inequality of non-negative values: 0 where all are equal, (n - 1) / n where one has everything."""
+    values = np.sort(np.asarray(x, float))
+    n, total = values.size, values.sum()
+    if n == 0 or total == 0:
+        return float("nan")
+    return float((2 * np.arange(1, n + 1) - n - 1) @ values / (n * total))
+
+
+def r_squared(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """`1 - sum (y - p)^2 / sum (y - mean y)^2` with nothing fitted; nan where the measured values do not vary."""
+    y, p = np.asarray(measured, float), np.asarray(predicted, float)
+    total = np.square(y - y.mean()).sum() if y.size else 0.0
+    return float(1 - np.square(y - p).sum() / total) if total > 0 else float("nan")
+
+
+def scaled_r_squared(measured: ArrayLike, predicted: ArrayLike) -> float:
+    """The same after the predictions are multiplied by the one number that fits best."""
+    y, p = np.asarray(measured, float), np.asarray(predicted, float)
+    size = float(p @ p)
+    return r_squared(y, p * (float(y @ p) / size)) if size > 0 else float("nan")
+
+
+class Mixture(NamedTuple):
+    """Two Gaussians against one, over single numbers."""
+
+    upper: NDArray[np.bool_]
+    """Which values belong to the component with the larger mean."""
+    means: tuple[float, float]
+    """Lower, upper."""
+    weights: tuple[float, float]
+    """Lower, upper."""
+    delta_bic: float
+    """BIC of two components minus BIC of one: negative where two are better."""
+
+
+def two_gaussians(x: ArrayLike, seed: int) -> Mixture:
+    """Fit both by expectation maximisation (five starts). Raises ValueError for fewer than four values."""
+    values = np.asarray(x, float)[:, None]
+    if len(values) < 4:
+        raise ValueError(f"two Gaussians were to be fitted to {len(values)} values; at least 4 are needed")
+    one, two = (GaussianMixture(n, random_state=seed, n_init=5).fit(values) for n in (1, 2))
+    low, high = np.argsort(two.means_[:, 0])
+    return Mixture(
+        two.predict(values) == high,
+        (float(two.means_[low, 0]), float(two.means_[high, 0])),
+        (float(two.weights_[low]), float(two.weights_[high])),
+        float(two.bic(values) - one.bic(values)),
+    )
