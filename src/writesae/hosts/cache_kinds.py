@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import cast
 
 from torch import Tensor
@@ -25,6 +26,21 @@ class CacheKind:
     """A layer's state: the live tensor, or None before the first call."""
     write: Callable[[Cache, int, Tensor], None]
     """Put a state there; the next call reads it."""
+
+
+def _fla_new(model: PreTrainedModel) -> Cache:
+    return cast(Cache, import_module("fla.models.utils").Cache())
+
+
+def _fla_read(cache: Cache, layer: int) -> Tensor | None:
+    if len(cache.layers) <= layer:
+        return None
+    return cast(Tensor | None, cache.layers[layer].state["recurrent_state"])  # type: ignore[union-attr]
+
+
+def _fla_write(cache: Cache, layer: int, state: Tensor) -> None:
+    """Fresh memory of the kernel's layout: the state handed in may be a transposed view."""
+    cache.layers[layer].state["recurrent_state"] = state.contiguous().clone()  # type: ignore[union-attr]
 
 
 def _rwkv7_new(model: PreTrainedModel) -> Cache:
@@ -71,3 +87,11 @@ RWKV7_HF = CacheKind(
     write=_rwkv7_write,
 )
 """A list with a new tensor a call."""
+
+FLA = CacheKind(
+    new=_fla_new,
+    keyword=lambda model: "past_key_values",
+    read=_fla_read,
+    write=_fla_write,
+)
+"""A dictionary a layer, with a new tensor a call."""

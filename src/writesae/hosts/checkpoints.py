@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -32,7 +32,7 @@ class Request:
     """Folder or Hub id."""
     dtype: torch.dtype | str
     device: str | None
-    device_map: str | dict[str, str | int] | None
+    device_map: str | Mapping[str, str | int] | None
     revision: str | None
     trust_remote_code: bool
 

@@ -142,7 +142,8 @@ class Host:
     @contextmanager
     def tap(self, what: Tap | None = None) -> Iterator[None]:
         """Watch or change every recurrence call of this thread; with None only make the model runnable."""
-        with tap(self.mixers, what):
+        runnable = next(iter(self.layers.values())).architecture.runnable
+        with runnable(self.model), tap(self.mixers, what):
             yield
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from torch import Tensor, nn
 
@@ -67,11 +67,12 @@ class _Frames(threading.local):
 
 _frames = _Frames()
 _lock = threading.Lock()
-_patched: dict[tuple[str, str], tuple[Callable[..., object], int]] = {}
+_patched: dict[tuple[int, str], tuple[object | None, int]] = {}
+"""(owner, name) -> what the owner itself had under that name, and how many contexts are open."""
 
 
-def _wrap(original: Callable[..., object], kernel: Kernel) -> Callable[..., object]:
-    reference = torch_reference(original)
+def _wrap(kernel: Kernel, original: Callable[..., object]) -> Callable[..., object]:
+    reference = torch_reference(original) if kernel.on_cpu is None else kernel.on_cpu
 
     def call(*args: object, **kwargs: object) -> object:
         first = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
@@ -99,23 +100,30 @@ def _wrap(original: Callable[..., object], kernel: Kernel) -> Callable[..., obje
 
 
 @contextmanager
-def _patched_symbol(module_name: str, kernel: Kernel) -> Iterator[None]:
-    module, key = sys.modules[module_name], (module_name, kernel.symbol)
+def patched(owner: object, name: str, wrap: Callable[[Callable[..., object]], Callable[..., object]]) -> Iterator[None]:
+    """Replace `owner.name` (a module's function, or one object's method) by `wrap` of it.
+
+    Several contexts, in any threads, share one replacement; the last to leave puts back what was there.
+    """
+    key = (id(owner), name)
     with _lock:
-        original, users = _patched.get(key, (getattr(module, kernel.symbol), 0))
-        if users == 0:
-            setattr(module, kernel.symbol, _wrap(original, kernel))
-        _patched[key] = (original, users + 1)
+        if key not in _patched:
+            own = vars(owner).get(name)
+            setattr(owner, name, wrap(getattr(owner, name)))
+            _patched[key] = (own, 0)
+        own, users = _patched[key]
+        _patched[key] = (own, users + 1)
     try:
         yield
     finally:
         with _lock:
-            original, users = _patched[key]
+            own, users = _patched.pop(key)
             if users > 1:
-                _patched[key] = (original, users - 1)
+                _patched[key] = (own, users - 1)
+            elif own is None:
+                delattr(owner, name)
             else:
-                del _patched[key]
-                setattr(module, kernel.symbol, original)
+                setattr(owner, name, own)
 
 
 @contextmanager
@@ -128,8 +136,8 @@ def tap(mixers: Mapping[int, Mixer], what: Tap | None) -> Iterator[None]:
     owner = threading.get_ident()
     with ExitStack() as stack:
         symbols = {(type(m.module).__module__, k.symbol): k for m in mixers.values() for k in m.kernels}
-        for (module_name, _), kernel in symbols.items():
-            stack.enter_context(_patched_symbol(module_name, kernel))
+        for (module_name, symbol), kernel in symbols.items():
+            stack.enter_context(patched(sys.modules[module_name], symbol, partial(_wrap, kernel)))
         if what is not None:
             depth = len(_frames.stack)
             stack.callback(lambda: _frames.stack.__delitem__(slice(depth, None)))

@@ -54,6 +54,8 @@ class Kernel:
     Where nothing is added, the mixer gets the same bits as before."""
     emit: Callable[[Arguments, Tensor], Tensor] = same_output
     """Arguments and `S_t^T q_t` -> what the kernel returns as outputs: skip and gate where it has them."""
+    on_cpu: Callable[..., object] | None = None
+    """What to call in its place on CPU tensors; None where the symbol itself wraps a torch fallback."""
 
     def name_arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Arguments:
         """Positional and keyword arguments of one call by name."""

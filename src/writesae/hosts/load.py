@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
@@ -33,7 +33,7 @@ def load_host(
     tokenizer: PreTrainedTokenizerBase | None = None,
     dtype: DType = "auto",
     device: str | None = None,
-    device_map: str | dict[str, str | int] | None = None,
+    device_map: str | Mapping[str, str | int] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Host:
@@ -57,7 +57,7 @@ def _from_pretrained(
     tokenizer: PreTrainedTokenizerBase | None,
     dtype: DType,
     device: str | None,
-    device_map: str | dict[str, str | int] | None,
+    device_map: str | Mapping[str, str | int] | None,
     revision: str | None,
     trust_remote_code: bool,
 ) -> Host:

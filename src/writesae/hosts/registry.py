@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from torch import nn
 from transformers import PreTrainedConfig
 
-from writesae.hosts import gated_delta, mamba2, rwkv7, tails
-from writesae.hosts.cache_kinds import RWKV7_HF, TRANSFORMERS, CacheKind
+from writesae.hosts import fla, gated_delta, mamba2, rwkv7, tails
+from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
+from writesae.hosts.fla_on_cpu import fla_on_cpu
 from writesae.hosts.kernels import Kernel
 from writesae.hosts.tails import Tail
+
+
+def _as_it_is(model: nn.Module) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _one(config: PreTrainedConfig) -> float:
@@ -45,6 +51,8 @@ class Architecture:
     logit_scale: Callable[[PreTrainedConfig], float] = _one
     """What the model multiplies its logits by."""
 
+    runnable: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
+    """What its models need around them to run on the device that they are on."""
     models: tuple[str, ...] = ()
     """Model classes that contain it, for listings."""
 
@@ -88,6 +96,26 @@ RWKV7_TORCH = Architecture(
     models=("RWKV7ForCausalLM",),
 )
 
+
+def _fla(
+    mixer: str, family: str, kernels: tuple[Kernel, ...], tail: Tail, model: str, value_first: bool
+) -> Architecture:
+    known = (kernels, fla.shape, tail, "o_proj", value_first, FLA)
+    return Architecture(mixer, family, "fla", *known, runnable=fla_on_cpu, models=(model,))
+
+
+_O_NORM = tails.per_head_norm("o_norm")
+FLA_ARCHITECTURES = (
+    _fla("DeltaNet", "deltanet", fla.DELTA, _O_NORM, "DeltaNetForCausalLM", False),
+    _fla("GatedDeltaNet", "gated-deltanet", fla.GATED_DELTA, _O_NORM, "GatedDeltaNetForCausalLM", True),
+    _fla("KimiDeltaAttention", "kimi-delta", fla.KIMI, _O_NORM, "KDAForCausalLM", True),
+    _fla("GatedLinearAttention", "gla", fla.GLA, tails.GLA, "GLAForCausalLM", True),
+    replace(
+        _fla("RWKV7Attention", "rwkv7", fla.RWKV7, rwkv7.FLA_TAIL, "RWKV7ForCausalLM", False),
+        shape=rwkv7.shape,
+    ),
+)
+
 ARCHITECTURES: tuple[Architecture, ...] = (
     _gated_deltanet("Qwen3_5GatedDeltaNet", "Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
     _gated_deltanet("Qwen3_5MoeGatedDeltaNet", "Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
@@ -102,6 +130,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     GRANITE,
     _mamba2("Zamba2MambaMixer", "Zamba2ForCausalLM"),
     RWKV7_TORCH,
+    *FLA_ARCHITECTURES,
 )
 
 

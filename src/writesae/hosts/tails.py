@@ -56,6 +56,28 @@ def _all_heads_norm(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stre
     return normed.view_as(emitted)
 
 
+def _gla_watch(mixer: nn.Module, report: Report) -> Stop:
+    if not mixer.use_output_gate:
+        return lambda: None
+
+    def hook(_: nn.Module, inputs: object, gate: Tensor) -> None:
+        report(gate)
+
+    return mixer.get_submodule("g_proj").register_forward_hook(hook).remove
+
+
+def _gla_apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:
+    fused = bool(mixer.use_output_gate) and bool(mixer.fuse_norm_and_gate)
+    norm = per_head_norm("g_norm_swish_gate" if fused else "g_norm")
+    normed = norm.apply(mixer, emitted, gate if fused else None, stream)
+    if gate is None or fused:
+        return normed
+    return normed * cast(Callable[[Tensor], Tensor], mixer.gate_fn)(gate)
+
+
+GLA = Tail(_gla_watch, _gla_apply)
+"""fla's GLA: a norm over each head, with the gate inside or beside it."""
+
 MAMBA = Tail(_input_gate("norm"), _all_heads_norm)
 """A norm over groups of heads, gated inside: Mamba-2. One head's output moves its neighbours' scale."""
 

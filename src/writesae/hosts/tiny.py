@@ -185,6 +185,16 @@ def _transformers(name: str, prefix: str, settings: Mapping[str, object], config
     )
 
 
+_HEADS: Settings = {"num_heads": 4}
+_GROUPED: Settings = {"num_heads": 2, "head_dim": 6, "num_v_heads": 4}
+_FLA: Settings = {"hidden_size": 32, "intermediate_size": 22, "num_hidden_layers": 2}
+
+
+def _fla(name: str, prefix: str, settings: Settings) -> TinyModel:
+    whole = MappingProxyType(_COMMON | _FLA | settings)
+    return TinyModel(f"fla.models.{name}", f"{prefix}Config", f"{prefix}ForCausalLM", whole, extra="fla")
+
+
 TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
     {
         "qwen3_5": _transformers("qwen3_5", "Qwen3_5", _QWEN, "Qwen3_5TextConfig"),
@@ -213,6 +223,11 @@ TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
         ),
         "zamba2": _transformers("zamba2", "Zamba2", _COMMON | _ATTENTION | _ZAMBA),
         "rwkv7_hf": TinyModel("rwkv7_hf", "RWKV7Config", "RWKV7ForCausalLM", _COMMON | _RWKV7, extra="rwkv7"),
+        "fla_delta_net": _fla("delta_net", "DeltaNet", _HEADS | {"expand_k": 0.5}),
+        "fla_gated_deltanet": _fla("gated_deltanet", "GatedDeltaNet", _GROUPED),
+        "fla_gla": _fla("gla", "GLA", _HEADS),
+        "fla_kda": _fla("kda", "KDA", _GROUPED | {"expand_v": 1.5}),
+        "fla_rwkv7": _fla("rwkv7", "RWKV7", _RWKV7 | {"hidden_size": 28}),
     }
 )
 
@@ -238,6 +253,8 @@ def _redraw(model: nn.Module, spec: TinyModel) -> None:
     ranges = dict.fromkeys(small, (0.2, 1.0)) | {"A_log": spec.rates, "dt_bias": spec.bias, "D": (-0.2, 0.2)}
     for name, parameter in model.named_parameters():
         last = name.rpartition(".")[2]
+        if parameter.ndim == 2 and not parameter.any():
+            parameter.normal_(0, 0.2)  # some output projections start at zero, which would hide everything before them
         if last in ranges:
             drawn = torch.empty_like(parameter).uniform_(*ranges[last])
             parameter.copy_(drawn.log() if last == "A_log" else drawn)
