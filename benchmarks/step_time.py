@@ -142,7 +142,8 @@ def main() -> None:
             step = best_ms(lambda sae=sae, b=batch, w=work: sparse_loss(sae, b, work=w), options.repeats)  # type: ignore[misc]
             floor = floor_ms(*shape, target, rate)
             print(
-                f"  {target:5}  {step:8.1f} ms  {dense_ms / step:6.0f}x dense bilinear  {flat_ms / step:6.0f}x dense flat"
+                f"  {target:5}  {step:8.1f} ms"
+                f"  {dense_ms / step:6.0f}x dense bilinear  {flat_ms / step:6.0f}x dense flat"
                 f"  gradients within {agreement(sae, batch):.0e}  floor {floor:.1f} ms, {step / floor:.1f}x"
             )
             if memory:

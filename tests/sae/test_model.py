@@ -13,6 +13,8 @@ from writesae.sae import (
     BatchTopK,
     Bilinear,
     Codes,
+    Decoder,
+    Encoder,
     Factored,
     Flat,
     Gated,
@@ -20,13 +22,14 @@ from writesae.sae import (
     Linear,
     SAEConfig,
     SoftGated,
+    Sparsity,
     TopK,
 )
 
 K, V, N, B, T = 5, 7, 23, 3, 71
-SPARSITIES = (TopK(3), BatchTopK(3), JumpReLU(), Gated(), SoftGated())
-ENCODERS = (Linear(), Bilinear(), Bilinear(rank=2), Bilinear(tied=True), Bilinear(2, True))
-DECODERS = (Flat(), Factored(), Factored(2))
+SPARSITIES: tuple[Sparsity, ...] = (TopK(3), BatchTopK(3), JumpReLU(), Gated(), SoftGated())
+ENCODERS: tuple[Encoder, ...] = (Linear(), Bilinear(), Bilinear(rank=2), Bilinear(tied=True), Bilinear(2, True))
+DECODERS: tuple[Decoder, ...] = (Flat(), Factored(), Factored(2))
 
 
 def possible(e: object, d: object) -> bool:

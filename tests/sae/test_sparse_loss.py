@@ -11,6 +11,7 @@ from writesae.sae.batch import Batch
 from writesae.sae.loss import Dead, dense_loss
 from writesae.sae.sparse_loss import sparse_loss
 
+torch.set_num_threads(1)  # tiny tensors: threads would only get in each other's way
 K, V, N = 5, 7, 23
 TOLERANCE = 1e-5
 CASES = tuple(

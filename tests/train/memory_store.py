@@ -10,6 +10,8 @@ from torch import Tensor
 from writesae.recurrence.written import Written, native_update
 from writesae.types import Site
 
+torch.set_num_threads(1)  # tiny tensors: threads would only get in each other's way
+
 
 @dataclass(frozen=True)
 class Head:

@@ -16,6 +16,7 @@ from writesae.errors import ConfigError, DataError, InputError, OutputError
 from writesae.recurrence.written import states_reference
 from writesae.sae import BatchTopK, Bilinear, Gated, JumpReLU, SoftGated, Sparsity, TopK
 from writesae.sae.metrics import explained_variance
+from writesae.sae.step import loss_and_gradients
 from writesae.train import StepRecord, TrainConfig, train
 from writesae.train import loop as module
 from writesae.train.folder import claim
@@ -138,7 +139,7 @@ def test_what_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     store.data[1].update[4, 7, 2] = torch.nan
     with pytest.raises(DataError, match=r"L3\.H1, sequence 4"):
         train(store, SMALL, tmp_path / "data")
-    real, calls = module.loss_and_gradients, 0
+    real, calls = loss_and_gradients, 0
 
     def broken(*arguments: object) -> object:
         nonlocal calls

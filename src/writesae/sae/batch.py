@@ -38,6 +38,11 @@ class Batch(NamedTuple):
         """Chunks `start <= b < stop`."""
         return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
 
+    def stretch(self, start: int, stop: int) -> Batch:
+        """Tokens `start <= t < stop` of each chunk, with the same state before them."""
+        decay = None if self.log_decay is None else self.log_decay[:, start:stop]
+        return Batch(self.key[:, start:stop], self.update[:, start:stop], decay, self.initial)
+
     def matrices(self, work: Workspace | None = None) -> Tensor:
         """The modelled matrices, `[B * C, K, V]`, rebuilt (in `work`'s memory where given)."""
         shape = (*self.key.shape, self.update.shape[-1])
@@ -64,7 +69,7 @@ class Batch(NamedTuple):
         for row in range(chunks):
             chunk = self.rows(row, row + 1)
             for start in range(0, length, limit):
-                piece = Batch(*(None if x is None else x[:, start : start + limit] for x in chunk[:3]), chunk.initial)  # type: ignore[arg-type]
+                piece = chunk.stretch(start, start + limit)
                 matrices = piece.matrices(work)
                 first = row * length + start
                 chunk = chunk._replace(initial=matrices[-1:].clone())

@@ -6,7 +6,7 @@ Every class here is free of torch, so the command line can build one without loa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from writesae.config import register_union
 from writesae.errors import ConfigError
@@ -114,11 +114,11 @@ class SAEConfig:
     """Value side of the modelled matrix."""
     features: int = 2048
     """Number of atoms."""
-    encoder: Encoder = Bilinear()
+    encoder: Encoder = field(default_factory=Bilinear)
     """How pre-activations are computed."""
-    sparsity: Sparsity = TopK()
+    sparsity: Sparsity = field(default_factory=TopK)
     """Which features fire."""
-    decoder: Decoder = Factored()
+    decoder: Decoder = field(default_factory=Factored)
     """What an atom is."""
     target: Target = "state"
     """The matrix that is modelled."""

@@ -116,7 +116,8 @@ def write_encoder_gradients(
     sae: SAE, batch: Batch, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients
 ) -> None:
     """The same for writes `k u^T` and a bilinear encoder: `dp/dv = (u . w) k`, `dp/dw = (k . v) u`, no matrix."""
-    assert encoded.left is not None and encoded.right is not None
+    assert encoded.left is not None
+    assert encoded.right is not None
     into["b_enc"].index_add_(0, index.flatten(), slope.flatten())
     into_v, into_w = encoder_places(sae, into)
     rank = into_v.shape[1]

@@ -62,7 +62,7 @@ class SAE(nn.Module):
 
         def random(*shape: int) -> Tensor:
             x = torch.randn(shape, generator=generator)
-            return x / x.flatten(1).norm(dim=1).reshape(-1, *(1 for _ in shape[1:]))
+            return torch.nn.functional.normalize(x.flatten(1), dim=1).view(shape)
 
         encoder, decoder, sparsity = config.encoder, config.decoder, config.sparsity
         if isinstance(decoder, Factored):

@@ -39,7 +39,7 @@ def inner_products(batch: Batch, v: Tensor, w: Tensor) -> Tensor:
     else:
         start = project(batch.initial, flat_v, flat_w)
         p = scan(batch.key, batch.update, batch.log_decay, start, flat_v, flat_w)
-    return p.flatten(0, 1).unflatten(1, (rank, -1)).sum(1)  # type: ignore[no-untyped-call]
+    return p.reshape(batch.tokens, rank, -1).sum(1)
 
 
 def overlaps(v: Tensor, w: Tensor, other_v: Tensor, other_w: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ With the residual `E_t = X_t - M - sum_j a_tj v_j w_j^T` of a token, the gradien
     d/da_tj = -2 v_j^T E_t w_j     d/dv_j = -2 a_tj E_t w_j     d/dw_j = -2 a_tj E_t^T v_j     d/dM = -2 E_t
 
 and a code's gradient goes to its pre-activation where it is positive (`encoding.encoder_gradients`). Matrices are
-rebuilt a block of chunks at a time and never kept; writes `k u^T` are never formed at all (`write_loss`). Equal to `loss.dense_loss` in value and gradient.
+rebuilt a slice at a time and never kept; writes `k u^T` are never formed at all (`write_loss`). Equal to
+`loss.dense_loss` in value and gradient.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ BLOCK_NUMBERS = 1 << 21
 
 
 SLICE_NUMBERS = 1 << 18
-"""Numbers in the matrices that are differentiated at once: they are read five times and should stay in a core's cache."""
+"""Numbers in the matrices that are differentiated at once: read five times, they should stay in a core's cache."""
 
 
 def blocks(sae: SAE, batch: Batch, dense: bool = True) -> list[Batch]:

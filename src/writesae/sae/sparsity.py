@@ -59,7 +59,7 @@ class _Step(torch.autograd.Function):
         return (p > threshold).to(p.dtype)
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
     ) -> tuple[None, Tensor, None]:
         (near,) = ctx.saved_tensors  # type: ignore[attr-defined]
@@ -77,7 +77,7 @@ class _Jump(torch.autograd.Function):
         return p * (p > threshold)
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
     ) -> tuple[Tensor, Tensor, None]:
         p, threshold = ctx.saved_tensors  # type: ignore[attr-defined]

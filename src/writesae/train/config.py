@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from writesae.errors import ConfigError
@@ -29,11 +29,11 @@ class TrainConfig:
     """The matrix that is modelled."""
     features: int = 2048
     """Number of atoms."""
-    encoder: Encoder = Bilinear()
+    encoder: Encoder = field(default_factory=Bilinear)
     """How pre-activations are computed."""
-    sparsity: Sparsity = TopK()
+    sparsity: Sparsity = field(default_factory=TopK)
     """Which features fire."""
-    decoder: Decoder = Factored()
+    decoder: Decoder = field(default_factory=Factored)
     """What an atom is."""
     epochs: float = 20.0
     """Passes over the training sequences; ignored where `steps` is given."""

@@ -146,7 +146,7 @@ def read_sequences(store: WriteStore, config: TrainConfig, numbers: Sequence[int
             bad = next(n for n, k, u in zip(wanted, *part[:2], strict=True) if not (k + u.sum()).isfinite().all())
             raise DataError(f"training data of {config.site}, sequence {bad}: a value is not finite")
         parts.append(part)
-    return Written(*(torch.cat(x) for x in zip(*(p[:3] for p in parts), strict=True)))  # type: ignore[misc]
+    return Written(*(torch.cat(x) for x in zip(*(p[:3] for p in parts), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -119,16 +119,16 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise _missing("tensorboard", "tensorboard") from None
-        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder))
 
     def record(self, record: StepRecord) -> None:
         """One scalar a field."""
         for name, value in _scalars(record).items():
-            self.writer.add_scalar(name, value, record.step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, record.step)
 
     def close(self) -> None:
         """Flush and close."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 class Tracker:

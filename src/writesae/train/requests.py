@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 from writesae.config import Json, from_json, read_json
 from writesae.errors import ConfigError, InputError
@@ -136,7 +136,7 @@ def _config(request: Request, site: Site, seed: int) -> TrainConfig:
         data = read_json(request.config)
         if not isinstance(data, dict):
             raise ConfigError(f"{request.config} holds no JSON object")
-        whole: dict[str, Json] = {**cast(dict[str, Json], data), "site": str(site), "seed": seed}
+        whole: dict[str, Json] = {**data, "site": str(site), "seed": seed}
         return from_json(TrainConfig, whole)
     parts = preset(request.preset)
     return TrainConfig(

@@ -75,8 +75,8 @@ def _restart(sae: SAE, rows: Tensor, v: Tensor, w: Tensor, alive: Tensor) -> Non
 
 
 def _mean_norm(factors: Tensor, alive: Tensor) -> Tensor:
-    norms = factors.flatten(1).norm(dim=1)
-    return norms[alive].mean() if alive.any() else norms.new_ones(())
+    norms = factors.flatten(1).square().sum(1).sqrt()
+    return norms[alive].mean() if bool(alive.any()) else torch.ones_like(norms[0])
 
 
 @torch.no_grad()
