@@ -59,12 +59,14 @@ class Firings:
     @property
     def norm(self) -> Tensor:
         """Frobenius norm of the native write."""
-        return torch.linalg.vector_norm(self.key, dim=-1) * torch.linalg.vector_norm(self.value, dim=-1)
+        size: Tensor = torch.linalg.vector_norm(self.key, dim=-1) * torch.linalg.vector_norm(self.value, dim=-1)
+        return size
 
     @property
     def atom_norm(self) -> Tensor:
         """Frobenius norm of the atom itself."""
-        return torch.linalg.vector_norm(self.v, dim=-1) * torch.linalg.vector_norm(self.w, dim=-1)
+        size: Tensor = torch.linalg.vector_norm(self.v, dim=-1) * torch.linalg.vector_norm(self.w, dim=-1)
+        return size
 
     @property
     def cosine(self) -> Tensor:

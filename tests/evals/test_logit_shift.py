@@ -1,0 +1,113 @@
+"""Predicted against measured logit changes, and every predictor against its formula written out."""
+
+import pandas as pd
+import pytest
+import torch
+
+from writesae.errors import InputError
+from writesae.evals.first_order import closed_gradients, direct_gradients, forward_from, logit_gradients
+from writesae.evals.logit_shift import LogitShiftConfig, logit_shift, summarise
+from writesae.evals.reference import cache_copy_logits
+from writesae.hosts import Host, load_host
+from writesae.hosts.output import head_columns, unembedding
+from writesae.hosts.tiny import build_tiny
+from writesae.recurrence import delta_values
+from writesae.sae import SAE, SAEConfig, TopK
+from writesae.types import Site
+
+
+def dictionary(host: Host, site: Site) -> SAE:
+    layer = host.check_site(site)
+    config = SAEConfig(layer.d_k, layer.d_v, 31, sparsity=TopK(3), target="write-delta")
+    return SAE(config, torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module", params=["tiny-gdn", "mamba2"])
+def case(request: pytest.FixtureRequest) -> tuple[Host, Site, torch.Tensor]:
+    if request.param == "tiny-gdn":
+        host, site = load_host("tiny-gdn"), Site(5, 0)
+    else:
+        host, site = load_host(build_tiny("mamba2")), Site(0, 1)
+    generator = torch.Generator().manual_seed(0)
+    return host, site, torch.randint(3, host.vocabulary, (11, 19), generator=generator)
+
+
+def test_first_order_predicts_small_writes(case: tuple[Host, Site, torch.Tensor]) -> None:
+    host, site, tokens = case
+    config = LogitShiftConfig(atoms=7, places=11, epsilons=(0.03, 1.0), horizons=(1, 3), ranks=(0, 9))
+    result = logit_shift(host, dictionary(host, site), site, tokens, config)
+    assert len(result.records) == 7 * 11 * 2 * 2 * 2
+    assert result.attempted == 7 * 2 * 2
+    for horizon in (1, 3):
+        exact = result.summary.fit("exact", 0.03, horizon)
+        assert exact.atoms == 7
+        assert exact.r2_least >= 0.99
+        assert exact.sign >= 0.98
+        assert result.summary.fit("closed", 0.03, horizon).r2 < exact.r2
+        assert result.summary.fit("direct", 0.03, horizon).r2 < exact.r2
+    assert summarise(result.records) == result.summary
+
+
+def test_measured_changes_equal_copied_caches(case: tuple[Host, Site, torch.Tensor]) -> None:
+    host, site, tokens = case
+    sae = dictionary(host, site)
+    config = LogitShiftConfig(atoms=2, places=2, epsilons=(1.0,), horizons=(2,), ranks=(0, 9))
+    records = logit_shift(host, sae, site, tokens, config).records
+    stream = host.record(tokens[:2], [site.layer])[site.layer].heads(site.head)
+    atoms = sae.atoms()
+    size = (stream.key.norm(dim=-1) * delta_values(stream)[0].norm(dim=-1)).median()
+    for record in records.to_dict("records"):
+        unit = torch.outer(atoms.v[record["feature"]], atoms.w[record["feature"]])
+        edit = size * unit / unit.norm()
+        native, patched = cache_copy_logits(
+            host, tokens[record["passage"]], site, record["position"], [edit], "after_token", horizon=2
+        )
+        change = (patched[0] - native)[1, record["token"]].item()
+        assert record["measured"] == pytest.approx(change, rel=1e-3, abs=2e-5)
+        assert native[1].argsort(descending=True)[record["rank"]] == record["token"]
+
+
+def test_gradients_are_causal_and_the_closed_one_is_a_product(case: tuple[Host, Site, torch.Tensor]) -> None:
+    host, site, tokens = case
+    tokens, position, token = tokens[:2, :9], torch.tensor([5, 7]), torch.tensor([4, 8])
+    forward = forward_from(host, tokens, site.layer)
+    gradient = logit_gradients(forward, position, token)
+    assert gradient[0, 6:].abs().max() == 0  # later tokens cannot matter
+    closed = closed_gradients(host, site.layer, token)
+    torch.testing.assert_close(closed[1, site.head], head_columns(host, site.layer)[site.head] @ unembedding(host)[8])
+
+
+def test_nothing_lies_between_the_last_layer_and_the_logits() -> None:
+    """In a model whose last block is one mixer, the direct path at the scored token is the whole gradient."""
+    host = load_host(build_tiny("mamba2"))
+    last = max(host.layers)
+    tokens = torch.randint(3, 101, (3, 9), generator=torch.Generator().manual_seed(1))
+    position, token = torch.tensor([5, 7, 2]), torch.tensor([4, 8, 9])
+    forward = forward_from(host, tokens, last)
+    gradient = logit_gradients(forward, position, token)
+    direct = direct_gradients(host, tokens, last, forward, position, token)
+    for row, at in enumerate(position):
+        torch.testing.assert_close(direct[row], gradient[row, at], rtol=1e-4, atol=1e-6)
+        assert gradient[row, :at].abs().max() == 0
+
+
+def test_summary_by_hand() -> None:
+    y, p = [1.0, 2.0, 3.0], [1.0, 2.0, 4.0]
+    table = pd.DataFrame({"measured": y, "exact": p, "direct": [-1.0, 2, 3], "closed": [2.0, 4, 6], "noise": [0.0] * 3})
+    table = table.assign(feature=4, epsilon=0.1, horizon=2, rank=0)
+    s = summarise(table)
+    assert s.fit("exact", 0.1, 2).r2 == pytest.approx(0.5)
+    assert s.fit("direct", 0.1, 2).sign == pytest.approx(2 / 3)
+    closed = s.fit("closed", 0.1, 2)
+    assert (closed.r2, closed.r2_fitted) == pytest.approx((1 - 14 / 2, 1.0))
+    assert [r.rank for r in s.by_rank] == [0, 0, 0]
+    loud = summarise(table.assign(noise=1.0))  # an effect of about 2 is not 30 times a rounding of 1
+    assert loud.fits == ()
+
+
+def test_bad_input(case: tuple[Host, Site, torch.Tensor]) -> None:
+    host, site, tokens = case
+    with pytest.raises(InputError, match="not 11 of 19"):
+        logit_shift(host, dictionary(host, site), site, tokens, LogitShiftConfig(places=12))
+    with pytest.raises(InputError, match="token ranks"):
+        logit_shift(host, dictionary(host, site), site, tokens, LogitShiftConfig(places=2, ranks=(99999,)))
