@@ -280,7 +280,21 @@ def damage(folder: Path) -> dict[str, tuple[Callable[[], object], str]]:
             "no such tensor|missing",
         ),
         "a config of another size": (
-            lambda: rewrite(config, config.read_bytes().replace(b'"features": 23', b'"features": 1000000000')),
+            lambda: rewrite(config, config.read_bytes().replace(b'"features": 23', b'"features": 24')),
+            "where the config asks for",
+        ),
+        "a config of huge size": (
+            lambda: rewrite(
+                config, re.sub(rb'"(features|d_k|d_v|k|rank)": \d+', rb'"\1": 1000000000', config.read_bytes())
+            ),
+            "numbers where the config asks for",
+        ),
+        "a config of fewer features": (
+            lambda: rewrite(config, config.read_bytes().replace(b'"features": 23', b'"features": 22')),
+            "where the config asks for",
+        ),
+        "a config of other sides": (
+            lambda: rewrite(config, config.read_bytes().replace(b'"d_k": 11', b'"d_k": 6').replace(b": 7", b": 12")),
             "where the config asks for",
         ),
     }

@@ -29,7 +29,7 @@ from writesae.artifacts.manifest import (
 )
 from writesae.config import Json, from_json, to_json
 from writesae.errors import DataError, OutputError, WritesaeError
-from writesae.sae import SAE, SAEConfig
+from writesae.sae import SAE, BatchTopK, Bilinear, Factored, SAEConfig, TopK
 
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
 _CONFIG_LIMIT = 256 << 10
@@ -109,9 +109,17 @@ def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
 
 def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE:
     """A dictionary around existing tensors, in evaluation mode; raises DataError where their shapes do not fit."""
-    with torch.device("meta"):
-        sae = SAE(config)
-    expected = {key: tuple(tensor.shape) for key, tensor in sae.state_dict().items()}
+    few = _few_features(config)
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if (needed := _numbers(config)) > held:
+        raise DataError(f"{name}: the tensors hold {held:,} numbers where the config asks for {needed:,} or more")
+    # A dictionary of a few features is made and given the tensors: nothing large is drawn at random to be thrown away,
+    # and the meta device, whose first use imports for a second, is not needed.
+    sae = SAE(replace(config, features=few))
+    expected = {
+        key: tuple(config.features if size == few else size for size in tensor.shape)
+        for key, tensor in sae.state_dict().items()
+    }
     given = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     for key in sorted(expected.keys() | given.keys()):
         if expected.get(key) != given.get(key):
@@ -119,8 +127,28 @@ def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE
             raise DataError(f"{name}: {key} has shape {given.get(key, 'missing')} where the config asks for {wanted}")
         if not tensors[key].is_floating_point():
             raise DataError(f"{name}: {key} holds {tensors[key].dtype}, not floating-point numbers")
-    sae.load_state_dict(tensors, assign=True)
+    learnt = dict(sae.named_parameters())
+    for key, tensor in tensors.items():
+        setattr(sae, key, torch.nn.Parameter(tensor) if key in learnt else tensor)
+    sae.config = config
     return sae.eval()
+
+
+def _numbers(config: SAEConfig) -> int:
+    """Numbers in the factors, matrices and biases of a dictionary; gates come on top."""
+    matrix, sides = config.d_k * config.d_v, config.d_k + config.d_v
+    parts = [part for part in (config.encoder, config.decoder) if not (config.tied and part is config.encoder)]
+    weights = sum(part.rank * sides if isinstance(part, Bilinear | Factored) else matrix for part in parts)
+    return config.features * (weights + 1) + matrix
+
+
+def _few_features(config: SAEConfig) -> int:
+    """The smallest allowed number of features that is told apart from every other size of the config."""
+    k = config.sparsity.k if isinstance(config.sparsity, TopK | BatchTopK) else 1
+    ranks = {part.rank for part in (config.encoder, config.decoder) if isinstance(part, Bilinear | Factored)}
+    sizes = {config.d_k, config.d_v, *ranks}
+    least = max(2, k, *(prefix + 1 for prefix in config.prefixes))
+    return next((n for n in range(least, config.features) if n not in sizes), config.features)
 
 
 def read_config(folder: Path) -> SAEConfig:
