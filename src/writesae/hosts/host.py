@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from writesae.errors import HostError, InputError
 from writesae.hosts.cache_kinds import CacheKind
 from writesae.hosts.intercept import KernelCall, Mixer, Tap, tap
-from writesae.hosts.registry import ARCHITECTURES, Architecture, architecture_of
+from writesae.hosts.registry import Architecture, architecture_of, known_architectures
 from writesae.recurrence import Stream
 from writesae.types import Site
 
@@ -57,7 +57,7 @@ class Host:
         self.revision = revision
         self.layers = find_layers(model)
         if not self.layers:
-            known = ", ".join(a.mixer for a in ARCHITECTURES)
+            known = ", ".join(a.mixer for a in known_architectures())
             raise HostError(
                 f"{name} ({type(model).__name__}) has no recurrent layer that writesae knows; known mixers: {known}"
             )

@@ -134,10 +134,26 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 )
 
 
+_registered: list[Architecture] = []
+
+
+def register(architecture: Architecture) -> None:
+    """Make a mixer class known for this process; a later registration of the same class takes its place.
+
+    The self-check of `load_host` applies to it as to every other: a wrong translation is refused, not used.
+    """
+    _registered.insert(0, architecture)
+
+
+def known_architectures() -> tuple[Architecture, ...]:
+    """Registered ones first, then those that come with the package."""
+    return (*_registered, *ARCHITECTURES)
+
+
 def architecture_of(module: nn.Module) -> Architecture | None:
     """The architecture of a mixer, by class name and package; code loaded from the Hub counts as any package's."""
     package = type(module).__module__.partition(".")[0]
-    for architecture in ARCHITECTURES:
+    for architecture in known_architectures():
         if architecture.mixer == type(module).__name__ and package in (architecture.package, "transformers_modules"):
             return architecture
     return None
