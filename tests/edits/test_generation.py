@@ -68,7 +68,7 @@ def test_transformers_own_generate_in_the_context(any_host: Host) -> None:
             eos_token_id=None, **cache_argument(any_host, new_cache(any_host)),
         )  # fmt: skip
     assert out[:, 6:].tolist() == ours
-    assert ours != generate(any_host, prompt, (), 4, stop_at_end=False).tokens or any_host.name.startswith("Zamba")
+    assert ours != generate(any_host, prompt, (), 4, stop_at_end=False).tokens
 
 
 def test_install_by_name_on_the_embedded_host(host: Host) -> None:

@@ -1,0 +1,190 @@
+"""The check of every price: make the edit, run the model, and look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from writesae.attribution.attribute import Attribution
+from writesae.edits.targets import Target, check_target, positions_kept
+from writesae.hosts import Host, KernelCall, KernelResult, Tap
+from writesae.recurrence import Stream, delta_values
+from writesae.types import Protocol, Site
+
+ROWS = 64
+"""Edited copies of a text that run at once."""
+
+
+@torch.no_grad()
+def edited_scores(
+    host: Host,
+    tokens: Tensor,
+    target: Target,
+    layer: int,
+    head: Tensor,
+    position: Tensor,
+    key: Tensor,
+    value: Tensor,
+    timing: Protocol,
+) -> Tensor:
+    """The target's value for `R` edited copies of a text `[T]`: copy `r` adds `key[r] value[r]^T` to the state of
+    `head[r]` after token `position[r]`. Returns `[R]`, float32.
+    """
+    check_target(target, len(tokens), host.vocabulary)
+    host.layer(layer)
+    scores = []
+    for rows in torch.arange(len(head)).split(ROWS):
+        parts = [x[rows].to(host.device) for x in (head, position, key, value)]
+
+        def after(call: KernelCall, result: KernelResult, parts: list[Tensor] = parts) -> KernelResult:
+            return _with_responses(call, result, parts, timing) if call.layer == layer else result
+
+        with host.tap(Tap(after=after)):
+            copies = tokens[None].expand(len(rows), -1)
+            logits = host.run(copies, keep=positions_kept(target))
+        scores.append(target.score(logits.float(), copies))
+    return torch.cat(scores)
+
+
+def _with_responses(call: KernelCall, result: KernelResult, parts: list[Tensor], timing: Protocol) -> KernelResult:
+    head, position, key, value = parts
+    rows = torch.arange(len(head), device=head.device)
+    stream: Stream = call.stream.map(lambda x: x[rows, :, head])
+    decay, erase = stream.log_decay.exp(), stream.erase
+    vector, reads = torch.zeros_like(key), []
+    for t in range(stream.key.shape[1]):
+        before = vector
+        vector = decay[:, t] * vector
+        if erase is not None:
+            vector = vector - (before * erase[1][:, t]).sum(-1, keepdim=True) * erase[0][:, t]
+        written = vector + (position == t)[:, None] * key
+        reads.append(((written if timing == "at_token" else vector) * stream.query[:, t]).sum(-1))
+        vector = written
+    response = torch.stack(reads, 1)[..., None] * value[:, None]
+    output = result.output.float().clone()
+    output[rows, :, head] += response
+    return result._replace(output=output)
+
+
+@torch.no_grad()
+def silenced_scores(host: Host, tokens: Tensor, target: Target, silence: list[list[Site]]) -> Tensor:
+    """The target's value with the recurrence's output of some heads set to zero: one copy a list of sites, `[R]`."""
+    check_target(target, len(tokens), host.vocabulary)
+    scores = []
+    for begin in range(0, len(silence), ROWS):
+        part = silence[begin : begin + ROWS]
+
+        def after(call: KernelCall, result: KernelResult, part: list[list[Site]] = part) -> KernelResult:
+            output = result.output.float().clone()
+            for row, sites in enumerate(part):
+                for site in sites:
+                    if site.layer == call.layer:
+                        output[row, :, site.head] = 0
+            return result._replace(output=output)
+
+        with host.tap(Tap(after=after)):
+            copies = tokens[None].expand(len(part), -1)
+            logits = host.run(copies, keep=positions_kept(target))
+        scores.append(target.score(logits.float(), copies))
+    return torch.cat(scores)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Predicted and measured changes of the target, in the order of the items."""
+
+    items: tuple[str, ...]
+    predicted: NDArray[np.float64]
+    measured: NDArray[np.float64]
+
+    @property
+    def correlation(self) -> float:
+        """Pearson's r."""
+        return float(np.corrcoef(self.predicted, self.measured)[0, 1])
+
+    @property
+    def r2(self) -> float:
+        """Unfitted: `1 - sum (measured - predicted)^2 / sum (measured - mean)^2`."""
+        spread = ((self.measured - self.measured.mean()) ** 2).sum()
+        return float(1 - ((self.measured - self.predicted) ** 2).sum() / spread)
+
+    @property
+    def sign_agreement(self) -> float:
+        """Share of items whose sign was predicted."""
+        return float((np.sign(self.predicted) == np.sign(self.measured)).mean())
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.items)} items: r {self.correlation:.4f}, unfitted R2 {self.r2:.4f}, "
+            f"sign agreement {self.sign_agreement:.1%}, predicted sum {self.predicted.sum():.4f}, "
+            f"measured sum {self.measured.sum():.4f}"
+        )
+
+
+def small_edits(found: Attribution, site: Site, atom: Tensor, position: Tensor, size: float) -> Compared:
+    """Prices of (atom, position) pairs, `[R]` each, against central differences of edits of Frobenius norm `size`.
+
+    Both are the target's change a unit of Frobenius norm.
+    """
+    atoms = found.atoms[site]
+    atom, position = atom.to(atoms.v.device), position.to(atoms.v.device)
+    norm = atoms.v[atom].norm(dim=-1) * atoms.w[atom].norm(dim=-1)
+    key, value = atoms.v[atom] / norm[:, None] * size, atoms.w[atom]
+    head = torch.full_like(atom, site.head)
+    up, down = (
+        edited_scores(
+            found.host, found.tokens, found.target, site.layer, head, position, sign * key, value, found.timing
+        )
+        for sign in (1, -1)
+    )
+    items = tuple(f"atom {a} at {p}" for a, p in zip(atom.tolist(), position.tolist(), strict=True))
+    return Compared(items, _numbers(atoms.price[position, atom] / norm), _numbers((up.double() - down) / (2 * size)))
+
+
+def ablate_writes(found: Attribution, count: int = 20, seed: int | None = None) -> Compared:
+    """Delete native writes and measure what they contributed: the `count` with the largest effects, or with a `seed`
+    as many at random."""
+    host, tokens = found.host, found.tokens
+    if seed is None:
+        chosen = [(c.site.layer, c.position, c.site.head) for c in found.top_writes(count)]
+    else:
+        every = [(i, t, h) for i, x in found.writes.items() for t in range(len(x)) for h in range(x.shape[1])]
+        picked = np.random.default_rng(seed).choice(len(every), min(count, len(every)), replace=False)
+        chosen = [every[i] for i in picked.tolist()]
+    streams = host.record(tokens[None], list(found.writes))
+    items, predicted, measured = [], [], []
+    for layer in found.writes:
+        here = [(t, h) for i, t, h in chosen if i == layer]
+        if not here:
+            continue
+        stream = streams[layer]
+        side = stream.value if found.form == "value" else delta_values(stream)[0]
+        position, head = torch.tensor(here, device=stream.key.device).T
+        key, value = stream.key[0, position, head], side[0, position, head]
+        # a copy with nothing added stands beside them, so that both carry the same rounding
+        key, value = torch.cat([torch.zeros_like(key[:1]), -key]), torch.cat([value[:1], value])
+        head_, position_ = (torch.cat([x[:1], x]) for x in (head, position))
+        scores = edited_scores(host, tokens, found.target, layer, head_, position_, key, value, found.timing)
+        items += [f"{Site(layer, h)} write at {t}" for t, h in here]
+        predicted += [float(found.writes[layer][t, h]) for t, h in here]
+        measured += (scores[0].double() - scores[1:]).tolist()
+    return Compared(tuple(items), np.array(predicted), np.array(measured))
+
+
+def ablate_heads(found: Attribution) -> Compared:
+    """Silence every head in turn, then every layer, and measure what they contributed."""
+    sites = [[Site(layer, head)] for layer, x in found.heads.items() for head in range(len(x))]
+    layers = [[Site(layer, head) for head in range(len(x))] for layer, x in found.heads.items()]
+    scores = silenced_scores(found.host, found.tokens, found.target, [[], *sites, *layers])
+    predicted = [float(found.heads[s.layer][s.head]) for (s,) in sites] + list(found.layers.values())
+    items = tuple([str(s) for (s,) in sites] + [f"layer {layer}" for layer in found.heads])
+    return Compared(items, np.array(predicted), _numbers(scores[0].double() - scores[1:]))
+
+
+def _numbers(x: Tensor) -> NDArray[np.float64]:
+    numbers: NDArray[np.float64] = x.detach().double().cpu().numpy()
+    return numbers
