@@ -19,7 +19,7 @@ CASES = tuple(
     for encoder, decoder, sparsity in itertools.product(
         (Bilinear(), Bilinear(2), Bilinear(tied=True), Bilinear(2, True), Linear()),
         (Factored(), Factored(2), Flat()),
-        (TopK(3), BatchTopK(3), TopK(3, (2, 11)), BatchTopK(3, (13,))),
+        (TopK(3), BatchTopK(3), TopK(3, (2, 11)), TopK(3, (11,), (1, 2)), BatchTopK(3, (13,))),
     )
     if not (isinstance(encoder, Bilinear) and encoder.tied and decoder != Factored(encoder.rank))
 )

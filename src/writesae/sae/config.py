@@ -36,6 +36,9 @@ class TopK:
     """Most active features a token."""
     prefixes: tuple[int, ...] = ()
     """Matryoshka: dictionary sizes, rising and smaller than `features`, whose reconstruction is trained as well."""
+    levels: tuple[int, ...] = ()
+    """Numbers of a token's strongest codes, rising and smaller than `k`, whose reconstruction is trained as well:
+    with `(1,)` the strongest atom alone is trained to stand for the whole matrix."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,14 @@ class SAEConfig:
         prefixes = self.prefixes
         if list(prefixes) != sorted(set(prefixes)) or any(not 0 < p < self.features for p in prefixes):
             raise ConfigError(f"prefixes {prefixes} must rise and lie between 1 and features - 1 = {self.features - 1}")
+
+        if list(self.levels) != sorted(set(self.levels)) or any(not 0 < j < k for j in self.levels):
+            raise ConfigError(f"levels {self.levels} must rise and lie between 1 and k - 1 = {k - 1}")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Code counts below `k` that are trained as well; empty where there are none."""
+        return self.sparsity.levels if isinstance(self.sparsity, TopK) else ()
 
     @property
     def tied(self) -> bool:

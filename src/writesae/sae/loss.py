@@ -3,7 +3,7 @@
     loss = mean_t ||X_t - X^_t||_F^2  +  penalty of the sparsity  +  weight * mean_t ||R_t - R^_t||_F^2
 
 `R = X - X^` is the residual, held constant, and `R^` is what the dead features make of it, without the decoder bias
-(adding it there would count it twice). Matryoshka prefixes average the first term over the prefixes.
+(adding it there would count it twice). Matryoshka prefixes and levels average the first term over the reconstructions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from writesae.sae.codes import Codes
-from writesae.sae.config import BatchTopK, Gated, JumpReLU, SoftGated
+from writesae.sae.config import BatchTopK, Gated, JumpReLU, SAEConfig, SoftGated
 from writesae.sae.model import SAE
 from writesae.sae.sparsity import batch_cut, step
 
@@ -34,7 +34,7 @@ class Loss(NamedTuple):
     """A step's loss and what the trainer watches. The terms are scalars; their sum is what is minimised."""
 
     error: Tensor
-    """Mean squared Frobenius error, averaged over Matryoshka prefixes."""
+    """Mean squared Frobenius error, averaged over the reconstructions that are trained."""
     full: Tensor
     """The same of the whole dictionary, without a gradient."""
     penalty: Tensor
@@ -59,6 +59,15 @@ def training_codes(sae: SAE, pre: Tensor) -> tuple[Tensor, Tensor]:
         return pre * ((pre >= cut) & (pre > 0)), cut
     codes = sae.activations(pre)
     return (codes.dense(sae.config.features) if isinstance(codes, Codes) else codes), pre.new_zeros(())
+
+
+def trained_subsets(config: SAEConfig, index: Tensor, value: Tensor) -> list[Tensor]:
+    """Which of a token's codes take part in each reconstruction that is trained beside the full one.
+
+    Bool masks of the shape of `index` and `value` (`[T, J]`): Matryoshka prefixes, then the strongest few.
+    """
+    prefixes = [index < size for size in config.prefixes]
+    return prefixes + [value >= value.topk(level, dim=1).values[:, -1:] for level in config.levels]
 
 
 def sparsity_penalty(sae: SAE, pre: Tensor, codes: Tensor) -> Tensor:
@@ -87,12 +96,13 @@ def dense_loss(sae: SAE, matrices: Tensor, dead: Dead | None = None) -> Loss:
     codes, cut = training_codes(sae, pre)
     atoms = sae.atom_matrices()
 
-    def error(weights: Tensor, size: int) -> Tensor:
-        made = torch.einsum("tn,nkv->tkv", weights[:, :size], atoms[:size])
+    def error(mask: Tensor) -> Tensor:
+        made = torch.einsum("tn,nkv->tkv", codes * mask, atoms)
         return (matrices - sae.bias - made).square().sum((1, 2)).mean()
 
-    sizes = (*sae.config.prefixes, sae.config.features)
-    errors = torch.stack([error(codes, size) for size in sizes])
+    feature = torch.arange(sae.config.features, device=codes.device)
+    masks = [*trained_subsets(sae.config, feature.expand_as(codes), codes.detach()), torch.ones_like(codes)]
+    errors = torch.stack([error(mask) for mask in masks])
     penalty = sparsity_penalty(sae, pre, codes)
     if isinstance(sae.config.sparsity, Gated):
         frozen = torch.einsum("tn,nkv->tkv", pre.relu(), atoms.detach()) + sae.bias.detach()

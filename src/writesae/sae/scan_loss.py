@@ -26,7 +26,11 @@ SLICE_NUMBERS = 1 << 18
 def scans(sae: SAE, batch: Batch) -> bool:
     """Whether `scan_loss` applies."""
     config = sae.config
-    shaped = isinstance(config.encoder, Bilinear) and isinstance(config.decoder, Factored) and not config.prefixes
+    shaped = (
+        isinstance(config.encoder, Bilinear)
+        and isinstance(config.decoder, Factored)
+        and not (config.prefixes or config.levels)
+    )
     return shaped and batch.scalar_decay
 
 

@@ -27,7 +27,7 @@ from writesae.sae.encoding import (
     sparse_pairs,
     write_encoder_gradients,
 )
-from writesae.sae.loss import Dead, Loss
+from writesae.sae.loss import Dead, Loss, trained_subsets
 from writesae.sae.model import SAE
 from writesae.sae.sparsity import batch_cut, pack, top_entries
 from writesae.sae.workspace import Workspace
@@ -56,17 +56,17 @@ class _Step:
     def __init__(self, sae: SAE, tokens: int, dead: Dead | None, work: Workspace) -> None:
         self.sae, self.tokens = sae, tokens
         self.dead = dead if dead is not None and bool(dead.mask.any()) else None
-        self.sizes = (*sae.config.prefixes, sae.config.features)
-        self.weight = 1 / (tokens * len(self.sizes))
+        self.count = 1 + len(sae.config.prefixes) + len(sae.config.levels)
+        self.weight = 1 / (tokens * self.count)
         self.into: Gradients = {
             name: work.take(f"gradient of {name}", p, *p.shape).zero_() for name, p in sae.named_parameters()
         }
         self.error, self.full, self.aux = (sae.bias.new_zeros(()) for _ in range(3))
         self.fired = torch.zeros(sae.config.features, dtype=torch.int64, device=sae.bias.device)
 
-    def within(self, x: Tensor, index: Tensor, size: int) -> Tensor:
-        """`x` where the feature belongs to the prefix of that size, zero elsewhere."""
-        return x if size == self.sae.config.features else x * (index < size)
+    def subsets(self, codes: Codes) -> list[Tensor | None]:
+        """Masks of the codes of each reconstruction that is trained; last the full one, None."""
+        return [*trained_subsets(self.sae.config, *codes), None]
 
 
 @torch.no_grad()
@@ -121,14 +121,14 @@ def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | No
     """Add the share of some tokens whose matrices are rebuilt; `extra` are the dead features' codes."""
     sae, (index, value), into = step.sae, codes, step.into
     slope, residual = torch.zeros_like(value), work.take("residual", matrices, *matrices.shape)
-    for size in step.sizes:
+    for mask in step.subsets(codes):
         torch.sub(matrices, sae.bias, out=residual)
-        used = step.within(value, index, size)
+        used = value if mask is None else value * mask
         error, grad = decoder_step(sae, residual, index, used, step.weight, into)
         step.error += error
         into["bias"].sub_(residual.sum(0), alpha=2 * step.weight)
-        slope += step.within(grad, index, size)
-        step.full = step.full + error * len(step.sizes) if size == step.sizes[-1] else step.full
+        slope += grad if mask is None else grad * mask
+        step.full = step.full + error * step.count if mask is None else step.full
     encoder_gradients(sae, matrices, index, slope * (value > 0), into)
     if extra is not None and step.dead is not None:
         index, value = extra
@@ -141,12 +141,12 @@ def _write_block(step: _Step, part: Batch, encoded: Encoded, codes: Codes, bias:
     """Add the share of a block of writes, of which no matrix is formed."""
     sae, (index, value), into = step.sae, codes, step.into
     slope = torch.zeros_like(value)
-    for size in step.sizes:
-        used = step.within(value, index, size)
+    for mask in step.subsets(codes):
+        used = value if mask is None else value * mask
         error, grad = write_decoder_step(sae, part, index, used, index.shape[1], step.weight, bias, into)
         step.error += error
-        slope += step.within(grad, index, size)
-        step.full = step.full + error * len(step.sizes) if size == step.sizes[-1] else step.full
+        slope += grad if mask is None else grad * mask
+        step.full = step.full + error * step.count if mask is None else step.full
     write_encoder_gradients(sae, part, encoded, index, slope * (value > 0), into)
     if step.dead is not None:
         extra = _dead_codes(encoded.pre, step.dead)

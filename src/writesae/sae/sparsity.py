@@ -59,9 +59,7 @@ class _Step(torch.autograd.Function):
         return (p > threshold).to(p.dtype)
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[None, Tensor, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[None, Tensor, None]:
         (near,) = ctx.saved_tensors  # type: ignore[attr-defined]
         share = -(grad * near) / ctx.width  # type: ignore[attr-defined]
         return None, share.sum_to_size(ctx.shape), None  # type: ignore[attr-defined]
@@ -77,9 +75,7 @@ class _Jump(torch.autograd.Function):
         return p * (p > threshold)
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         p, threshold = ctx.saved_tensors  # type: ignore[attr-defined]
         width: float = ctx.width  # type: ignore[attr-defined]
         near = (p - threshold).abs() < width / 2
