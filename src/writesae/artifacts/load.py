@@ -41,10 +41,13 @@ def load_sae(
             raise InputError(f"cannot load a dictionary from {source}: there is no such folder, and it is no Hub id")
         from writesae.artifacts.hub import fetch_cell
 
-        path = fetch_cell(
-            str(source), site=site, variant=variant, host=host, seed=seed, revision=revision, cache_dir=cache_dir,
-            offline=offline,
-        )  # fmt: skip
+        try:
+            path = fetch_cell(
+                str(source), site=site, variant=variant, host=host, seed=seed, revision=revision, cache_dir=cache_dir,
+                offline=offline,
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"there is no folder {source} here, and as a Hub id: {error}") from None
         return load_folder(path, hashes=hashes).sae
     if path.is_file():
         raise InputError(f"{path} is a file, a dictionary is a folder; `writesae convert` imports checkpoints")

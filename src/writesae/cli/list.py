@@ -30,7 +30,9 @@ def run(command: Command) -> None:
     from writesae.artifacts.hub import list_cells
 
     cells = list_cells(command.source, revision=command.revision, cache_dir=command.cache_dir, offline=command.offline)
-    table = Table("host", "site", "variant", "seed", "target", "features", "folder")
+    table = Table()
+    for name in ("host", "site", "variant", "seed", "target", "features", "folder"):
+        table.add_column(name, overflow="fold")
     for cell in cells:
         row = (cell.host, cell.site, cell.variant, cell.seed, cell.target, f"{cell.features:,}", cell.path)
         table.add_row(*("" if value is None else str(value) for value in row))
