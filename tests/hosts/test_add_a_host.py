@@ -39,6 +39,6 @@ def test_every_block_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[
 @pytest.mark.usefixtures("clean")
 def test_a_mistake_in_the_translation_is_refused() -> None:
     names: dict[str, object] = {}
+    program = compile("\n".join(BLOCKS).replace("beta * log_decay.exp()", "beta"), str(PAGE), "exec")
     with pytest.raises(ReplayError, match=r"misses the model's own state and outputs by .* relative"):
-        for block in BLOCKS:
-            exec(compile(block.replace("beta * log_decay.exp()", "beta"), str(PAGE), "exec"), names)
+        exec(program, names)

@@ -95,6 +95,23 @@ def test_a_wrong_translator_is_refused_with_the_measured_error(monkeypatch: pyte
         load_host(build_tiny("qwen3_5"))
 
 
+@pytest.mark.parametrize("amount", [1.01, float("nan")])
+def test_one_wrong_head_is_named(monkeypatch: pytest.MonkeyPatch, amount: float) -> None:
+    known = registry_module.ARCHITECTURES[0]
+
+    def broken(arguments: Arguments) -> Stream:
+        stream = known.kernels[0].stream(arguments)
+        factor = torch.ones(6, 1)
+        factor[4] = amount
+        return dataclasses.replace(stream, value=stream.value * factor)
+
+    kernels = tuple(dataclasses.replace(kernel, stream=broken) for kernel in known.kernels)
+    wrong = (dataclasses.replace(known, kernels=kernels), *registry_module.ARCHITECTURES[1:])
+    monkeypatch.setattr("writesae.hosts.registry.ARCHITECTURES", wrong)
+    with pytest.raises(ReplayError, match=r"most at L0\.H4"):
+        load_host(build_tiny("qwen3_5"))
+
+
 def test_a_layer_that_calls_no_known_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = (
         dataclasses.replace(a, kernels=()) if a.mixer == "Mamba2Mixer" else a for a in registry_module.ARCHITECTURES
