@@ -119,13 +119,11 @@ def logit_shift(
     text = tokens[: config.places]
     position = torch.randint(1, room + 1, (len(text),), generator=torch.Generator().manual_seed(config.seed))
     feature, size = _atoms_and_size(host, sae, site, text, config.atoms)
-    groups = [slice(i, i + PLACES_AT_ONCE) for i in range(0, len(text), PLACES_AT_ONCE)]
-    tables = [
-        _cells(host, sae, site, text[g], position[g], feature, size, config).assign(
-            passage=lambda t, g=g: t.passage + g.start
-        )
-        for g in groups
-    ]
+    tables = []
+    for begin in range(0, len(text), PLACES_AT_ONCE):
+        part = slice(begin, begin + PLACES_AT_ONCE)
+        table = _cells(host, sae, site, text[part], position[part], feature, size, config)
+        tables.append(table.assign(passage=table.passage + begin))
     records = pd.concat(tables, ignore_index=True)
     quiet = ~_measurable(records).groupby(["feature", "epsilon", "horizon"]).first()
     refused = count(["no effect above the rounding of the logits" if q else "" for q in quiet])
@@ -254,15 +252,15 @@ def summarise(records: pd.DataFrame) -> LogitShiftSummary:
     loud = records[_measurable(records).to_numpy()]
     fits, ranks = [], []
     for predictor in PREDICTORS:
-        for (epsilon, horizon), cell in loud.groupby(["epsilon", "horizon"]):
+        for _, cell in loud.groupby(["epsilon", "horizon"]):
             by_atom = [atom for _, atom in cell.groupby("feature")]
             plain = [r_squared(atom.measured, atom[predictor]) for atom in by_atom]
             fitted = [scaled_r_squared(atom.measured, atom[predictor]) for atom in by_atom]
             pooled, sign = r_squared(cell.measured, cell[predictor]), _sign(cell, predictor, floor)
             middle = (float(np.median(plain)), float(np.min(plain)), pooled, float(np.median(fitted)), sign)
-            fits.append(Fit(predictor, float(epsilon), int(horizon), len(by_atom), *middle))
+            fits.append(Fit(predictor, float(cell.epsilon.iloc[0]), int(cell.horizon.iloc[0]), len(by_atom), *middle))
         small = loud[loud.epsilon == records.epsilon.min()]
-        for rank, cell in small.groupby("rank"):
+        for _, cell in small.groupby("rank"):
             pooled = r_squared(cell.measured, cell[predictor])
-            ranks.append(RankFit(predictor, int(rank), pooled, _sign(cell, predictor, floor)))
+            ranks.append(RankFit(predictor, int(cell["rank"].iloc[0]), pooled, _sign(cell, predictor, floor)))
     return LogitShiftSummary(tuple(fits), tuple(ranks), floor)

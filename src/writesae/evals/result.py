@@ -10,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -55,7 +55,7 @@ class Result(Generic[C, S]):
             "attempted": self.attempted,
             "n": self.n,
             "refused": plain(self.refused),
-            "summary": plain(asdict(self.summary)),  # type: ignore[call-overload]
+            "summary": plain(self.summary),
         }
 
     def write(self, folder: Path) -> None:
@@ -67,7 +67,9 @@ class Result(Generic[C, S]):
 
 
 def plain(x: object) -> Json:
-    """JSON of nested dicts, lists, tuples and numbers; NaN and infinities become null."""
+    """JSON of nested dataclasses, dicts, lists, tuples and numbers; NaN and infinities become null."""
+    if is_dataclass(x) and not isinstance(x, type):
+        return plain(asdict(x))
     if isinstance(x, Mapping):
         return {str(key): plain(value) for key, value in x.items()}
     if isinstance(x, list | tuple):

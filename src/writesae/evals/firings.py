@@ -1,0 +1,52 @@
+"""Every firing of a dictionary over some passages: the table that most evaluations begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from writesae.errors import InputError
+from writesae.evals.writes import HeadWrites, NativeWrite, head_writes
+from writesae.hosts import Host
+from writesae.hosts.fork import NativeRun, native_run
+from writesae.sae import SAE
+from writesae.types import Site
+
+PASSAGES_AT_ONCE = 8
+
+
+def runs(host: Host, site: Site, tokens: Tensor) -> Iterator[tuple[int, NativeRun, HeadWrites]]:
+    """Native runs over passages `[B, T]`, a few at a time: (number of the first passage, run, the head's writes)."""
+    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
+        run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
+        yield begin, run, head_writes(run, site.head)
+
+
+@torch.no_grad()
+def all_firings(host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: NativeWrite = "delta") -> pd.DataFrame:
+    """One row a firing: passage, position, feature, coefficient, order (0 for the largest coefficient of its token)
+    and the cosine of the atom to the native write. Raises InputError where nothing fires."""
+    atoms = sae.atoms()
+    tables = []
+    for begin, _, writes in runs(host, site, tokens):
+        codes = sae.encode_written(writes.written)
+        value, order = codes.value.sort(-1, descending=True)
+        feature = codes.index.gather(-1, order)
+        passage, position, slot = (value > 0).nonzero(as_tuple=True)
+        feature, coefficient = feature[passage, position, slot], value[passage, position, slot]
+        key, side = writes.written.key[passage, position], writes.side(native_write)[passage, position]
+        v, w = atoms.v[feature], atoms.w[feature]
+        norms = key.norm(dim=-1) * side.norm(dim=-1) * v.norm(dim=-1) * w.norm(dim=-1)
+        cosine = (key * v).sum(-1) * (side * w).sum(-1) / norms.clamp_min(1e-30)
+        columns = {
+            "passage": passage + begin, "position": position, "feature": feature, "coefficient": coefficient,
+            "order": slot, "cosine": cosine,
+        }  # fmt: skip
+        tables.append(pd.DataFrame({name: x.cpu().numpy() for name, x in columns.items()}))
+    table = pd.concat(tables, ignore_index=True)
+    if table.empty:
+        raise InputError(f"no feature of the dictionary fires at {site} in {len(tokens)} passages")
+    return table
