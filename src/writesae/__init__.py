@@ -12,8 +12,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from writesae import evals
-    from writesae.artifacts import load_sae, save_sae
+    from writesae import attribution, edits, evals
+    from writesae.artifacts import Record, add_metrics, load_sae, save_sae
+    from writesae.artifacts.hub import push_sae
     from writesae.corpus import read_documents, token_blocks
     from writesae.hosts import Host, load_host
     from writesae.sae import SAE, SAEConfig
@@ -23,31 +24,37 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Host": "hosts",
+    "Record": "artifacts",
     "SAE": "sae",
     "SAEConfig": "sae",
     "Site": "types",
     "StreamStore": "store",
     "TrainConfig": "train",
     "TrainResult": "train",
+    "add_metrics": "artifacts",
     "capture": "store",
     "load_host": "hosts",
     "load_sae": "artifacts",
     "open_store": "store",
+    "push_sae": "artifacts.hub",
     "read_documents": "corpus",
     "save_sae": "artifacts",
     "token_blocks": "corpus",
     "train": "train",
 }
 
+_PARTS = ("attribution", "edits", "evals")
+
 __all__ = [
-    "SAE", "Host", "SAEConfig", "Site", "StreamStore", "TrainConfig", "TrainResult", "capture", "evals", "load_host",
-    "load_sae", "open_store", "read_documents", "save_sae", "token_blocks", "train",
+    "SAE", "Host", "Record", "SAEConfig", "Site", "StreamStore", "TrainConfig", "TrainResult", "add_metrics",
+    "attribution", "capture", "edits", "evals", "load_host", "load_sae", "open_store", "push_sae", "read_documents",
+    "save_sae", "token_blocks", "train",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    if name == "evals":
-        return importlib.import_module("writesae.evals")
+    if name in _PARTS:
+        return importlib.import_module(f"writesae.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(f"writesae.{_HOME[name]}"), name)
     raise AttributeError(f"module 'writesae' has no attribute {name!r}")

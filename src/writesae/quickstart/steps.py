@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from writesae.artifacts import load_sae
-from writesae.artifacts.manifest import read_manifest
+from writesae.artifacts import add_metrics, load_sae, read_manifest
 from writesae.config import Json, to_json
 from writesae.corpus import TokenBlocks, read_documents, token_blocks
 from writesae.errors import InputError
@@ -136,6 +135,7 @@ def test_target(on: Chain, name: str, progress: Progress) -> Json:
     write_table(on.run / "substitution" / f"{name}.parquet", records)
     by_protocol: dict[str, Json] = {timing: _summary(s) for timing, s in result.summaries.items()}
     main = settings.timings[0]
+    add_metrics(on.run / "train" / name / "sae", {"substitution": by_protocol})
     return {**_summary(result.main), "protocol": main, "by_protocol": by_protocol, "settings": to_json(settings)}
 
 
