@@ -75,24 +75,34 @@ def _project(states: Tensor, v: Tensor, w: Tensor, work: Workspace) -> Tensor:
     count, d_k, d_v = states.shape
     seen = work.take("seen", states, v.shape[0], count * d_v)
     torch.mm(v, states.transpose(0, 1).reshape(d_k, count * d_v), out=seen)
-    return seen.view(-1, count, d_v).mul_(w.unsqueeze(1)).sum(2).T
+    return torch.bmm(seen.view(-1, count, d_v), w.unsqueeze(2)).squeeze(2).T
 
 
 def _by_rank(p: Tensor, rank: int) -> Tensor:
     return p if rank == 1 else p.reshape(*p.shape[:-1], rank, -1).sum(-2)
 
 
-def gather(factors: Tensor, index: Tensor) -> Tensor:
-    """Factor rows of each token's features: `[N, r, d]` and `[T, J]` give `[T, J * r, d]`."""
-    return factors.index_select(0, index.flatten()).view(index.shape[0], -1, factors.shape[-1])
+def gather(factors: Tensor, index: Tensor, work: Workspace, name: str) -> Tensor:
+    """Factor rows of each token's features: `[N, r, d]` and `[T, J]` give `[T, J * r, d]`, in `work`'s memory."""
+    rows = factors.flatten(1)
+    out = work.take(name, factors, index.numel(), rows.shape[1])
+    torch.index_select(rows, 0, index.flatten(), out=out)
+    return out.view(index.shape[0], -1, factors.shape[-1])
+
+
+def multiply(left: Tensor, right: Tensor, work: Workspace, name: str) -> Tensor:
+    """Batched product in `work`'s memory."""
+    return torch.bmm(left, right, out=work.take(name, left, len(left), left.shape[1], right.shape[2]))
 
 
 def add_rows(into: Tensor, index: Tensor, rows: Tensor) -> None:
     """Add `[T, J * r, d]` rows to the factors `[N, r, d]` that `gather` read them from."""
-    into.index_add_(0, index.flatten(), rows.reshape(index.numel(), *into.shape[1:]))
+    into.flatten(1).index_add_(0, index.flatten(), rows.reshape(index.numel(), -1))
 
 
-def encoder_gradients(sae: SAE, matrices: Tensor, index: Tensor, slope: Tensor, into: Gradients) -> None:
+def encoder_gradients(
+    sae: SAE, matrices: Tensor, index: Tensor, slope: Tensor, into: Gradients, work: Workspace
+) -> None:
     """Accumulate the gradients of the encoder from `d loss / d p` of the active pairs (`index`, `slope` `[T, J]`)."""
     into["b_enc"].index_add_(0, index.flatten(), slope.flatten())
     if not isinstance(sae.config.encoder, Bilinear):
@@ -101,10 +111,11 @@ def encoder_gradients(sae: SAE, matrices: Tensor, index: Tensor, slope: Tensor, 
         return
     v, w = sae.encoder_factors
     into_v, into_w = encoder_places(sae, into)
-    left, right = gather(v, index), gather(w, index)
-    weight = slope.repeat_interleave(v.shape[1], 1).unsqueeze(2)
-    add_rows(into_v, index, (right @ matrices.mT).mul_(weight))
-    add_rows(into_w, index, (left @ matrices).mul_(weight))
+    weight = (slope if v.shape[1] == 1 else slope.repeat_interleave(v.shape[1], 1)).unsqueeze(2)
+    right = gather(w, index, work, "rows")
+    add_rows(into_v, index, multiply(right, matrices.mT, work, "seen").mul_(weight))
+    left = gather(v, index, work, "rows")
+    add_rows(into_w, index, multiply(left, matrices, work, "seen").mul_(weight))
 
 
 def encoder_places(sae: SAE, into: Gradients) -> tuple[Tensor, Tensor]:
@@ -113,7 +124,7 @@ def encoder_places(sae: SAE, into: Gradients) -> tuple[Tensor, Tensor]:
 
 
 def write_encoder_gradients(
-    sae: SAE, batch: Batch, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients
+    sae: SAE, batch: Batch, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients, work: Workspace
 ) -> None:
     """The same for writes `k u^T` and a bilinear encoder: `dp/dv = (u . w) k`, `dp/dw = (k . v) u`, no matrix."""
     assert encoded.left is not None
@@ -126,8 +137,10 @@ def write_encoder_gradients(
     weight = slope.repeat_interleave(rank, 1)
     along_key = (encoded.right.gather(1, columns) * weight).unsqueeze(2)
     along_update = (encoded.left.gather(1, columns) * weight).unsqueeze(2)
-    add_rows(into_v, index, along_key * batch.key.flatten(0, 1).unsqueeze(1))
-    add_rows(into_w, index, along_update * batch.update.flatten(0, 1).unsqueeze(1))
+    for place, scale, rows in ((into_v, along_key, batch.key), (into_w, along_update, batch.update)):
+        flat = rows.flatten(0, 1).unsqueeze(1)
+        out = work.take("rows", flat, len(flat), scale.shape[1], flat.shape[2])
+        add_rows(place, index, torch.mul(scale, flat, out=out))
 
 
 def sparse_pairs(index: Tensor, value: Tensor, features: int) -> Tensor:

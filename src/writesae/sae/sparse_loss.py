@@ -24,6 +24,7 @@ from writesae.sae.encoding import (
     encode_block,
     encoder_gradients,
     gather,
+    multiply,
     sparse_pairs,
     write_encoder_gradients,
 )
@@ -101,7 +102,7 @@ def sparse_loss(
             codes = pack(encoded.pre * ((encoded.pre >= cut) & (encoded.pre > 0)))
         step.fired += torch.bincount(codes.index[codes.value > 0], minlength=config.features)
         if bias is not None:
-            _write_block(step, part, encoded, codes, bias)
+            _write_block(step, part, encoded, codes, bias, work)
             continue
         extra = None if step.dead is None else _dead_codes(encoded.pre, step.dead)
         limit = max(1, SLICE_NUMBERS // sae.bias.numel()) if sae.bias.device.type == "cpu" else part.tokens
@@ -124,37 +125,37 @@ def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | No
     for mask in step.subsets(codes):
         torch.sub(matrices, sae.bias, out=residual)
         used = value if mask is None else value * mask
-        error, grad = decoder_step(sae, residual, index, used, step.weight, into)
+        error, grad = decoder_step(sae, residual, index, used, step.weight, into, work)
         step.error += error
         into["bias"].sub_(residual.sum(0), alpha=2 * step.weight)
         slope += grad if mask is None else grad * mask
         step.full = step.full + error * step.count if mask is None else step.full
-    encoder_gradients(sae, matrices, index, slope * (value > 0), into)
+    encoder_gradients(sae, matrices, index, slope * (value > 0), into, work)
     if extra is not None and step.dead is not None:
         index, value = extra
-        error, slope = decoder_step(sae, residual, index, value, step.dead.weight / step.tokens, into)
+        error, slope = decoder_step(sae, residual, index, value, step.dead.weight / step.tokens, into, work)
         step.aux += error
-        encoder_gradients(sae, matrices, index, slope * (value > 0), into)
+        encoder_gradients(sae, matrices, index, slope * (value > 0), into, work)
 
 
-def _write_block(step: _Step, part: Batch, encoded: Encoded, codes: Codes, bias: BiasTerms) -> None:
+def _write_block(step: _Step, part: Batch, encoded: Encoded, codes: Codes, bias: BiasTerms, work: Workspace) -> None:
     """Add the share of a block of writes, of which no matrix is formed."""
     sae, (index, value), into = step.sae, codes, step.into
     slope = torch.zeros_like(value)
     for mask in step.subsets(codes):
         used = value if mask is None else value * mask
-        error, grad = write_decoder_step(sae, part, index, used, index.shape[1], step.weight, bias, into)
+        error, grad = write_decoder_step(sae, part, index, used, index.shape[1], step.weight, bias, into, work)
         step.error += error
         slope += grad if mask is None else grad * mask
         step.full = step.full + error * step.count if mask is None else step.full
-    write_encoder_gradients(sae, part, encoded, index, slope * (value > 0), into)
+    write_encoder_gradients(sae, part, encoded, index, slope * (value > 0), into, work)
     if step.dead is not None:
         extra = _dead_codes(encoded.pre, step.dead)
         both = Codes(torch.cat([extra.index, index], 1), torch.cat([extra.value, value], 1))
         weight, width = step.dead.weight / step.tokens, extra.index.shape[1]
-        error, slope = write_decoder_step(sae, part, both.index, both.value, width, weight, bias, into)
+        error, slope = write_decoder_step(sae, part, both.index, both.value, width, weight, bias, into, work)
         step.aux += error
-        write_encoder_gradients(sae, part, encoded, extra.index, slope * (extra.value > 0), into)
+        write_encoder_gradients(sae, part, encoded, extra.index, slope * (extra.value > 0), into, work)
 
 
 def _dead_codes(pre: Tensor, dead: Dead) -> Codes:
@@ -166,7 +167,7 @@ def _dead_codes(pre: Tensor, dead: Dead) -> Codes:
 
 
 def decoder_step(
-    sae: SAE, residual: Tensor, index: Tensor, value: Tensor, weight: float, into: Gradients
+    sae: SAE, residual: Tensor, index: Tensor, value: Tensor, weight: float, into: Gradients, work: Workspace
 ) -> tuple[Tensor, Tensor]:
     """Subtract the codes' reconstruction from `residual` `[T, K, V]` in place; accumulate decoder gradients.
 
@@ -174,17 +175,18 @@ def decoder_step(
     """
     if isinstance(sae.config.decoder, Factored):
         rank = sae.v_dec.shape[1]
-        left, right = gather(sae.v_dec, index), gather(sae.w_dec, index)
+        left, right = gather(sae.v_dec, index, work, "rows"), gather(sae.w_dec, index, work, "other rows")
         repeated = value.repeat_interleave(rank, 1).unsqueeze(2) if rank > 1 else value.unsqueeze(2)
-        residual.baddbmm_((left * repeated).mT, right, alpha=-1)
-        seen_left = left @ residual  # v_j^T E, [T, J r, V]
-        seen_right = right @ residual.mT  # E w_j, [T, J r, K]
-        slope = (seen_left * right).sum(-1)
+        scratch = torch.mul(left, repeated, out=work.take("scratch", left, *left.shape))
+        residual.baddbmm_(scratch.mT, right, alpha=-1)
+        seen_left = multiply(left, residual, work, "seen")  # v_j^T E, [T, J r, V]
+        slope = torch.mul(seen_left, right, out=work.take("scratch", left, *seen_left.shape)).sum(-1)
         if rank > 1:
             slope = slope.view(*index.shape, rank).sum(-1)
         scaled = repeated * (-2 * weight)
-        add_rows(into["v_dec"], index, seen_right.mul_(scaled))
         add_rows(into["w_dec"], index, seen_left.mul_(scaled))
+        seen_right = multiply(right, residual.mT, work, "seen")  # E w_j, [T, J r, K]
+        add_rows(into["v_dec"], index, seen_right.mul_(scaled))
     else:
         pairs = sparse_pairs(index, value, sae.config.features)
         flat = residual.flatten(1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from writesae.sae.batch import Batch
 from writesae.sae.encoding import Gradients, add_rows, gather
 from writesae.sae.model import SAE
+from writesae.sae.workspace import Workspace
 
 
 @dataclass
@@ -66,7 +67,15 @@ class BiasTerms:
 
 
 def write_decoder_step(
-    sae: SAE, part: Batch, index: Tensor, value: Tensor, active: int, weight: float, bias: BiasTerms, into: Gradients
+    sae: SAE,
+    part: Batch,
+    index: Tensor,
+    value: Tensor,
+    active: int,
+    weight: float,
+    bias: BiasTerms,
+    into: Gradients,
+    work: Workspace,
 ) -> tuple[Tensor, Tensor]:
     """`weight * sum_t ||X - M - sum_j a_j v_j w_j^T||^2` of codes `[T, J]`, and its derivative by the first `active`.
 
@@ -75,7 +84,7 @@ def write_decoder_step(
     """
     rank = sae.v_dec.shape[1]
     key, update = part.key.flatten(0, 1), part.update.flatten(0, 1)
-    v, w = gather(sae.v_dec, index), gather(sae.w_dec, index)
+    v, w = gather(sae.v_dec, index, work, "rows"), gather(sae.w_dec, index, work, "other rows")
     on_v, on_w = v[:, : active * rank], w[:, : active * rank]
     codes = value.repeat_interleave(rank, 1) if rank > 1 else value
     with_key, with_update = (v @ key.unsqueeze(2)).squeeze(2), (w @ update.unsqueeze(2)).squeeze(2)
