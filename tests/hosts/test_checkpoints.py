@@ -131,10 +131,12 @@ def test_a_folder_without_a_tokenizer_gives_a_host_without_one(tmp_path: Path) -
 
 
 def test_a_device_map_spreads_the_model(tmp_path: Path) -> None:
-    """A layer and the unembedding on disk: their weights come and go, and the stream is the same."""
+    """A layer and both ends on disk: their weights come and go, and the stream is the same."""
+    pytest.importorskip("accelerate")
     build_tiny("qwen3_5").save_pretrained(tmp_path)
-    here = ("model.embed_tokens", "model.layers.0", "model.layers.2", "model.norm", "model.rotary_emb")
-    device_map = dict.fromkeys(here, "cpu") | {"model.layers.1": "disk", "lm_head": "disk"}
+    here, away = ("0", "2"), ("model.embed_tokens", "model.layers.1", "lm_head")
+    rest = [f"model.layers.{index}" for index in here] + ["model.norm", "model.rotary_emb"]
+    device_map = dict.fromkeys(rest, "cpu") | dict.fromkeys(away, "disk")
     host = load_host(tmp_path, device_map=device_map)
     assert host.model.get_parameter("model.layers.1.linear_attn.out_proj.weight").is_meta
     text, plain = torch.arange(3, 20)[None], load_host(tmp_path)

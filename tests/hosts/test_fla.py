@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -159,7 +160,7 @@ def test_the_torch_forms_are_fla_s_own_references() -> None:
 
 
 @pytest.mark.skipif(find_spec("rwkv7_hf") is None, reason="needs writesae[rwkv7]")
-def test_rwkv7_is_the_same_model_in_both_packages() -> None:
+def test_rwkv7_is_the_same_model_in_both_packages(tmp_path: Path) -> None:
     ours = build_tiny("rwkv7_hf")
     settings = ours.config.to_dict()
     module = import_module("fla.models.rwkv7")
@@ -173,6 +174,10 @@ def test_rwkv7_is_the_same_model_in_both_packages() -> None:
     mine, other = (host.record(tokens(), [1])[1] for host in (a, b))
     assert relative(other.value, mine.value) <= TOLERANCE
     assert relative(other.log_decay, mine.log_decay) <= TOLERANCE
+    theirs.save_pretrained(tmp_path)
+    served = load_host(tmp_path)
+    assert type(served.model).__module__.startswith("rwkv7_hf")  # on a CPU, the package made for it
+    assert relative(served.logits(tokens()), a.logits(tokens())) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["qwen3_5", "kimi_linear"])
@@ -198,8 +203,8 @@ def test_nothing_of_fla_stays_replaced() -> None:
     assert not any("forward" in vars(module) for module in host.model.modules())
 
 
-def test_a_saved_fla_model_loads_without_remote_code(tmp_path: object) -> None:
+def test_a_saved_fla_model_loads_without_remote_code(tmp_path: Path) -> None:
     host = load("fla_gla")
-    host.model.save_pretrained(str(tmp_path))
-    again = load_host(str(tmp_path))
+    host.model.save_pretrained(tmp_path)
+    again = load_host(tmp_path)
     assert torch.equal(again.logits(tokens()), host.logits(tokens()))

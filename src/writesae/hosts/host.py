@@ -42,8 +42,8 @@ class StopForward(Exception):
 class Host:
     """A loaded model, its tokenizer, and its recurrent layers.
 
-    Build one with `writesae.load_host`. The model itself is never changed: everything happens inside context
-    managers that leave no trace.
+    Build one with `writesae.load_host`. Attaching puts the model into evaluation mode and freezes its weights;
+    everything else happens inside context managers that leave no trace.
     """
 
     def __init__(
@@ -87,8 +87,12 @@ class Host:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's input embeddings live."""
-        return cast(torch.device, self.model.get_input_embeddings().weight.device)
+        """Where the model's input embeddings are used: tokens go there."""
+        embeddings = self.model.get_input_embeddings()
+        place = cast(Tensor, embeddings.weight).device
+        if place.type == "meta":  # offloaded: its weights are elsewhere between calls
+            place = torch.device(cast(str, embeddings._hf_hook.execution_device))  # type: ignore[union-attr]
+        return place
 
     @property
     def config(self) -> PreTrainedConfig:
