@@ -57,6 +57,23 @@ def test_each_key_head_serves_neighbouring_value_heads() -> None:
     assert grouped(torch.arange(3.0).view(1, 1, 3, 1), 6).flatten().tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_an_installed_convolution_package_does_not_break_hosts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.qwen3_5 import modeling_qwen3_5
+
+    host = load_host(build_tiny("qwen3_5"))
+    text = torch.arange(3, 20)[None]
+    expected = host.logits(text)
+    symbol = modeling_qwen3_5.causal_conv1d_fn
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("needs a GPU")
+
+    monkeypatch.setattr(modeling_qwen3_5, "causal_conv1d_fn", functools.wraps(torch_reference(symbol))(broken))
+    with pytest.raises(RuntimeError, match="needs a GPU"):
+        host.model(input_ids=text)
+    assert torch.equal(host.logits(text), expected)
+
+
 def test_mamba2_prefill_clamps_its_steps_and_decode_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = TINY_MODELS["mamba2"]
     limited = replace(spec, settings={**spec.settings, "time_step_limit": (0.6, 0.8)})

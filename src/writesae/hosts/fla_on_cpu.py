@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial, wraps
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -22,8 +22,7 @@ from torch.nn import functional as F
 
 from writesae.hosts.gated_delta import unit
 from writesae.hosts.intercept import patched
-
-Operation = Callable[..., object]
+from writesae.hosts.routing import Operation, routed
 
 
 @contextmanager
@@ -34,30 +33,19 @@ def fla_on_cpu(model: nn.Module) -> Iterator[None]:
         for module in own:
             forward = MODULES.get(type(module).__name__)
             if forward is not None:
-                stack.enter_context(patched(module, "forward", partial(_routed, partial(forward, module))))
+                stack.enter_context(patched(module, "forward", partial(routed, partial(forward, module))))
             for name in ACTIVATION_ATTRIBUTES:
                 activation = _activation(vars(module).get(name))
                 if activation is not None:
-                    stack.enter_context(patched(module, name, partial(_routed, activation)))
+                    stack.enter_context(patched(module, name, partial(routed, activation)))
         for module_name in sorted({type(module).__module__ for module in own}):
             namespace = sys.modules[module_name]
             for name, operation in FUNCTIONS.items():
                 if name in vars(namespace):
-                    stack.enter_context(patched(namespace, name, partial(_routed, operation)))
+                    stack.enter_context(patched(namespace, name, partial(routed, operation)))
             if module_name.startswith("fla.layers.") and "unpad_hidden_states" in vars(namespace):
                 stack.enter_context(patched(namespace, "unpad_hidden_states", lambda original: _masked))
         yield
-
-
-def _routed(on_cpu: Operation, original: Operation) -> Operation:
-    """Torch on CPU tensors, the original on any other."""
-
-    @wraps(original)
-    def call(*args: object, **kwargs: object) -> object:
-        first = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
-        return (on_cpu if first.device.type == "cpu" else original)(*args, **kwargs)
-
-    return call
 
 
 def _masked(

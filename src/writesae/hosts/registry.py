@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -13,11 +13,8 @@ from writesae.hosts import fla, gated_delta, mamba2, rwkv7, tails
 from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.fla_on_cpu import fla_on_cpu
 from writesae.hosts.kernels import Kernel
+from writesae.hosts.routing import transformers_on_cpu
 from writesae.hosts.tails import Tail
-
-
-def _as_it_is(model: nn.Module) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def _one(config: PreTrainedConfig) -> float:
@@ -51,7 +48,7 @@ class Architecture:
     logit_scale: Callable[[PreTrainedConfig], float] = _one
     """What the model multiplies its logits by."""
 
-    runnable: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
+    runnable: Callable[[nn.Module], AbstractContextManager[None]] = transformers_on_cpu
     """What its models need around them to run on the device that they are on."""
     models: tuple[str, ...] = ()
     """Model classes that contain it, for listings."""
