@@ -23,7 +23,8 @@ from writesae.evals.substitution import (
     summarise,
 )
 from writesae.evals.writes import HeadWrites
-from writesae.hosts import Host
+from writesae.hosts import Host, load_host
+from writesae.hosts.tiny import build_tiny
 from writesae.recurrence import delta_values
 from writesae.recurrence.written import Written
 from writesae.sae import SAE, Flat, Linear, SAEConfig, TopK
@@ -240,3 +241,27 @@ def test_every_head_of_a_layer_and_what_was_refused(host: Host, passages: torch.
     assert many.pooled("after_token").n == table.n.sum()
     with pytest.raises(InputError, match="none of 1 heads"):
         substitution_at(host, {Site(5, 1): silent}, passages, SubstitutionConfig(firings=5))
+
+
+@pytest.mark.parametrize("name", ["qwen3_next", "kimi_linear", "mamba2", "falcon_h1", "zamba2"])
+def test_other_families_equal_copied_caches(name: str) -> None:
+    other = load_host(build_tiny(name))
+    layer = other.layers[min(other.layers)]
+    site = Site(layer.index, layer.heads - 1)
+    text = torch.randint(3, other.vocabulary, (2, 19), generator=torch.Generator().manual_seed(0))
+    config = SAEConfig(layer.d_k, layer.d_v, 31, sparsity=TopK(3), target="write-delta")
+    sae = SAE(config, torch.Generator().manual_seed(5))
+    records = substitution(other, sae, site, text, SubstitutionConfig(firings=6, horizon=2)).records
+    stream, atoms = other.record(text, [site.layer])[site.layer].heads(site.head), sae.atoms()
+    update = delta_values(stream)[0]
+    for row in rows(records):
+        write = torch.outer(stream.key[row.passage, row.position, 0], update[row.passage, row.position, 0])
+        atom = torch.outer(atoms.v[row.feature], atoms.w[row.feature])
+        edits = [row.coefficient * atom - write, atom * write.norm() / atom.norm() - write, -write]
+        native, patched = cache_copy_logits(
+            other, text[row.passage], site, row.position, edits, row.protocol, horizon=2
+        )
+        for condition, logits in zip(("atom", "atom_norm", "delete"), patched, strict=True):
+            slow = kl_divergence(native, logits)
+            fast = getattr(row, f"kl_{condition}")
+            assert abs(fast - slow.mean().item()) <= 1e-4 * slow.mean().item() + rounding(slow.max().item())

@@ -55,8 +55,9 @@ def forward_from(host: Host, tokens: Tensor, layer: int) -> Forward:
 
 def logit_gradients(forward: Forward, position: Tensor, token: Tensor) -> Tensor:
     """`d logit[b, position[b], token[b]] / d o` for every passage, `[B, T, H, V]`; passages do not mix."""
-    chosen = forward.logits[torch.arange(len(position)), position, token]
-    (gradient,) = torch.autograd.grad(chosen.sum(), forward.outputs, retain_graph=True)
+    with torch.enable_grad():
+        chosen = forward.logits[torch.arange(len(position)), position, token]
+        (gradient,) = torch.autograd.grad(chosen.sum(), forward.outputs, retain_graph=True)
     return gradient
 
 

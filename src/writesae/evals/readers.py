@@ -1,0 +1,120 @@
+"""Which later heads read an atom, against how much they read a random write of the same size (Table 1, I.2).
+
+The paper does not define its measure. Here: the atom, at the native write's norm, is added after a token; a later
+head's reading is the norm of what changes in its recurrence's output at the next token, and its ratio is that over
+the same for a random rank-1 matrix of the same norm (medians over firings).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from writesae.errors import InputError
+from writesae.evals.firings import PASSAGES_AT_ONCE
+from writesae.evals.patching import edit_response, rows_at_once
+from writesae.evals.provenance import provenance
+from writesae.evals.result import Result, count
+from writesae.evals.selectivity import directions, draw_firings
+from writesae.hosts import Host, KernelCall, KernelResult, Tap
+from writesae.hosts.fork import NativeRun, Rows, native_run
+from writesae.sae import SAE
+from writesae.types import Site
+
+
+@dataclass(frozen=True)
+class ReadersConfig:
+    """Which atoms and firings."""
+
+    atoms: int = 16
+    """Atoms, those that fire most often."""
+    firings: int = 16
+    """Firings of each; atoms with fewer are refused."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A later head and how it reads one atom."""
+
+    feature: int
+    site: str
+    ratio: float
+    """Median change by the atom over median change by random directions."""
+
+
+@dataclass(frozen=True)
+class ReadersSummary:
+    """Over atoms and later heads."""
+
+    atoms: int
+    median: float
+    """Median ratio over atoms and heads."""
+    strongest: tuple[Reader, ...]
+    """Each atom's strongest reader, strongest first."""
+
+
+def readers(
+    host: Host, sae: SAE, site: Site, tokens: Tensor, config: ReadersConfig | None = None
+) -> Result[ReadersConfig, ReadersSummary]:
+    """Measure on passages `[B, T]`; an item is an atom, a record a firing and later head.
+
+    Raises InputError where no recurrent layer lies above, or no atom fires often enough.
+    """
+    config = ReadersConfig() if config is None else config
+    source = provenance(host, site, tokens, sae)
+    if site.layer == max(host.layers):
+        raise InputError(f"{host.name} has no recurrent layer above {site}: nothing later can read its writes")
+    drawn, asked = draw_firings(host, sae, site, tokens, config.atoms, config.firings, config.seed)
+    tables = []
+    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
+        here = drawn[(drawn.passage >= begin) & (drawn.passage < begin + PASSAGES_AT_ONCE)]
+        if len(here):
+            run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
+            tables.append(_score(run, sae, site, here, begin, config.seed))
+    records = pd.concat(tables, ignore_index=True)
+    reasons = count([f"fewer than {config.firings} firings"] * (asked - records.feature.nunique()))
+    return Result("readers", source, config, asked, reasons, summarise(records), records)
+
+
+def _score(run: NativeRun, sae: SAE, site: Site, here: pd.DataFrame, begin: int, seed: int) -> pd.DataFrame:
+    edits = directions(run, sae, site, here.assign(passage=here.passage - begin), seed + begin)
+    order = edits.position.argsort()
+    tables = []
+    for index in torch.split(order, rows_at_once(run, 4, 1)):
+        part = edits[index]
+        rows = Rows(run, part.passage, part.position + 1, 1, 4)
+        outputs = later_outputs(rows, edit_response(run, part, "after_token", 1))
+        places = here.iloc[index.numpy()].reset_index(drop=True)
+        for layer, output in outputs.items():
+            change = (output[:, 1:3] - output[:, :1]).double().norm(dim=-1).cpu().numpy()  # [r, (atom, random), H]
+            for head in range(change.shape[2]):
+                measured = {"reader": str(Site(layer, head)), "atom": change[:, 0, head], "random": change[:, 1, head]}
+                tables.append(places[["passage", "position", "feature"]].assign(**measured))
+    return pd.concat(tables, ignore_index=True)
+
+
+def later_outputs(rows: Rows, response: Tensor) -> dict[int, Tensor]:
+    """The recurrence's outputs of every layer above the patched one at the rows' first token, `[R, copies, H, V]`."""
+    found: dict[int, Tensor] = {}
+
+    def after(call: KernelCall, result: KernelResult) -> KernelResult:
+        if call.layer > rows.run.layer:
+            found[call.layer] = result.output[:, 0].reshape(-1, rows.copies, *result.output.shape[2:])
+        return result
+
+    with rows.run.host.tap(Tap(after=after)):
+        rows.logits(response)
+    return found
+
+
+def summarise(records: pd.DataFrame) -> ReadersSummary:
+    """The summary of the records."""
+    medians = records.groupby(["feature", "reader"])[["atom", "random"]].median()
+    table = (medians["atom"] / medians["random"]).rename("ratio").reset_index()
+    best = table.loc[table.groupby("feature").ratio.idxmax()].sort_values("ratio", ascending=False)
+    found = [Reader(int(r["feature"]), str(r["reader"]), float(r["ratio"])) for r in best.to_dict("records")]
+    return ReadersSummary(int(records.feature.nunique()), float(table.ratio.median()), tuple(found))
