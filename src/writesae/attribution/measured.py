@@ -37,7 +37,7 @@ def edited_scores(
     check_target(target, len(tokens), host.vocabulary)
     host.layer(layer)
     scores = []
-    for rows in torch.arange(len(head)).split(ROWS):
+    for rows in torch.split(torch.arange(len(head)), ROWS):
         parts = [x[rows].to(host.device) for x in (head, position, key, value)]
 
         def after(call: KernelCall, result: KernelResult, parts: list[Tensor] = parts) -> KernelResult:

@@ -8,6 +8,7 @@ state (MATH.md section 6), which is the unit rank-1 matrix that raises the logit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -96,6 +97,21 @@ def make_directions(
     lookahead: int = 1,
     seed: int = 0,
 ) -> Direction:
+    """Directions of one site; see `make_many_directions`."""
+    return make_many_directions(host, [site], tokens, targets, kind, positions, timing, lookahead, seed)[site]
+
+
+def make_many_directions(
+    host: Host,
+    sites: Sequence[Site],
+    tokens: Tensor,
+    targets: tuple[int, ...],
+    kind: DirectionKind,
+    positions: tuple[int, ...],
+    timing: Protocol = "after_token",
+    lookahead: int = 1,
+    seed: int = 0,
+) -> dict[Site, Direction]:
     """Directions for each row and position of prompts `[B, T]`, `[B, len(positions), K]` and `[.., V]`.
 
     `targets` has one token a row; `positions` are negative, from the prompt's end. `exact` runs the prompt with
@@ -103,18 +119,24 @@ def make_directions(
     last token and those: with none, an edit at the last token would be read by nobody.
     """
     batch, time = tokens.shape
-    count, layer = len(positions), host.check_site(site)
+    count, layers = len(positions), {site: host.check_site(site) for site in sites}
     if any(not -time <= p < 0 for p in positions):
         raise InputError(f"positions {positions} do not all lie in a prompt of {time} tokens, counted from its end")
     if kind == "random":
         generator = torch.Generator().manual_seed(seed)
-        key, value = (torch.randn(batch, count, d, generator=generator) for d in (layer.d_k, layer.d_v))
-        return Direction(unit(key), unit(value))
+        made = {}
+        for site, layer in layers.items():
+            key, value = (torch.randn(batch, count, d, generator=generator) for d in (layer.d_k, layer.d_v))
+            made[site] = Direction(unit(key), unit(value))
+        return made
+    indices = sorted({site.layer for site in sites})
     if kind == "closed":
-        stream = host.record(tokens, [site.layer])[site.layer].heads(site.head)
-        key, value = read_key(stream), closed_value(host, site, targets)
-        return Direction(key[:, None].expand(-1, count, -1), value[:, None].expand(-1, count, -1))
+        streams, made = host.record(tokens, indices), {}
+        for site in sites:
+            key, value = read_key(streams[site.layer].heads(site.head)), closed_value(host, site, targets)
+            made[site] = Direction(key[:, None].expand(-1, count, -1), value[:, None].expand(-1, count, -1))
+        return made
     longer = continue_greedily(host, tokens, lookahead)
-    found = output_gradients(host, longer, RowLogit(targets, last=lookahead + 1), [site.layer])
-    gradient = state_gradients(found, site, timing)
-    return leading_pair(gradient[:, [time + p for p in positions]])
+    found = output_gradients(host, longer, RowLogit(targets, last=lookahead + 1), indices)
+    places = [time + p for p in positions]
+    return {site: leading_pair(state_gradients(found, site, timing)[:, places]) for site in sites}

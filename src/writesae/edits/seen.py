@@ -53,9 +53,9 @@ class Seen:
 
     def codes(self, sae: SAE) -> Codes:
         """What a dictionary of this head reads here, `[B, J]`: in the state or in the write, as it was trained."""
-        if sae.config.target == "state":
-            return sae.encode(self.state)
-        return sae.encode(self.write("delta" if sae.config.target == "write-delta" else "value"))
+        form: NativeWrite = "delta" if sae.config.target == "write-delta" else "value"
+        codes: Codes = sae.encode(self.state if sae.config.target == "state" else self.write(form))
+        return codes
 
     def coefficients(self, sae: SAE, features: tuple[int, ...]) -> Tensor:
         """Coefficients of some features, `[B, len(features)]`."""

@@ -6,7 +6,7 @@ random directions of the same norm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 
 from writesae.edits.actions import Edit, Install
-from writesae.edits.directions import DirectionKind, make_directions
+from writesae.edits.directions import DirectionKind, make_many_directions
 from writesae.edits.engine import editing
 from writesae.edits.experiments.sign import draw_targets
 from writesae.edits.generation import generate
@@ -78,7 +78,7 @@ class InstallRow:
 class InstallResult:
     """The result, with one record a continuation."""
 
-    site: Site
+    sites: tuple[Site, ...]
     host: str
     revision: str
     config: InstallSweep
@@ -88,14 +88,17 @@ class InstallResult:
 
 def install_sweep(
     host: Host,
-    site: Site,
+    sites: Site | Sequence[Site],
     prompts: Tensor,
     config: InstallSweep | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> InstallResult:
-    """Run the sweep on prompts `[n, T]`, greedy. Raises InputError for ranks outside the vocabulary."""
+    """Run the sweep on prompts `[n, T]`, greedy; several sites are written at together.
+
+    Raises InputError for a site the host does not have, or ranks outside the vocabulary.
+    """
     config = InstallSweep() if config is None else config
-    host.check_site(site)
+    sites = (sites,) if isinstance(sites, Site) else tuple(sites)
     if any(not 0 <= low < high <= host.vocabulary for low, high in config.ranks):
         raise InputError(f"rank classes {config.ranks} are not within a vocabulary of {host.vocabulary}")
     generator = torch.Generator().manual_seed(config.seed)
@@ -109,12 +112,12 @@ def install_sweep(
             base = native_logits.log_softmax(-1).cpu().gather(1, targets[:, None])[:, 0]
             for kind in config.directions:
                 for places in config.positions:
-                    for magnitude, edit in _installs(host, site, part, targets, kind, places, config, begin):
-                        with torch.no_grad(), editing(host, [edit]):
+                    for magnitude, edits in _installs(host, sites, part, targets, kind, places, config, begin):
+                        with torch.no_grad(), editing(host, edits):
                             first = (
                                 host.run(part, keep=1)[:, -1].log_softmax(-1).cpu().gather(1, targets[:, None])[:, 0]
                             )
-                        said = generate(host, part, [edit], config.new_tokens, stop_at_end=False).tokens
+                        said = generate(host, part, edits, config.new_tokens, stop_at_end=False).tokens
                         for r, target in enumerate(targets.tolist()):
                             records.append(
                                 {
@@ -128,23 +131,23 @@ def install_sweep(
         if progress is not None:
             progress(min(begin + BATCH, len(prompts)), len(prompts))
     table = pd.DataFrame(records)
-    return InstallResult(site, host.name, host.revision, config, _summarise(table), table)
+    return InstallResult(sites, host.name, host.revision, config, _summarise(table), table)
 
 
 def _installs(
     host: Host,
-    site: Site,
+    sites: tuple[Site, ...],
     prompts: Tensor,
     targets: Tensor,
     kind: DirectionKind,
     places: int,
     config: InstallSweep,
     begin: int,
-) -> list[tuple[float, Edit]]:
+) -> list[tuple[float, list[Edit]]]:
     where = tuple(range(-places, 0))
-    made = make_directions(
+    made = make_many_directions(
         host,
-        site,
+        sites,
         prompts,
         tuple(targets.tolist()),
         kind,
@@ -153,7 +156,8 @@ def _installs(
         seed=config.seed + 7919 * begin + places,
     )
     return [
-        (m, Edit(site, Install(*made, m, config.form, label=kind), At(where), config.timing)) for m in config.magnitudes
+        (m, [Edit(s, Install(*d, m, config.form, label=kind), At(where), config.timing) for s, d in made.items()])
+        for m in config.magnitudes
     ]
 
 
