@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, fla_on_cpu, load_host
+from writesae.hosts.fla import delta_stream
 from writesae.hosts.kernels import Arguments, grouped, tensor, torch_reference
 from writesae.hosts.selfcheck import TOLERANCE, relative
 from writesae.hosts.tiny import build_tiny
@@ -105,6 +106,33 @@ def test_our_outputs_are_those_of_fla_s_naive_operations(name: str) -> None:
     host.logits(tokens(), Tap(after=after))
     assert len(compared) == 2
     assert max(compared) <= TOLERANCE
+
+
+def test_every_form_of_gate_is_fla_s_own() -> None:
+    g = torch.Generator().manual_seed(2)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g)
+
+    call: dict[str, object] = {name: normal(2, 5, 2, 3) for name in ("q", "k")} | {"v": normal(2, 5, 4, 7)}
+    raw, rate, bias, beta = normal(2, 5, 4, 3), normal(4), normal(12), normal(2, 5, 4)
+    call |= {"g": raw, "A_log": rate, "dt_bias": bias, "beta": beta}
+    gate = import_module("fla.ops.kda.gate")
+    inside: dict[str, object] = {"use_gate_in_kernel": True, "use_beta_sigmoid_in_kernel": True}
+    for extra, decay, factor in (
+        (inside, gate.naive_kda_gate(raw, rate, bias), 1.0),
+        (inside | {"lower_bound": -5.0}, gate.naive_kda_lowerbound_gate(raw, rate, bias, lower_bound=-5.0), 1.0),
+        (inside | {"lower_bound": -3.0, "A_log": None}, -3.0 * (raw + bias.view(4, 3)).sigmoid(), 1.0),
+        (inside | {"allow_neg_eigval": True}, gate.naive_kda_gate(raw, rate, bias), 2.0),
+    ):
+        stream = delta_stream(call | extra)
+        torch.testing.assert_close(stream.log_decay, decay)
+        torch.testing.assert_close(stream.erase_gate, factor * beta.sigmoid().unsqueeze(-1))
+    final = delta_stream(call)
+    torch.testing.assert_close(final.log_decay, raw)
+    torch.testing.assert_close(final.erase_gate, beta.unsqueeze(-1))
+    scaled = delta_stream(call | {"scale": 0.25})
+    torch.testing.assert_close(scaled.query, final.query * 0.25 * 3**0.5)
 
 
 def test_the_chunk_call_of_rwkv7_means_the_same_as_the_fused_one() -> None:

@@ -41,7 +41,8 @@ def _log_decay(arguments: Arguments, heads: int) -> Tensor:
     gate = given.float() if given.ndim == 4 else given.float().unsqueeze(-1)
     if not arguments.get("use_gate_in_kernel"):
         return gate
-    rate = tensor(arguments, "A_log").float().exp().view(heads, 1)
+    given_rate = optional_tensor(arguments, "A_log")
+    rate = gate.new_ones(1) if given_rate is None else given_rate.float().exp().view(heads, 1)
     bias = optional_tensor(arguments, "dt_bias")
     if bias is not None:
         gate = gate + bias.float().view(heads, -1)
