@@ -114,7 +114,7 @@ def test_every_form_of_gate_is_fla_s_own() -> None:
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g)
 
-    call: dict[str, object] = {name: normal(2, 5, 2, 3) for name in ("q", "k")} | {"v": normal(2, 5, 4, 7)}
+    call: dict[str, object] = {"q": normal(2, 5, 2, 3), "k": normal(2, 5, 2, 3), "v": normal(2, 5, 4, 7)}
     raw, rate, bias, beta = normal(2, 5, 4, 3), normal(4), normal(12), normal(2, 5, 4)
     call |= {"g": raw, "A_log": rate, "dt_bias": bias, "beta": beta}
     gate = import_module("fla.ops.kda.gate")
