@@ -88,7 +88,7 @@ def test_measured_edits_are_those_of_the_editing_engine(tiny: Host) -> None:
     for timing in ("at_token", "after_token"):
         args = (torch.tensor([3]), torch.tensor([4]), key[None], value[None], timing)
         got = edited_scores(tiny, text, target, 0, *args)  # type: ignore[arg-type]
-        edit = Edit(site, AddMatrix(torch.outer(key, value)), At((4,)), timing)  # type: ignore[arg-type]
+        edit = Edit(site, AddMatrix(torch.outer(key, value)), At((4,)), timing)
         with torch.no_grad(), editing(tiny, [edit]):
             expected = tiny.run(text[None])[0, -1, 7]
         assert float(got) == pytest.approx(float(expected), rel=1e-5)
@@ -133,7 +133,7 @@ def test_state_and_delta_dictionaries_are_read_as_they_were_trained(tiny: Host) 
 
     text, site = some_text(), Site(0, 2)
     for kind in ("state", "write-delta"):
-        sae = dictionary(tiny, site, kind)  # type: ignore[arg-type]
+        sae = dictionary(tiny, site, kind)
         got = attribute(tiny, text, Logit((5,)), {site: sae}, layers=[]).atoms[site].coefficient
         stream = tiny.record(text[None], [0])[0].heads(2)
         states = torch.stack([replay(stream.map(lambda x, t=t: x[:, : t + 1])).final[0, 0] for t in range(TIME)])  # type: ignore[misc]

@@ -49,7 +49,8 @@ class Seen:
 
     def write_norm(self, form: NativeWrite) -> Tensor:
         """Frobenius norm of the native write, `[B]`."""
-        return self.key.norm(dim=-1) * self.side(form).norm(dim=-1)
+        norm: Tensor = self.key.norm(dim=-1) * self.side(form).norm(dim=-1)
+        return norm
 
     def codes(self, sae: SAE) -> Codes:
         """What a dictionary of this head reads here, `[B, J]`: in the state or in the write, as it was trained."""

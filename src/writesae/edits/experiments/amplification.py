@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -143,7 +144,7 @@ def _paired(x: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
 
 def _summarise(records: pd.DataFrame) -> tuple[AmplificationRow, ...]:
     counts = {
-        name: part.sort_values("prompt")["count"].to_numpy(float)
+        cast(tuple[str, float], name): part.sort_values("prompt")["count"].to_numpy(float)
         for name, part in records.groupby(["condition", "dose"])
     }
     native = counts.pop(("native", 1.0))

@@ -8,6 +8,7 @@ write at positions where the feature does not fire.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -165,7 +166,7 @@ def _measure(
 
 
 def _summarise(records: pd.DataFrame, seed: int) -> tuple[ErasureRow, ...]:
-    groups = [(name, part) for name, part in records.groupby(["condition", "dose"])]
+    groups = [(cast(tuple[str, float], name), part) for name, part in records.groupby(["condition", "dose"])]
     changes = [part["change"].to_numpy() for _, part in groups]
     raw = [float(wilcoxon(x).pvalue) if np.any(x != 0) else 1.0 for x in changes]
     corrected = multipletests(raw, method="holm")[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -168,9 +169,13 @@ def _discordant(
     return 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost).pvalue)
 
 
+_Name = tuple[DirectionKind, float, int, int, int]
+"""Direction, magnitude, positions, and the target's ranks."""
+
+
 def _summarise(table: pd.DataFrame) -> tuple[InstallRow, ...]:
     by = ["direction", "magnitude", "positions", "low", "high"]
-    groups = {name: part.sort_values("prompt") for name, part in table.groupby(by)}
+    groups = {cast(_Name, name): part.sort_values("prompt") for name, part in table.groupby(by)}
     raw: list[float] = []
     for name, part in groups.items():
         ours = part["included"].to_numpy(bool)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -188,7 +189,8 @@ def _pearson(x: np.ndarray[tuple[int], np.dtype[np.float64]], y: np.ndarray[tupl
 
 def _summarise(records: pd.DataFrame) -> tuple[SignRow, ...]:
     rows = []
-    for (kind, timing, magnitude), part in records.groupby(["direction", "timing", "magnitude"]):
+    for name, part in records.groupby(["direction", "timing", "magnitude"]):
+        kind, timing, magnitude = cast(tuple[DirectionKind, Protocol, float], name)
         measured = part["change"].to_numpy()
         for predictor in ("exact", "closed"):
             predicted = part[predictor].to_numpy()
