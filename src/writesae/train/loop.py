@@ -103,7 +103,7 @@ class Run:
         self.device = choose_device(config.device)
         self.step = 0
         self.stopped = False
-        self.before = 0.0
+        self.seconds = 0.0
         self.resampled = 0
         self.work = Workspace()
         folder.claim(out, config, store.hash)
@@ -143,7 +143,6 @@ class Run:
         saved = folder.load_checkpoint(self.out, self.device)
         if saved is not None:
             self._restore(saved)
-        self.started = time.perf_counter()
 
     def _sample(self, everything: Written | None) -> Written:
         """A few training sequences at random, from memory where all of them are there."""
@@ -160,13 +159,8 @@ class Run:
         self.optimiser.load_state_dict(cast(dict[str, object], saved["optimiser"]))
         self.idle = cast(torch.Tensor, saved["idle"])
         self.step, self.waiting = cast(int, saved["step"]), cast(int, saved["waiting"])
-        self.best, self.before = cast(float, saved["best"]), cast(float, saved["seconds"])
+        self.best, self.seconds = cast(float, saved["best"]), cast(float, saved["seconds"])
         self.stopped, self.resampled = cast(bool, saved["stopped"]), cast(int, saved["resampled"])
-
-    @property
-    def seconds(self) -> float:
-        """Time spent, earlier sessions included."""
-        return self.before + time.perf_counter() - self.started
 
     def save(self) -> None:
         """Replace the checkpoint."""
@@ -193,6 +187,7 @@ class Run:
 
     def advance(self, batch: Batch, log: Loggers) -> None:
         """One optimiser step and what is due after it."""
+        started = time.perf_counter()
         config, sae, step = self.config, self.sae, self.step
         lr = learning_rate(config, step, self.steps)
         for group in self.optimiser.param_groups:
@@ -209,6 +204,7 @@ class Run:
         self.step += 1
         self._housekeep(batch, loss)
         held_out = self._validate()
+        self.seconds += time.perf_counter() - started
         if self.step % config.log_every == 0 or held_out is not None or self.step == self.steps:
             log.record(self._record(loss, lr, held_out))
             self.resampled = 0
@@ -272,9 +268,8 @@ class Run:
         metrics = evaluate(self.sae, self.held_out, self.scale)
         self.sae.rescale_(self.scale)
         self.sae.requires_grad_(False)
-        seconds = self.seconds
         origin = self.store.provenance
-        training: dict[str, Json] = {"config": to_json(self.config), "steps": self.step, "seconds": seconds}
+        training: dict[str, Json] = {"config": to_json(self.config), "steps": self.step, "seconds": self.seconds}
         record = Record(
             host=origin.host,
             host_revision=origin.revision,
@@ -287,9 +282,9 @@ class Run:
             metrics=asdict(metrics),
         )
         save_sae(self.sae, self.out / folder.DICTIONARY, record, replace=True)
-        folder.save_result(self.out, metrics, self.step, seconds)
+        folder.save_result(self.out, metrics, self.step, self.seconds)
         history = read_history(self.out / folder.HISTORY)
-        return TrainResult(self.sae, self.config, metrics, history, seconds, self.out)
+        return TrainResult(self.sae, self.config, metrics, history, self.seconds, self.out)
 
 
 def choose_device(name: str) -> torch.device:
