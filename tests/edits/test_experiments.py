@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from edit_hosts import dictionary, some_tokens, tiny_host
@@ -19,6 +23,7 @@ from writesae.edits.experiments import (
     sign_test,
     tokens_matching,
 )
+from writesae.edits.experiments.pictures import plot, table, write_result
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.types import Site
@@ -90,3 +95,17 @@ def test_amplification_counts_tokens_and_dose_one_changes_nothing(host: Host, pa
     assert rows["class", 9.0].n == 5
     with pytest.raises(InputError, match="no token of tiny-gdn matches"):
         tokens_matching(host, "zzzzzz")
+
+
+def test_results_are_written_with_their_protocol(tmp_path: Path) -> None:
+    host = tiny_host("mamba2")
+    result = sign_test(host, Site(0, 2), some_tokens(4, 5, 7), SignConfig(magnitudes=(0.5,)))
+    write_result(result, tmp_path / "out")
+    data = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert (data["kind"], data["sites"], len(data["rows"])) == ("SignTest", ["L0.H2"], 12)
+    assert data["config"]["timings"] == ["after_token", "at_token"]
+    assert len(pd.read_parquet(tmp_path / "out" / "records.parquet")) == 5 * 3 * 2
+    assert len(plot(result).data) == 12
+    installed = install_sweep(host, Site(0, 2), some_tokens(4, 3, 7), InstallSweep(magnitudes=(1.0,), ranks=((3, 9),)))
+    assert {"rate", "low", "high", "native"} <= set(table(installed))
+    assert len(plot(installed).data) == 3
