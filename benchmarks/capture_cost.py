@@ -7,6 +7,8 @@ A model of Qwen3.5-0.8B's shape with random weights (hidden 1024, 24 layers, 16 
     truncated   the same pass, ended where the recorded layer's recurrence would start
     capture     `Host.record`: the truncated pass, with the layer's stream built and kept
 
+Times are processor seconds, summed over threads, so that other work on the machine does not count.
+
 Run it: python benchmarks/capture_cost.py [--layer 9] [--threads 1] [--repeats 5] [--dtype bfloat16]
 """
 
@@ -85,20 +87,20 @@ def reset_peak() -> None:
 
 
 def measure(passes: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds and peak memory of each pass; the passes take turns, so that drift meets all alike."""
+    """Median processor seconds and peak memory of each pass; the passes take turns, so that drift meets all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     peaks: dict[str, float] = dict.fromkeys(passes, 0.0)
     for repeat in range(repeats + 1):
         for name, run in passes.items():
             reset_peak()
-            begun = time.perf_counter()
+            begun = time.process_time()
             kept = run()
-            took = time.perf_counter() - begun
+            took = time.process_time() - begun
             if repeat > 0:  # the first round warms up
                 seconds[name].append(took)
                 peaks[name] = max(peaks[name], peak_mib())
             del kept
-    return {name: {"seconds": statistics.median(seconds[name]), "peak_mib": peaks[name]} for name in passes}
+    return {name: {"cpu_seconds": statistics.median(seconds[name]), "peak_mib": peaks[name]} for name in passes}
 
 
 def main() -> None:
@@ -111,6 +113,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    torch.set_flush_denormal(True)  # random decays leave denormal states, which would slow the later layers alone
     host = build(getattr(torch, given.dtype))
     tokens = torch.randint(0, 248320, (1, given.length))
     layer = given.layer
@@ -127,7 +130,7 @@ def main() -> None:
         },
         given.repeats,
     )
-    time_of = {name: row["seconds"] for name, row in found.items()}
+    time_of = {name: row["cpu_seconds"] for name, row in found.items()}
     result = {
         "settings": vars(given) | {"torch": torch.__version__, "machine": platform.processor() or platform.machine()},
         "passes": found,
