@@ -232,7 +232,6 @@ from memory_store import MemoryStore
 from test_train import SMALL
 from dataclasses import replace
 from writesae.train import train
-import torch; torch.set_num_threads(1)  # sums depend on the number of threads
 train(MemoryStore(), replace(SMALL, steps=1500, checkpoint_every=37), {out!r})
 """
 

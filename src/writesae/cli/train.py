@@ -50,6 +50,8 @@ class Command:
     """Seeds, one run each: "0" or "0,1,2"."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    threads: int = 1
+    """CPU threads; more pay only for large heads on an idle machine."""
     log: tuple[Literal["console", "tensorboard", "wandb", "trackio"], ...] = ("console",)
     """Where records go besides history.jsonl in the run's folder."""
     config: Path | None = None

@@ -87,6 +87,9 @@ class TrainConfig:
     """GiB of writes and chunk-start states that may be held at once; more is read in shuffled groups of sequences."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a CUDA device where there is one."""
+    threads: int = 1
+    """CPU threads; 0 leaves torch's setting. A step's products are small: more threads gain little on an idle machine
+    and lose several-fold on a busy one, while two runs side by side use two cores fully. Bits depend on the number."""
     seed: int = 0
     """Everything random follows from it."""
 

@@ -79,17 +79,18 @@ def train(store: WriteStore, config: TrainConfig, out: str | Path, loggers: Sequ
     finished = run.finished()
     if finished is not None:
         return finished
-    run.prepare()
-    with Loggers([JsonLines(run.out / folder.HISTORY, run.step), *loggers]) as log, interrupts() as interrupted:
-        for batch in run.batches():
-            run.advance(batch, log)
-            if interrupted.is_set():
-                run.save()
-                raise KeyboardInterrupt(
-                    f"training of {config.site} stopped at step {run.step:,} of {run.steps:,}; "
-                    "the same command goes on from there"
-                )
-    return run.finish()
+    with cpu_threads(config.threads):
+        run.prepare()
+        with Loggers([JsonLines(run.out / folder.HISTORY, run.step), *loggers]) as log, interrupts() as interrupted:
+            for batch in run.batches():
+                run.advance(batch, log)
+                if interrupted.is_set():
+                    run.save()
+                    raise KeyboardInterrupt(
+                        f"training of {config.site} stopped at step {run.step:,} of {run.steps:,}; "
+                        "the same command goes on from there"
+                    )
+        return run.finish()
 
 
 class Run:
@@ -297,6 +298,18 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return device
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Torch's CPU threads for a while; 0 leaves them as they are."""
+    before = torch.get_num_threads()
+    if count > 0:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from writesae.train import folder
 from writesae.train.config import TrainConfig
 from writesae.train.data import Origin, StoredHead, WriteStore
 from writesae.train.log import JsonLines, Logger, Loggers, Service, open_logger
-from writesae.train.loop import Run, TrainResult, interrupts
+from writesae.train.loop import Run, TrainResult, cpu_threads, interrupts
 from writesae.train.requests import run_name
 from writesae.types import Site
 
@@ -105,6 +105,7 @@ def train_many(
     results = [run.finished() for run in runs]
     active = [(number, run) for number, run in enumerate(runs) if results[number] is None]
     with ExitStack() as stack:
+        stack.enter_context(cpu_threads(max(config.threads for config in configs)))
         interrupted = stack.enter_context(interrupts())
         turns = []
         for number, run in active:
@@ -124,6 +125,6 @@ def train_many(
                 for run, _, _ in turns:
                     run.save()
                 raise KeyboardInterrupt(f"{len(turns)} runs stopped and saved; the same command goes on from there")
-    for number, run in active:
-        results[number] = run.finish()
+        for number, run in active:
+            results[number] = run.finish()
     return [result for result in results if result is not None]

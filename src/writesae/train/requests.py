@@ -77,6 +77,10 @@ class Request(Protocol):
         """Where to train."""
 
     @property
+    def threads(self) -> int:
+        """CPU threads."""
+
+    @property
     def config(self) -> Path | None:
         """A file that replaces the other flags."""
 
@@ -154,4 +158,5 @@ def _config(request: Request, site: Site, seed: int) -> TrainConfig:
         init=request.init,
         seed=seed,
         device=request.device,
+        threads=request.threads,
     )
