@@ -113,7 +113,6 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.set_flush_denormal(True)  # random decays leave denormal states, which would slow the later layers alone
     host = build(getattr(torch, given.dtype))
     tokens = torch.randint(0, 248320, (1, given.length))
     layer = given.layer
