@@ -10,6 +10,7 @@ import tyro
 
 from writesae.artifacts import save_sae
 from writesae.artifacts.manifest import Record
+from writesae.cli import COMMANDS, main
 from writesae.cli.eval import Command, Name, parse_settings, run
 from writesae.errors import ConfigError, InputError, OutputError, WritesaeError
 from writesae.evals.catalogue import EVALUATIONS
@@ -25,6 +26,9 @@ SMALL = {
     "selectivity": ["atoms=3", "firings=2", "top=5"],
     "readers": ["atoms=2", "firings=2"],
 }
+
+
+SILENT = {"substitution": ["firings=5"], "logit_shift": ["places=3"], "boundary": ["top=1"]}
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +104,20 @@ def test_a_dictionary_of_another_shape_is_refused(tmp_path: Path) -> None:
         run(Command("quality", tmp_path / "out", (str(tmp_path / "sae"),), passages=2, length=29))
     with pytest.raises(InputError, match="31 x 32"):
         run(Command("quality", tmp_path / "out", (str(tmp_path / "sae"),), "L5.H0", passages=2, length=29))
+
+
+def test_nothing_to_score_is_one_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COMMANDS, "eval", "run one evaluation")
+    silent = SAE(SAEConfig(32, 32, 7, sparsity=TopK(3)))
+    silent.b_enc.data.fill_(-1e9)
+    save_sae(silent, tmp_path / "sae", Record(site=Site(5, 2)))
+    words = ["--sae", str(tmp_path / "sae"), "--passages", "3", "--length", "29"]
+    for name in ("substitution", "population", "partition", "logit_shift", "selectivity", "readers", "boundary"):
+        with pytest.raises(SystemExit) as exit_:
+            main(["eval", name, "--out", str(tmp_path / name), *words, "--set", *SILENT.get(name, ["seed=0"])])
+        assert exit_.value.code == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert "no feature of the dictionary fires" in lines[-1]
+        assert not (tmp_path / name / "summary.json").exists()

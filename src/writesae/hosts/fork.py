@@ -164,7 +164,7 @@ class Rows:
                 states = states.mT if run.host.layer(index).architecture.value_first else states
                 recurrent = cast(LinearAttentionLayer, part)
                 recurrent.update_conv_state(repeat(self._window(index)))
-                recurrent.update_recurrent_state(repeat(states))
+                _place_state(recurrent, repeat(states))
             if index in run.attention:
                 cast(DynamicLayer, part).update(*(repeat(x[self.passage, :, :past]) for x in run.attention[index]))
             elif index < run.layer and isinstance(part, DynamicLayer):
@@ -214,6 +214,13 @@ class Rows:
             )
         logits = cast(Tensor, out.logits)
         return logits.view(len(self.start), self.copies, *logits.shape[1:])
+
+
+def _place_state(part: LinearAttentionLayer, states: Tensor) -> None:
+    """Hand states to a cache that serves one call and is thrown away: nothing is copied in, nothing kept after."""
+    part.recurrent_states[0] = states.contiguous()
+    part.is_recurrent_states_initialized[0] = True
+    part.update_recurrent_state = lambda after, *_, **__: after  # type: ignore[method-assign]
 
 
 @contextmanager
