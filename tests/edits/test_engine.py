@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import threading
+import weakref
+
 import pytest
 import torch
-from edit_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some_tokens
+from edit_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some_tokens, tiny_host
 from torch import Tensor
 
 from writesae.edits import (
@@ -29,7 +34,7 @@ from writesae.edits import (
 from writesae.edits.actions import Action
 from writesae.edits.seen import NativeWrite
 from writesae.errors import InputError
-from writesae.hosts import Host
+from writesae.hosts import Host, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.recurrence import replay
 from writesae.types import Protocol, Site
@@ -130,8 +135,6 @@ def test_an_edit_at_its_own_token_is_a_change_of_what_the_token_reads(any_host: 
     def note(call: object, result: object) -> object:
         seen.append(result.output[:, :, [site.head]])  # type: ignore[attr-defined]
         return result
-
-    from writesae.hosts import Tap
 
     with torch.no_grad(), editing(any_host, [edit]), any_host.tap(Tap(after=note)):  # type: ignore[arg-type]
         any_host.run(tokens)
@@ -256,8 +259,6 @@ def test_bad_requests(tiny: Host, edit: object, message: str) -> None:
 
 
 def test_a_dictionary_of_another_host_and_bad_numbers(tiny: Host) -> None:
-    from edit_hosts import tiny_host
-
     other = tiny_host("kimi_linear")
     foreign = dictionary(other, Site(0, 0))
     with pytest.raises(InputError, match="7 x 7 matrices, but L0"):
@@ -279,3 +280,49 @@ def test_nothing_is_left_behind(tiny: Host) -> None:
     assert torch.equal(tiny.logits(tokens), before)
     assert not tiny.model._forward_hooks
     assert not tiny.model._forward_pre_hooks
+
+
+def test_another_thread_s_run_is_not_edited_and_caches_are_let_go(tiny: Host) -> None:
+    tokens = some_tokens()
+    plain, seen = tiny.logits(tokens), []
+    edit = Edit(Site(0, 1), AddMatrix(torch.ones(5, 7)), Always())
+    live = new_cache(tiny)
+    watched = weakref.ref(live)
+    with editing(tiny, [edit]):
+        run_cached(tiny, tokens, live, 0)
+        thread = threading.Thread(target=lambda: seen.append(tiny.logits(tokens)))
+        thread.start()
+        thread.join()
+        del live
+        gc.collect()
+        assert watched() is None
+        assert relative(tiny.logits(tokens), plain) > 1e-3
+    assert torch.equal(seen[0], plain)
+
+
+def test_a_bfloat16_host_is_edited(tiny: Host) -> None:
+    half = Host(copy.deepcopy(tiny.model).to(torch.bfloat16), None, "half", "none")
+    tokens, site = some_tokens(), Site(0, 1)
+    plain = half.logits(tokens)
+    moved = edited_logits(half, [Edit(site, AddMatrix(torch.full((5, 7), 3.0)), At((CUT,)))], tokens)
+    assert moved.dtype == torch.bfloat16
+    assert torch.equal(moved[:, : CUT + 1], plain[:, : CUT + 1])
+    assert relative(moved[:, CUT + 1 :].float(), plain[:, CUT + 1 :].float()) > 1e-2
+
+
+def test_edits_may_begin_on_a_cache_that_holds_text(tiny: Host) -> None:
+    """Positions go on counting from the text's start; a cache that cannot say how much it holds needs the mask."""
+    tokens = some_tokens()
+    edit = Edit(Site(0, 1), AddMatrix(torch.ones(5, 7)), At((CUT,)))
+    whole = edited_logits(tiny, [edit], tokens)
+    live = new_cache(tiny)
+    with tiny.tap():
+        run_cached(tiny, tokens[:, :5], live, 0)
+    with editing(tiny, [edit]):
+        assert relative(run_cached(tiny, tokens[:, 5:], live, 5), whole[:, 5:]) <= TOLERANCE
+    mamba = tiny_host("mamba2")
+    live = new_cache(mamba)
+    with mamba.tap():
+        run_cached(mamba, tokens[:, :5], live, 0)
+    with pytest.raises(InputError, match="does not count it"), editing(mamba, [edit]):
+        run_cached(mamba, tokens[:, 5:], live, 5)

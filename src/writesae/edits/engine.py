@@ -8,9 +8,11 @@ works alike in prefill, in decoding, and across any split of a text into calls, 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -51,13 +53,17 @@ class _Session:
     host: Host
     edits: Sequence[Edit]
     now: _Pass | None = None
-    caches: dict[int, tuple[Cache, _Run]] = field(default_factory=dict)
+    caches: WeakKeyDictionary[Cache, _Run] = field(default_factory=WeakKeyDictionary)
+    owner: int = field(default_factory=threading.get_ident)
+    """The thread whose runs are edited."""
     reached: set[tuple[int, int]] = field(default_factory=set)
     """(edit, index of its position) for every scheduled position that came by."""
     ran: int = 0
     """Longest row so far."""
 
     def enter(self, _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        if threading.get_ident() != self.owner:
+            return
         tokens = kwargs.get("input_ids", args[0] if args else None)
         if not isinstance(tokens, Tensor):
             raise InputError("an edited host was run without input_ids: edits are scheduled by token")
@@ -68,16 +74,16 @@ class _Session:
             real = mask[:, -width:].bool()
         cache = kwargs.get(self.host.cache_kind.keyword(self.host.model))
         counts = real.sum(1)
-        known = self.caches.get(id(cache)) if isinstance(cache, Cache) else None
+        known = self.caches.get(cache) if isinstance(cache, Cache) else None
         if known is None:
             past = self._past(cache, mask, width, counts)
             run = _Run(prompt=counts + past, length=past)
         else:
-            run = known[1]
+            run = known
         position = torch.where(real, run.length[:, None] + real.cumsum(1) - 1, -1)
         run.length = run.length + counts
         if isinstance(cache, Cache):
-            self.caches[id(cache)] = cache, run
+            self.caches[cache] = run
         self.ran = max(self.ran, int(run.length.max()))
         self.now = _Pass(tokens, position, run)
         self._note(position, run.prompt)
@@ -98,11 +104,12 @@ class _Session:
 
     def leave(self, _: nn.Module, args: object, kwargs: object, output: object) -> None:
         """Remember the cache where the model made it itself, and refuse a run that broke down."""
-        assert self.now is not None
+        if threading.get_ident() != self.owner or self.now is None:
+            return
         for name in ("past_key_values", "cache_params"):
             cache = getattr(output, name, None)
             if isinstance(cache, Cache):
-                self.caches[id(cache)] = cache, self.now.run
+                self.caches[cache] = self.now.run
         logits = getattr(output, "logits", None)
         self.now = None
         if isinstance(logits, Tensor) and not bool(logits.isfinite().all()):
