@@ -10,7 +10,7 @@ import weakref
 import pytest
 import torch
 from edit_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some_tokens, tiny_host
-from torch import Tensor
+from torch import Tensor, nn
 
 from writesae.edits import (
     AddFeatures,
@@ -301,7 +301,9 @@ def test_another_thread_s_run_is_not_edited_and_caches_are_let_go(tiny: Host) ->
 
 
 def test_a_bfloat16_host_is_edited(tiny: Host) -> None:
-    half = Host(copy.deepcopy(tiny.model).to(torch.bfloat16), None, "half", "none")
+    small = copy.deepcopy(tiny.model)
+    nn.Module.to(small, torch.bfloat16)
+    half = Host(small, None, "half", "none")
     tokens, site = some_tokens(), Site(0, 1)
     plain = half.logits(tokens)
     moved = edited_logits(half, [Edit(site, AddMatrix(torch.full((5, 7), 3.0)), At((CUT,)))], tokens)
