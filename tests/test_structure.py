@@ -12,7 +12,7 @@ import writesae
 
 ROOT = Path(writesae.__file__).parent
 ORDER = (
-    "errors", "types", "config", "recurrence", "sae", "hosts", "corpus", "store", "artifacts", "train", "evals", "edits",
+    "errors", "types", "config", "recurrence", "sae", "hosts", "corpus", "store", "artifacts", "training", "evals", "edits",
     "attribution", "reproduce", "sweep", "report", "quickstart", "cli",
 )  # fmt: skip
 """Lowest first. A part may import itself and what stands before it."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from writesae.hosts import Host, load_host
     from writesae.sae import SAE, SAEConfig
     from writesae.store import StreamStore, capture, open_store
-    from writesae.train import TrainConfig, TrainResult, train
+    from writesae.training import TrainConfig, TrainResult, train
     from writesae.types import Site
 
 _HOME = {
@@ -29,8 +29,8 @@ _HOME = {
     "SAEConfig": "sae",
     "Site": "types",
     "StreamStore": "store",
-    "TrainConfig": "train",
-    "TrainResult": "train",
+    "TrainConfig": "training",
+    "TrainResult": "training",
     "add_metrics": "artifacts",
     "capture": "store",
     "load_host": "hosts",
@@ -40,7 +40,7 @@ _HOME = {
     "read_documents": "corpus",
     "save_sae": "artifacts",
     "token_blocks": "corpus",
-    "train": "train",
+    "train": "training",
 }
 
 _PARTS = ("attribution", "edits", "evals")

@@ -61,8 +61,8 @@ class Command:
 def run(command: Command) -> None:
     """Train, then print one line a dictionary."""
     from writesae.store import open_store
-    from writesae.train.many import train_many
-    from writesae.train.requests import configs, run_name
+    from writesae.training.many import train_many
+    from writesae.training.requests import configs, run_name
 
     store = open_store(command.store)
     wanted = configs(command, store)

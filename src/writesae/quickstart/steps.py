@@ -22,7 +22,7 @@ from writesae.quickstart.config import TARGETS, QuickstartConfig
 from writesae.quickstart.folder import write_json, write_table
 from writesae.sae import TopK
 from writesae.store import capture, open_store
-from writesae.train import StepRecord, TrainConfig, train
+from writesae.training import StepRecord, TrainConfig, train
 from writesae.types import Site
 
 Progress = Callable[[int, int], None]
@@ -96,8 +96,8 @@ def train_target(on: Chain, name: str, progress: Progress) -> Json:
         sparsity=TopK(on.config.k),
         steps=steps,
         batch=on.config.batch,
-        lr=1e-3,
-        lr_end=1e-4,
+        lr=1e-2,
+        lr_end=1e-3,
         init="writes",
         validation=0.1,
         validate_every=max(1, steps // 8),

@@ -21,13 +21,13 @@ from writesae.recurrence.written import states_reference
 from writesae.sae import SAE, BatchTopK, JumpReLU, TopK, evaluate
 from writesae.sae.compare import write_cosines
 from writesae.sae.step import loss_and_gradients
-from writesae.train import TrainConfig, open_logger, train
-from writesae.train.data import Sampler, make_chunks, read_sequences, split_sequences, whole_batches
-from writesae.train.initial import initial_sae, moments
-from writesae.train.log import JsonLines, StepRecord, read_history
-from writesae.train.plots import plot_atom, plot_cosines, plot_history
-from writesae.train.resample import leading_pair, resample
-from writesae.train.schedule import active_features, bandwidth, learning_rate
+from writesae.training import TrainConfig, open_logger, train
+from writesae.training.data import Sampler, make_chunks, read_sequences, split_sequences, whole_batches
+from writesae.training.initial import initial_sae, moments
+from writesae.training.log import JsonLines, StepRecord, read_history
+from writesae.training.plots import plot_atom, plot_cosines, plot_history
+from writesae.training.resample import leading_pair, resample
+from writesae.training.schedule import active_features, bandwidth, learning_rate
 
 CPU = torch.device("cpu")
 
@@ -231,7 +231,7 @@ import sys; sys.path.insert(0, {tests!r})
 from memory_store import MemoryStore
 from test_train import SMALL
 from dataclasses import replace
-from writesae.train import train
+from writesae.training import train
 train(MemoryStore(), replace(SMALL, steps=1500, checkpoint_every=37), {out!r})
 """
 

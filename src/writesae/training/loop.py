@@ -27,9 +27,9 @@ from writesae.sae.model import SAE
 from writesae.sae.presets import name_of
 from writesae.sae.step import loss_and_gradients
 from writesae.sae.workspace import Workspace
-from writesae.train import folder
-from writesae.train.config import TrainConfig
-from writesae.train.data import (
+from writesae.training import folder
+from writesae.training.config import TrainConfig
+from writesae.training.data import (
     Sampler,
     WriteStore,
     chunk_length,
@@ -39,10 +39,10 @@ from writesae.train.data import (
     split_sequences,
     whole_batches,
 )
-from writesae.train.initial import initial_sae, moments
-from writesae.train.log import JsonLines, Logger, Loggers, StepRecord, read_history
-from writesae.train.resample import resample
-from writesae.train.schedule import active_features, bandwidth, learning_rate
+from writesae.training.initial import initial_sae, moments
+from writesae.training.log import JsonLines, Logger, Loggers, StepRecord, read_history
+from writesae.training.resample import resample
+from writesae.training.schedule import active_features, bandwidth, learning_rate
 
 SAMPLE_TOKENS = 16384
 """Tokens from which the data's scale, mean and first atoms are taken."""

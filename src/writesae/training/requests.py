@@ -10,8 +10,8 @@ from writesae.config import Json, from_json, read_json
 from writesae.errors import ConfigError, InputError
 from writesae.sae.config import BatchTopK, Gated, JumpReLU, SoftGated, Sparsity, TopK
 from writesae.sae.presets import preset
-from writesae.train.config import TrainConfig
-from writesae.train.data import WriteStore, head_shape
+from writesae.training.config import TrainConfig
+from writesae.training.data import WriteStore, head_shape
 from writesae.types import Site, Target
 
 SPARSITIES = ("topk", "batch-topk", "jumprelu", "gated", "soft-gated")

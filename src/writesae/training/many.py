@@ -14,12 +14,12 @@ from torch import Tensor
 
 from writesae.errors import InputError
 from writesae.recurrence.written import Written
-from writesae.train import folder
-from writesae.train.config import TrainConfig
-from writesae.train.data import Origin, StoredHead, WriteStore
-from writesae.train.log import JsonLines, Logger, Loggers, Service, open_logger
-from writesae.train.loop import Run, TrainResult, cpu_threads, interrupts
-from writesae.train.requests import run_name
+from writesae.training import folder
+from writesae.training.config import TrainConfig
+from writesae.training.data import Origin, StoredHead, WriteStore
+from writesae.training.log import JsonLines, Logger, Loggers, Service, open_logger
+from writesae.training.loop import Run, TrainResult, cpu_threads, interrupts
+from writesae.training.requests import run_name
 from writesae.types import Site
 
 MEMORY = 1 << 30

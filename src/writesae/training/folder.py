@@ -20,7 +20,7 @@ import torch
 from writesae.config import Json, from_json, read_json, to_json
 from writesae.errors import DataError, OutputError
 from writesae.sae.metrics import Metrics
-from writesae.train.config import TrainConfig
+from writesae.training.config import TrainConfig
 
 RUN, HISTORY, CHECKPOINT, DICTIONARY, RESULT = "run.json", "history.jsonl", "checkpoint.pt", "sae", "result.json"
 

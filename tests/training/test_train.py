@@ -17,9 +17,9 @@ from writesae.recurrence.written import states_reference
 from writesae.sae import BatchTopK, Bilinear, Gated, JumpReLU, SoftGated, Sparsity, TopK
 from writesae.sae.metrics import explained_variance
 from writesae.sae.step import loss_and_gradients
-from writesae.train import StepRecord, TrainConfig, train
-from writesae.train import loop as module
-from writesae.train.folder import claim
+from writesae.training import StepRecord, TrainConfig, train
+from writesae.training import loop as module
+from writesae.training.folder import claim
 from writesae.types import Site, Target
 
 SITE = Site(3, 1)

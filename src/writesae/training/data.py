@@ -17,7 +17,7 @@ from torch import Tensor
 from writesae.errors import DataError, InputError
 from writesae.recurrence.written import Written, states_before
 from writesae.sae.batch import Batch
-from writesae.train.config import TrainConfig
+from writesae.training.config import TrainConfig
 from writesae.types import Site
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from writesae.sae.compare import WriteCosines
 from writesae.sae.model import SAE
-from writesae.train.log import StepRecord
+from writesae.training.log import StepRecord
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from writesae.sae.config import BatchTopK, TopK
-from writesae.train.config import TrainConfig
+from writesae.training.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

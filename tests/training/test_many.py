@@ -11,8 +11,8 @@ from test_train import SMALL
 from writesae.cli.train import Command
 from writesae.errors import ConfigError, InputError
 from writesae.sae import BatchTopK, Bilinear, Factored, TopK
-from writesae.train import train, train_many
-from writesae.train.requests import configs
+from writesae.training import train, train_many
+from writesae.training.requests import configs
 from writesae.types import Site
 
 
