@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
@@ -17,11 +19,18 @@ from writesae.types import Site, Target
 BATCH, TIME = 2, 17
 TOLERANCE = 1e-5
 
+if find_spec("fla") is not None:  # its import warns of missing GPUs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("fla.layers")
+
 
 @cache
 def tiny_host(name: str) -> Host:
     """A random tiny model."""
-    return load_host(build_tiny(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of fla's RWKV-7
+        return load_host(build_tiny(name))
 
 
 def host_parameter(name: str) -> object:
