@@ -31,7 +31,7 @@ class QuickstartConfig:
     """Active atoms a token."""
     batch: int = 2048
     """Tokens a training step. The published recipe's 256 would leave a CPU mostly waiting."""
-    train_tokens: int = 1_250_000
+    train_tokens: int = 1_000_000
     """Tokens seen in training, with repetition, a target."""
     firings: int = 1200
     """Writes replaced in the substitution test, a target."""
