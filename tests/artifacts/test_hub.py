@@ -193,6 +193,13 @@ def test_push_a_single_dictionary(hub: Hub, cache: Path, tmp_path: Path) -> None
     assert [cell.path for cell in list_cells("me/one")] == ["."]
 
 
+def test_the_dictionarys_own_methods(hub: Hub, cache: Path, tmp_path: Path) -> None:
+    ONE.save(tmp_path / "mine", RECORD)
+    assert same(load_sae(tmp_path / "mine"), ONE)
+    ONE.push_to_hub("me/methods", RECORD)
+    assert same(load_sae("me/methods", site="L9.H4"), ONE)
+
+
 def test_damaged_folders_are_not_uploaded(hub: Hub, cache: Path, tmp_path: Path) -> None:
     save_sae(ONE, tmp_path / "one", RECORD)
     (tmp_path / "one" / "config.json").write_text("{}")

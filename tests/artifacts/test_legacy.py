@@ -24,8 +24,9 @@ from legacy_files import (
 from safetensors.torch import load_file
 
 from writesae.artifacts import load_sae, save_sae
-from writesae.artifacts.legacy import Converted, batch_codes, convert_file
+from writesae.artifacts.legacy import Converted, convert_file
 from writesae.errors import DataError, InputError
+from writesae.recurrence.written import Written
 from writesae.types import Site
 
 TOLERANCE = 1e-6
@@ -173,12 +174,17 @@ def test_strided_and_shared_tensors_are_read_as_they_are(tmp_path: Path) -> None
 def test_batchtopk_keeps_its_dependence_on_the_batch_only_where_asked(kind: str, tmp_path: Path) -> None:
     state = random_state(kind)
     write_payload(tmp_path / "best.pt", state, random_config(kind, use_batchtopk=True))
-    with pytest.raises(InputError, match="trained with BatchTopK and holds no threshold"):
-        convert_file(tmp_path / "best.pt")
-    converted = convert_file(tmp_path / "best.pt", threshold=0.25)
+    old = convert_file(tmp_path / "best.pt").sae
     expected = reference(kind, state, inputs(), batchtopk=True)
-    codes = batch_codes(converted.sae, inputs())
-    np.testing.assert_allclose(codes.dense(N).numpy(), expected.coefficients, rtol=0, atol=4 * TOLERANCE)
+    np.testing.assert_allclose(old.encode(inputs()).dense(N).numpy(), expected.coefficients, rtol=0, atol=4 * TOLERANCE)
+    largest = float(np.abs(expected.reconstruction).max())
+    reconstruction = old(inputs()).detach().numpy()
+    np.testing.assert_allclose(reconstruction, expected.reconstruction, rtol=0, atol=TOLERANCE * largest)
+    with pytest.raises(InputError, match="holds no threshold"):
+        old.encode_written(Written(torch.ones(1, 2, 11), torch.ones(1, 2, 7), torch.zeros(1, 2, 1)))
+    with pytest.raises(InputError, match="at least 0"):
+        convert_file(tmp_path / "best.pt", threshold=-0.5)
+    converted = convert_file(tmp_path / "best.pt", threshold=0.25)
     alone, together = converted.sae.encode(inputs()[:1]).dense(N), converted.sae.encode(inputs()).dense(N)
     torch.testing.assert_close(alone, together[:1])
     assert converted.record.variant == f"{kind}_batchtopk"

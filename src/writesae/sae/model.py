@@ -7,6 +7,9 @@ everything faster. `encode_written` is the factored path of MATH.md sections 3-4
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +30,7 @@ from writesae.sae.config import (
 )
 from writesae.sae.preact import preactivation_chunks
 from writesae.sae.show import html, text
-from writesae.sae.sparsity import jump, pack, top_codes
+from writesae.sae.sparsity import jump, keep_batch_top, pack, top_codes
 
 
 class SAE(nn.Module):
@@ -109,6 +112,8 @@ class SAE(nn.Module):
         if isinstance(sparsity, TopK):
             return top_codes(pre, sparsity.k)
         if isinstance(sparsity, BatchTopK):
+            if self.threshold < 0:  # none was learnt: an imported checkpoint, whose batch decides as it always did
+                return keep_batch_top(pre, sparsity.k)
             return pre * (pre > self.threshold.clamp_min(0))
         if isinstance(sparsity, JumpReLU):
             return jump(pre, self.threshold, self.width).relu()
@@ -135,8 +140,14 @@ class SAE(nn.Module):
 
         `written` is as read from a store, beginning at the first token of its sequences or, for the state target,
         at the state `initial` (`[B, K, V]`). A `write-value` dictionary recovers the native values itself and needs
-        the whole sequence. Raises InputError on another head size.
+        the whole sequence. Raises InputError on another head size, or for BatchTopK without a threshold, whose codes
+        would depend on how the sequences are cut.
         """
+        if isinstance(self.config.sparsity, BatchTopK) and self.threshold < 0:
+            raise InputError(
+                "this BatchTopK dictionary holds no threshold, so its codes depend on the batch: encode matrices "
+                "with `encode`, or import it again with a threshold (convert --threshold)"
+            )
         self._check((written.key.shape[-1], written.update.shape[-1]))
         parts = [self.codes(pre) for pre in preactivation_chunks(self, written, initial)]
         width = max(part.index.shape[-1] for part in parts)
@@ -232,6 +243,15 @@ class SAE(nn.Module):
             self.b_mag.mul_(norm)
         elif isinstance(self.config.sparsity, SoftGated):
             self.r_gate.sub_(norm.clamp_min(1e-12).log())
+
+    def save(self, folder: str | Path, record: object = None) -> None:
+        """Write a dictionary folder; the same as `writesae.save_sae(self, folder, record)`."""
+        import_module("writesae.artifacts").save_sae(self, folder, record)
+
+    def push_to_hub(self, repo: str, record: object = None, *, private: bool = False) -> str:
+        """Upload to the Hub as a cell of the repository's collection: `writesae.push_sae`. Returns the address."""
+        push: Callable[..., str] = import_module("writesae.artifacts.hub").push_sae
+        return push(self, repo, record, private=private)
 
     def extra_repr(self) -> str:
         """One line a part of the config."""

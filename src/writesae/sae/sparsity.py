@@ -48,6 +48,13 @@ def batch_cut(pre: Tensor, k: int) -> Tensor:
     return pre.flatten().kthvalue(pre.numel() - wanted + 1).values.clamp_min(0)
 
 
+def keep_batch_top(pre: Tensor, k: int) -> Tensor:
+    """The `k * rows` largest positive entries of `pre` `[..., N]` over all rows together, zero elsewhere."""
+    flat = pre.relu().flatten()
+    value, index = flat.topk(min(k * (flat.numel() // pre.shape[-1]), flat.numel()))
+    return torch.zeros_like(flat).scatter(0, index, value).view_as(pre)
+
+
 class _Step(torch.autograd.Function):
     """`1[p > threshold]`, whose threshold gradient is `-1 / width` in a window of that width (and none for `p`)."""
 

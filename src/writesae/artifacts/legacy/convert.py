@@ -27,7 +27,6 @@ from writesae.sae import (
     SAE,
     BatchTopK,
     Bilinear,
-    Codes,
     Factored,
     Flat,
     JumpReLU,
@@ -37,7 +36,6 @@ from writesae.sae import (
     Sparsity,
     TopK,
 )
-from writesae.sae.sparsity import pack
 from writesae.types import Site, Target
 
 _DEFAULT_K = 32
@@ -68,8 +66,8 @@ def convert_file(
     """Import one `.pt` file of either layout without running code from it.
 
     `target` is the matrix that it models (the checkpoints do not say; the research code trained on states), `shape`
-    the head's `(d_k, d_v)` where a flat dictionary does not carry it. A BatchTopK checkpoint has no threshold for use
-    on its own: it needs `threshold`, and `batch_codes` with that dictionary repeats the batch-dependent old rule.
+    the head's `(d_k, d_v)` where a flat dictionary does not carry it. A BatchTopK checkpoint has no threshold: its
+    codes keep depending on the batch, as in the research code, unless `threshold` gives one.
     Raises InputError or DataError saying what is wrong with which file.
     """
     path = Path(path)
@@ -87,20 +85,6 @@ def save_converted(converted: Converted, folder: Path, *, replace: bool = False)
     return save_sae(converted.sae, folder, converted.record, replace=replace)
 
 
-def batch_codes(sae: SAE, matrices: Tensor) -> Codes:
-    """Codes `[B, J]` of matrices `[B, K, V]` as the research code's BatchTopK gives them, also when it is used.
-
-    It keeps the `k B` largest positive pre-activations of the batch, so a code depends on the other matrices in it.
-    Raises InputError for a dictionary of another sparsity.
-    """
-    if not isinstance(sae.config.sparsity, BatchTopK):
-        raise InputError(f"batch_codes was asked of a dictionary with {sae.config.sparsity}, not BatchTopK")
-    with torch.no_grad():
-        pre = sae.preactivations(matrices)
-        value, index = pre.flatten().relu().topk(min(sae.config.sparsity.k * len(pre), pre.numel()))
-        return pack(torch.zeros_like(pre).flatten().scatter(0, index, value).view_as(pre))
-
-
 def build_sae(
     payload: Payload, target: Target, shape: tuple[int, int] | None, threshold: float | None = None
 ) -> tuple[SAE, str]:
@@ -113,11 +97,9 @@ def build_sae(
     config = _config(payload, roles, target, (d_k, d_v))
     tensors = _tensors(payload, roles, config)
     if isinstance(config.sparsity, BatchTopK):
-        if threshold is None:
-            raise InputError(
-                "it was trained with BatchTopK and holds no threshold for use: give one (convert --threshold)"
-            )
-        tensors["threshold"] = torch.tensor(threshold)
+        if threshold is not None and threshold < 0:
+            raise InputError(f"a BatchTopK threshold is at least 0, not {threshold}")
+        tensors["threshold"] = torch.tensor(-1.0 if threshold is None else threshold)  # below 0: the batch decides
     elif threshold is not None:
         raise InputError(f"a threshold was given, but it is a dictionary with {type(config.sparsity).__name__}")
     for name, tensor in tensors.items():
