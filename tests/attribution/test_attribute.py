@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attribution_hosts import ALL_HOSTS, TIME, dictionary, some_text, tiny_host
 
+from random_hosts import ALL_HOSTS, TIME, dictionary, some_text, tiny_host
 from writesae.attribution import (
     Logit,
     LogitDifference,
@@ -45,7 +45,9 @@ def tiny() -> Host:
 def test_prices_correlate_with_measured_small_edits(any_host: Host, timing: Protocol) -> None:
     site, text = Site(next(iter(any_host.layers)), 1), some_text()
     best = int(any_host.logits(text[None], keep=1)[0, -1].argmax())
-    found = attribute(any_host, text, Logit((best,)), {site: dictionary(any_host, site)}, timing=timing)
+    found = attribute(
+        any_host, text, Logit((best,)), {site: dictionary(any_host, site, features=101, k=5)}, timing=timing
+    )
     generator = torch.Generator().manual_seed(1)
     atom = torch.randint(0, 101, (PAIRS,), generator=generator)
     position = torch.randint(0, TIME, (PAIRS,), generator=generator)
@@ -99,7 +101,7 @@ def test_measured_edits_are_those_of_the_editing_engine(tiny: Host) -> None:
 def test_every_kind_of_target(tiny: Host, target: Target) -> None:
     """Against measured small edits; positions after the target's cannot matter."""
     site = Site(1, 4)
-    found = attribute(tiny, some_text(), target, {site: dictionary(tiny, site)})
+    found = attribute(tiny, some_text(), target, {site: dictionary(tiny, site, features=101, k=5)})
     atom, position = torch.arange(60), torch.arange(60) % TIME
     assert small_edits(found, site, atom, position, size=0.001).correlation >= 0.99
     if isinstance(target, Logit):
@@ -109,7 +111,7 @@ def test_every_kind_of_target(tiny: Host, target: Target) -> None:
 def test_the_embedded_host_is_explained(host: Host, passages: torch.Tensor, tmp_path: Path) -> None:
     site, text = Site(5, 0), passages[0]
     best = int(host.logits(text[None], keep=1)[0, -1].argmax())
-    sae = dictionary(host, site)
+    sae = dictionary(host, site, features=101, k=5)
     found = attribute(host, text, LogProbability(best), {site: sae})
     top, atoms = found.top_writes(5), found.top_atoms(5)
     assert abs(top[0].effect) == pytest.approx(max(float(x.abs().max()) for x in found.writes.values()))
@@ -133,7 +135,7 @@ def test_state_and_delta_dictionaries_are_read_as_they_were_trained(tiny: Host) 
 
     text, site = some_text(), Site(0, 2)
     for kind in ("state", "write-delta"):
-        sae = dictionary(tiny, site, kind)
+        sae = dictionary(tiny, site, kind, features=101, k=5)
         got = attribute(tiny, text, Logit((5,)), {site: sae}, layers=[]).atoms[site].coefficient
         stream = tiny.record(text[None], [0])[0].heads(2)
         states = torch.stack([replay(stream.map(lambda x, t=t: x[:, : t + 1])).final[0, 0] for t in range(TIME)])  # type: ignore[misc]
@@ -157,7 +159,7 @@ def test_bad_targets(tiny: Host, target: Target, message: str) -> None:
 
 
 def test_other_bad_requests(tiny: Host) -> None:
-    foreign = dictionary(tiny_host("kimi_linear"), Site(0, 0))
+    foreign = dictionary(tiny_host("kimi_linear"), Site(0, 0), features=101, k=5)
     with pytest.raises(InputError, match="another host or layer"):
         attribute(tiny, some_text(), Logit((5,)), {Site(0, 0): foreign})
     with pytest.raises(InputError, match="give one text"):

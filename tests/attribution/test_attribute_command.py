@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from attribution_hosts import dictionary
 
+from random_hosts import dictionary
 from writesae.artifacts import Record, save_sae
 from writesae.cli import COMMANDS, main
 from writesae.hosts import Host
@@ -23,7 +23,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lists_pictures_and_json(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = Site(5, 0)
-    save_sae(dictionary(host, site), tmp_path / "sae", Record(host="tiny-gdn", site=site))
+    save_sae(dictionary(host, site, features=101, k=5), tmp_path / "sae", Record(host="tiny-gdn", site=site))
     out, page = tmp_path / "a.json", tmp_path / "a.html"
     main(
         ["attribute", PROMPT, "--target", " the", "--top", "3", "--check", "--html", str(page), "--json", str(out),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from edit_hosts import ALL_HOSTS, tiny_host
 
+from random_hosts import ALL_HOSTS, tiny_host
 from writesae.hosts import Host
 
 

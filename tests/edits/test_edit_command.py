@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from edit_hosts import dictionary
 
+from random_hosts import dictionary
 from writesae.artifacts import Record, save_sae
 from writesae.cli import COMMANDS, main
 from writesae.edits.compare import mark_changes

@@ -9,9 +9,9 @@ import weakref
 
 import pytest
 import torch
-from edit_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some_tokens, tiny_host
 from torch import Tensor, nn
 
+from random_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some_tokens, tiny_host
 from writesae.edits import (
     AddFeatures,
     AddMatrix,

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from edit_hosts import dictionary, some_tokens, tiny_host
 
+from random_hosts import dictionary, some_tokens, tiny_host
 from writesae.edits import AddMatrix, At, Edit, editing, take_write
 from writesae.edits.experiments import (
     AmplificationConfig,

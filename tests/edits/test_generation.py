@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edit_hosts import first_site, some_tokens
 
+from random_hosts import first_site, some_tokens
 from writesae.edits import (
     At,
     Edit,
@@ -132,7 +132,7 @@ def test_other_bad_requests(host: Host, tiny: Host) -> None:
 
 
 def test_features_and_sentence_ends(host: Host) -> None:
-    from edit_hosts import dictionary
+    from random_hosts import dictionary
 
     site = Site(5, 0)
     sae = dictionary(host, site)

@@ -1,4 +1,4 @@
-"""Tiny hosts of every class, built once, and dictionaries that fit them."""
+"""Tiny hosts of every class, built once, dictionaries that fit them, and what tests compare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from writesae.hosts.tiny import TINY_MODELS, build_tiny
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Target
 
-TIME = 17
+BATCH, TIME = 2, 17
+TOLERANCE = 1e-5
 
 if find_spec("fla") is not None:  # its import warns of missing GPUs
     with warnings.catch_warnings():
@@ -45,13 +46,28 @@ def host_parameter(name: str) -> object:
 ALL_HOSTS = [host_parameter(name) for name in TINY_MODELS]
 
 
-def dictionary(host: Host, site: Site, target: Target = "write-value", features: int = 101) -> SAE:
+def dictionary(host: Host, site: Site, target: Target = "write-value", features: int = 13, k: int = 3) -> SAE:
     """A random dictionary for a site."""
     layer = host.layers[site.layer]
-    config = SAEConfig(layer.d_k, layer.d_v, features, sparsity=TopK(5), target=target)
+    config = SAEConfig(layer.d_k, layer.d_v, features, sparsity=TopK(k), target=target)
     return SAE(config, torch.Generator().manual_seed(7))
 
 
+def some_tokens(seed: int = 0, rows: int = BATCH, time: int = TIME) -> Tensor:
+    """Random token ids."""
+    return torch.randint(3, 101, (rows, time), generator=torch.Generator().manual_seed(seed))
+
+
 def some_text(time: int = TIME) -> Tensor:
-    """Random token ids, `[T]`."""
-    return torch.randint(3, 101, (time,), generator=torch.Generator().manual_seed(0))
+    """One row of random token ids, `[T]`."""
+    return some_tokens(rows=1, time=time)[0]
+
+
+def relative(x: Tensor, y: Tensor) -> float:
+    """Relative L2 error."""
+    return float((x - y).norm() / y.norm())
+
+
+def first_site(host: Host) -> Site:
+    """Head 1 of the first recurrent layer."""
+    return Site(next(iter(host.layers)), 1)
