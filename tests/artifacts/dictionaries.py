@@ -39,12 +39,14 @@ ALL_CONFIGS = [
 
 
 def random_sae(config: SAEConfig, seed: int = 0) -> SAE:
-    """A dictionary whose every parameter and buffer is random."""
+    """A dictionary whose every parameter and buffer is random (BatchTopK: with a learnt threshold, so above 0)."""
     generator = torch.Generator().manual_seed(seed)
     sae = SAE(config)
     with torch.no_grad():
         for tensor in sae.state_dict().values():
             tensor.copy_(torch.randn(tensor.shape, generator=generator) / 3)
+        if isinstance(config.sparsity, BatchTopK):
+            sae.threshold.abs_()
     return sae.eval()
 
 

@@ -27,6 +27,14 @@ def coefficients(sae: SAE) -> torch.Tensor:
     return sae.encode(matrices()).dense(N)
 
 
+def test_batchtopk_without_a_threshold_has_no_form_there(tmp_path: Path) -> None:
+    sae = random_sae(SAEConfig(K, V, 23, sparsity=BatchTopK(5)))
+    sae.threshold.fill_(-1)
+    with pytest.raises(InputError, match="without a threshold"):
+        export_saelens(sae, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("config", KINDS, ids=repr)
 def test_export_and_import_keep_every_code(config: SAEConfig, tmp_path: Path) -> None:
     sae = random_sae(config)

@@ -45,6 +45,8 @@ def export_saelens(sae: SAE, folder: str | Path, record: Record | None = None, *
     sparsity = sae.config.sparsity
     if isinstance(sparsity, TopK):
         config |= {"architecture": "topk", "k": sparsity.k, "rescale_acts_by_decoder_norm": False}
+    elif isinstance(sparsity, BatchTopK) and sae.threshold < 0:
+        raise InputError("SAELens has no form for BatchTopK without a threshold: convert it again with --threshold")
     elif isinstance(sparsity, JumpReLU | BatchTopK) and side == "matrix":
         config |= {"architecture": "jumprelu"}
         tensors["threshold"] = sae.threshold.detach().clamp_min(0).expand(sae.config.features)
