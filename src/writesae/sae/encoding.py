@@ -71,11 +71,10 @@ def _products(name: str, rows: Tensor, factors: Tensor, work: Workspace) -> Tens
 
 
 def _project(states: Tensor, v: Tensor, w: Tensor, work: Workspace) -> Tensor:
-    """`v_i^T S w_i`, `[n, r * N]`, of a few states `[n, K, V]`: one product for all of them."""
-    count, d_k, d_v = states.shape
-    seen = work.take("seen", states, v.shape[0], count * d_v)
-    torch.mm(v, states.transpose(0, 1).reshape(d_k, count * d_v), out=seen)
-    return torch.bmm(seen.view(-1, count, d_v), w.unsqueeze(2)).squeeze(2).T
+    """`v_i^T S w_i`, `[n, r * N]`, of states `[n, K, V]`."""
+    seen = work.take("seen", states, len(states), len(v), states.shape[2])
+    torch.bmm(v.expand(len(states), -1, -1), states, out=seen)
+    return seen.mul_(w).sum(-1)
 
 
 def _by_rank(p: Tensor, rank: int) -> Tensor:
@@ -100,22 +99,42 @@ def add_rows(into: Tensor, index: Tensor, rows: Tensor) -> None:
     into.flatten(1).index_add_(0, index.flatten(), rows.reshape(index.numel(), -1))
 
 
-def encoder_gradients(
-    sae: SAE, matrices: Tensor, index: Tensor, slope: Tensor, into: Gradients, work: Workspace
-) -> None:
-    """Accumulate the gradients of the encoder from `d loss / d p` of the active pairs (`index`, `slope` `[T, J]`)."""
-    into["b_enc"].index_add_(0, index.flatten(), slope.flatten())
+class Seen(NamedTuple):
+    """What the factors of a bilinear encoder see of each token's matrix, for some features."""
+
+    by_left: Tensor
+    """`X^T v_jr`, `[T, J r, V]`."""
+    by_right: Tensor
+    """`X w_jr`, `[T, J r, K]`."""
+
+
+def encoder_sees(sae: SAE, matrices: Tensor, index: Tensor, work: Workspace) -> Seen | None:
+    """The products that the encoder's gradients need of matrices `[T, K, V]` and features `[T, J]`; in `work`'s memory.
+
+    None for a linear encoder, whose gradients need the matrices themselves.
+    """
     if not isinstance(sae.config.encoder, Bilinear):
-        pairs = sparse_pairs(index, slope, sae.config.features)
-        into["enc"].add_(torch.sparse.mm(pairs, matrices.flatten(1)).view_as(sae.enc))
-        return
+        return None
     v, w = sae.encoder_factors
+    by_right = multiply(gather(w, index, work, "rows"), matrices.mT, work, "seen by right")
+    return Seen(multiply(gather(v, index, work, "rows"), matrices, work, "seen by left"), by_right)
+
+
+def encoder_gradients(sae: SAE, seen: Seen | Tensor, index: Tensor, slope: Tensor, into: Gradients) -> None:
+    """Accumulate the gradients of the encoder from `d loss / d p` of the active pairs (`index`, `slope` `[T, J]`).
+
+    `seen` is what `encoder_sees` gave, and is overwritten, or the matrices `[T, K, V]` where it gave nothing.
+    """
+    into["b_enc"].index_add_(0, index.flatten(), slope.flatten())
+    if isinstance(seen, Tensor):
+        pairs = sparse_pairs(index, slope, sae.config.features)
+        into["enc"].add_(torch.sparse.mm(pairs, seen.flatten(1)).view_as(sae.enc))
+        return
     into_v, into_w = encoder_places(sae, into)
-    weight = (slope if v.shape[1] == 1 else slope.repeat_interleave(v.shape[1], 1)).unsqueeze(2)
-    right = gather(w, index, work, "rows")
-    add_rows(into_v, index, multiply(right, matrices.mT, work, "seen").mul_(weight))
-    left = gather(v, index, work, "rows")
-    add_rows(into_w, index, multiply(left, matrices, work, "seen").mul_(weight))
+    rank = into_v.shape[1]
+    weight = (slope if rank == 1 else slope.repeat_interleave(rank, 1)).unsqueeze(2)
+    add_rows(into_v, index, seen.by_right.mul_(weight))
+    add_rows(into_w, index, seen.by_left.mul_(weight))
 
 
 def encoder_places(sae: SAE, into: Gradients) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from writesae.sae.encoding import (
     add_rows,
     encode_block,
     encoder_gradients,
+    encoder_sees,
     gather,
     multiply,
     sparse_pairs,
@@ -38,7 +39,7 @@ BLOCK_NUMBERS = 1 << 21
 """Numbers in a block's largest tensor: small enough for the shared cache, large enough for its matrix products."""
 
 
-SLICE_NUMBERS = 1 << 18
+SLICE_NUMBERS = 1 << 19
 """Numbers in the matrices that are differentiated at once: read five times, they should stay in a core's cache."""
 
 
@@ -119,10 +120,18 @@ def _rows(codes: Codes, first: int, stop: int) -> Codes:
 
 
 def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | None, work: Workspace) -> None:
-    """Add the share of some tokens whose matrices are rebuilt; `extra` are the dead features' codes."""
+    """Add the share of some tokens whose matrices are rebuilt, and overwrite these; `extra`: the dead features' codes.
+
+    What the encoder needs of the matrices is taken first, so that one reconstruction can be subtracted in place.
+    """
     sae, (index, value), into = step.sae, codes, step.into
-    slope, residual = torch.zeros_like(value), work.take("residual", matrices, *matrices.shape)
-    for mask in step.subsets(codes):
+    every = codes if extra is None else Codes(*(torch.cat(both, 1) for both in zip(codes, extra, strict=True)))
+    seen = encoder_sees(sae, matrices, every.index, work)
+    masks = step.subsets(codes)
+    in_place = seen is not None and len(masks) == 1
+    residual = matrices if in_place else work.take("residual", matrices, *matrices.shape)
+    slope = torch.zeros_like(value)
+    for mask in masks:
         torch.sub(matrices, sae.bias, out=residual)
         used = value if mask is None else value * mask
         error, grad = decoder_step(sae, residual, index, used, step.weight, into, work)
@@ -130,12 +139,11 @@ def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | No
         into["bias"].sub_(residual.sum(0), alpha=2 * step.weight)
         slope += grad if mask is None else grad * mask
         step.full = step.full + error * step.count if mask is None else step.full
-    encoder_gradients(sae, matrices, index, slope * (value > 0), into, work)
     if extra is not None and step.dead is not None:
-        index, value = extra
-        error, slope = decoder_step(sae, residual, index, value, step.dead.weight / step.tokens, into, work)
+        error, grad = decoder_step(sae, residual, *extra, step.dead.weight / step.tokens, into, work)
         step.aux += error
-        encoder_gradients(sae, matrices, index, slope * (value > 0), into, work)
+        slope = torch.cat([slope, grad], 1)
+    encoder_gradients(sae, matrices if seen is None else seen, every.index, slope * (every.value > 0), into)
 
 
 def _write_block(step: _Step, part: Batch, encoded: Encoded, codes: Codes, bias: BiasTerms, work: Workspace) -> None:
