@@ -148,6 +148,8 @@ class Mixture(NamedTuple):
     """Lower, upper."""
     delta_bic: float
     """BIC of two components minus BIC of one: negative where two are better."""
+    deviations: tuple[float, float]
+    """Standard deviations: lower, upper."""
 
 
 def two_gaussians(x: ArrayLike, seed: int) -> Mixture:
@@ -162,4 +164,5 @@ def two_gaussians(x: ArrayLike, seed: int) -> Mixture:
         (float(two.means_[low, 0]), float(two.means_[high, 0])),
         (float(two.weights_[low]), float(two.weights_[high])),
         float(two.bic(values) - one.bic(values)),
+        (float(two.covariances_[low, 0, 0] ** 0.5), float(two.covariances_[high, 0, 0] ** 0.5)),
     )
