@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "eval": "measure a dictionary: substitution, population, partition, logit shift, fidelity and more",
     "attribute": "which past writes and atoms made the model say this",
     "edit": "erase, install or amplify what a host writes, and read both continuations side by side",
+    "experiment": "the probes of editing with their statistics: sign, installs, erasure, amplification, proper-nouns",
     "report": "write a run's report.html again from its result files",
     "convert": "import released checkpoints (either layout) without running code from them",
     "verify": "check every file of a dictionary, collection, store or run",
@@ -27,6 +28,9 @@ COMMANDS: dict[str, str] = {
     "pull": "download dictionaries from the Hub",
 }
 """Name -> one line of help. Each name is a module of this package."""
+
+GROUPS = ("eval",)
+"""Commands with subcommands that have flags of their own: their module's `parse` reads the words after the name."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,13 +52,16 @@ def main(arguments: list[str] | None = None) -> None:
     import tyro
 
     module = importlib.import_module(f"writesae.cli.{name}")
-    help_text = " ".join((inspect.getdoc(module.Command) or "").split())
-    command = tyro.cli(module.Command, prog=f"writesae {name}", args=words[1:], description=help_text)
     from writesae.errors import WritesaeError
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        if name in GROUPS:
+            command = module.parse(words[1:])
+        else:
+            help_text = " ".join((inspect.getdoc(module.Command) or "").split())
+            command = tyro.cli(module.Command, prog=f"writesae {name}", args=words[1:], description=help_text)
         module.run(command)
     except WritesaeError as error:
         _fail(str(error))

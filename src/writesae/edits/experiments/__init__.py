@@ -1,34 +1,43 @@
 """The paper's probes of editing as functions with their statistics."""
 
 from writesae.edits.experiments.amplification import (
-    Amplification,
     AmplificationConfig,
     AmplificationRow,
+    AmplificationSummary,
     amplification,
     class_features,
     tokens_matching,
 )
-from writesae.edits.experiments.erasure import Erasure, ErasureConfig, ErasureRow, erasure
-from writesae.edits.experiments.installs import InstallResult, InstallRow, InstallSweep, install_sweep
-from writesae.edits.experiments.sign import SignConfig, SignRow, SignTest, sign_test
+from writesae.edits.experiments.erasure import ErasureConfig, ErasureRow, ErasureSummary, erasure
+from writesae.edits.experiments.installs import InstallRow, InstallSummary, InstallSweep, install_sweep
+from writesae.edits.experiments.names import NamesConfig, NamesRow, NamesSummary, name_tokens, proper_nouns
+from writesae.edits.experiments.sign import SignConfig, SignRow, SignSummary, sign_test
+from writesae.edits.experiments.texts import draw_texts, open_host
 
 __all__ = [
-    "Amplification",
     "AmplificationConfig",
     "AmplificationRow",
-    "Erasure",
+    "AmplificationSummary",
     "ErasureConfig",
     "ErasureRow",
-    "InstallResult",
+    "ErasureSummary",
     "InstallRow",
+    "InstallSummary",
     "InstallSweep",
+    "NamesConfig",
+    "NamesRow",
+    "NamesSummary",
     "SignConfig",
     "SignRow",
-    "SignTest",
+    "SignSummary",
     "amplification",
     "class_features",
+    "draw_texts",
     "erasure",
     "install_sweep",
+    "name_tokens",
+    "open_host",
+    "proper_nouns",
     "sign_test",
     "tokens_matching",
 ]

@@ -3,24 +3,28 @@
 Paper section 4, Tables 18 and 19. At each firing of a feature `dose` times the native write is taken out, and the
 change of the log probability of the feature's token at the next step is measured. The control adds the mean firing
 write at positions where the feature does not fire.
+
+Which token a feature stands for is said by the closed form (`closed`), or measured (`measured`): the token that loses
+most when the write is taken out, found on one half of the passages and tested on the other.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import wilcoxon
-from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 
 from writesae.edits.seen import NativeWrite
 from writesae.errors import InputError
 from writesae.evals.patching import Edits, patched_logits
-from writesae.evals.stats import Interval, clustered
+from writesae.evals.provenance import provenance
+from writesae.evals.result import Result
+from writesae.evals.stats import Interval, clustered, holm, wilcoxon
 from writesae.evals.writes import HeadWrites, head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
@@ -39,15 +43,20 @@ class ErasureConfig:
     """At most so many firings, and as many other positions, drawn at random."""
     form: NativeWrite = "delta"
     timing: Protocol = "after_token"
+    follow: Literal["closed", "measured"] = "closed"
+    """How the token whose log probability is followed is found."""
     token: int | None = None
-    """The token whose log probability is followed; by default the one the atom points at through the head."""
+    """That token, where it is known."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class ErasureRow:
-    """One condition at one dose."""
+    """One feature and condition at one dose."""
 
+    feature: int
+    token: int
+    """Whose log probability is followed."""
     condition: str
     """`erase` at firings, `control` where the feature does not fire."""
     dose: float
@@ -62,55 +71,78 @@ class ErasureRow:
 
 
 @dataclass(frozen=True)
-class Erasure:
-    """The result, with one record a place and dose."""
+class ErasureSummary:
+    """The result's table."""
 
-    site: Site
-    host: str
-    revision: str
-    feature: int
-    token: int
-    config: ErasureConfig
     rows: tuple[ErasureRow, ...]
-    records: pd.DataFrame = field(repr=False)
 
 
 @torch.no_grad()
 def erasure(
-    host: Host, sae: SAE, site: Site, feature: int, tokens: Tensor, config: ErasureConfig | None = None
-) -> Erasure:
-    """Run the test on passages `[B, T]` with a dictionary of rank-1 atoms.
+    host: Host,
+    sae: SAE,
+    site: Site,
+    features: int | Sequence[int] | None,
+    tokens: Tensor,
+    config: ErasureConfig | None = None,
+) -> Result[ErasureConfig, ErasureSummary]:
+    """Run the test on passages `[B, T]` with a dictionary of rank-1 atoms, and some of its features: by default the one
+    that fires most.
 
-    Raises InputError where the feature does not exist, never fires, or fires at every position.
+    Raises InputError where a feature does not exist, never fires, or fires at every position.
     """
     config = ErasureConfig() if config is None else config
-    layer = host.check_site(site)
-    if (sae.config.d_k, sae.config.d_v) != (layer.d_k, layer.d_v) or not 0 <= feature < sae.config.features:
-        raise InputError(
-            f"feature {feature} of {sae.config.features} atoms of {sae.config.d_k} x {sae.config.d_v} was asked for "
-            f"{site}, which writes {layer.d_k} x {layer.d_v}"
-        )
+    source = provenance(host, site, tokens, sae)
     run = native_run(host, tokens, site.layer)
     writes = head_writes(run, site.head)
-    written = writes.written
-    fired = firings(sae, writes)[..., feature]
+    fired = firings(sae, writes)
     fired[:, 0] = fired[:, -1] = False  # rows start after a token and end before one
+    if features is None:
+        features = int(fired.flatten(0, 1).sum(0).argmax())
+    wanted = (features,) if isinstance(features, int) else tuple(features)
+    if not wanted or not all(0 <= f < sae.config.features for f in wanted):
+        raise InputError(f"features {wanted} of {sae.config.features} atoms were asked for")
+    tables = [_one(host, sae, site, run, writes, fired[..., f], f, config) for f in wanted]
+    records = pd.concat(tables, ignore_index=True)
+    places = records.groupby(["feature", "condition"])["dose"].count().sum() // len(config.doses)
+    summary = ErasureSummary(_summarise(records, config.seed))
+    return Result("erasure", source, config, int(places), {}, summary, records)
+
+
+def _one(
+    host: Host,
+    sae: SAE,
+    site: Site,
+    run: NativeRun,
+    writes: HeadWrites,
+    fired: Tensor,
+    feature: int,
+    config: ErasureConfig,
+) -> pd.DataFrame:
     quiet = ~fired
     quiet[:, 0] = quiet[:, -1] = False
-    token = _pointed_at(host, sae, site, feature) if config.token is None else config.token
-    generator = torch.Generator().manual_seed(config.seed)
-    side = writes.side(config.form)
-    key = written.key[fired].mean(0), side[fired].mean(0)
     if not fired.any() or not quiet.any():
         raise InputError(
             f"feature {feature} fires at {int(fired.sum())} of {fired.numel()} positions: nothing to compare"
         )
-    tables = [
-        _measure(run, site, writes, config, _draw(fired, config.firings, generator), token, None),
-        _measure(run, site, writes, config, _draw(quiet, config.firings, generator), token, key),
-    ]
-    records = pd.concat(tables, ignore_index=True)
-    return Erasure(site, host.name, host.revision, feature, token, config, _summarise(records, config.seed), records)
+    generator = torch.Generator().manual_seed(config.seed)
+    if config.token is not None:
+        token = config.token
+    elif config.follow == "closed":
+        token = _pointed_at(host, sae, site, feature)
+    else:
+        half = torch.zeros(len(fired), dtype=torch.bool)
+        half[torch.randperm(len(fired), generator=generator)[: len(fired) // 2]] = True
+        half = half.to(fired.device)[:, None]
+        looked, fired, quiet = fired & half, fired & ~half, quiet & ~half
+        if not looked.any() or not fired.any():
+            raise InputError(f"feature {feature} fires in too few passages to find its token on one half: give more")
+        token = loses_most(run, site, writes, config, _draw(looked, config.firings, generator))
+    side = writes.side(config.form)
+    key = writes.written.key[fired].mean(0), side[fired].mean(0)
+    erased = _measure(run, site, writes, config, _draw(fired, config.firings, generator), token, None)
+    added = _measure(run, site, writes, config, _draw(quiet, config.firings, generator), token, key)
+    return pd.concat([erased, added]).assign(feature=feature, token=token)
 
 
 def firings(sae: SAE, writes: HeadWrites) -> Tensor:
@@ -130,6 +162,19 @@ def _pointed_at(host: Host, sae: SAE, site: Site, feature: int) -> int:
 def _draw(where: Tensor, count: int, generator: torch.Generator) -> Tensor:
     places = where.nonzero()
     return places[torch.randperm(len(places), generator=generator)[:count]]
+
+
+def loses_most(run: NativeRun, site: Site, writes: HeadWrites, config: ErasureConfig, places: Tensor) -> int:
+    """The token whose log probability falls most, on average, when the write is taken out once."""
+    passage, position = places.T
+    key, value = writes.written.key[passage, position], writes.side(config.form)[passage, position]
+    weight = -torch.ones(len(places), 1, 1)
+    edits = Edits([site.head], passage, position, key[:, None], value[:, None], weight)
+    total = torch.zeros(1)
+    for scored in patched_logits(run, edits, config.timing):
+        change = scored.patched[:, 0, 0].log_softmax(-1) - scored.native[:, 0].log_softmax(-1)
+        total = total.to(change.device) + change.double().sum(0)
+    return int(total.argmin())
 
 
 def _measure(
@@ -166,14 +211,16 @@ def _measure(
 
 
 def _summarise(records: pd.DataFrame, seed: int) -> tuple[ErasureRow, ...]:
-    groups = [(cast(tuple[str, float], name), part) for name, part in records.groupby(["condition", "dose"])]
-    changes = [part["change"].to_numpy() for _, part in groups]
-    raw = [float(wilcoxon(x).pvalue) if np.any(x != 0) else 1.0 for x in changes]
-    corrected = multipletests(raw, method="holm")[1]
+    groups = [
+        (cast(tuple[int, int, str, float], name), part)
+        for name, part in records.groupby(["feature", "token", "condition", "dose"])
+    ]
+    tests = [wilcoxon(part["change"], np.zeros(len(part))).p for _, part in groups]
+    corrected = holm([1.0 if np.isnan(p) else p for p in tests])
     return tuple(
         ErasureRow(
-            name[0], float(name[1]), len(x), float(np.median(x)), float(x.mean()),
-            clustered(x, part["passage"].to_numpy(), seed), float(p),
+            *name, len(part), float(part["change"].median()), float(part["change"].mean()),
+            clustered(part["change"], part["passage"], seed), p,
         )
-        for (name, part), x, p in zip(groups, changes, corrected, strict=True)
+        for (name, part), p in zip(groups, corrected, strict=True)
     )  # fmt: skip

@@ -9,7 +9,8 @@ first order (`v^T G w`, which is not fitted) and by the closed form (decay produ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -21,8 +22,11 @@ from writesae.edits.directions import DirectionKind, closed_value, leading_pair,
 from writesae.edits.gradients import Gradients, output_gradients
 from writesae.edits.targets import RowLogit
 from writesae.errors import InputError
+from writesae.evals.parts import Parts
 from writesae.evals.patching import Edits, patched_logits
-from writesae.evals.stats import Interval, wilson
+from writesae.evals.provenance import provenance
+from writesae.evals.result import Result
+from writesae.evals.stats import Interval, r_squared, wilson
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.hosts.output import head_columns, unembedding
@@ -64,15 +68,10 @@ class SignRow:
 
 
 @dataclass(frozen=True)
-class SignTest:
-    """The result, with one record a trial."""
+class SignSummary:
+    """The result's table."""
 
-    site: Site
-    host: str
-    revision: str
-    config: SignConfig
     rows: tuple[SignRow, ...]
-    records: pd.DataFrame = field(repr=False)
 
 
 def sign_test(
@@ -81,10 +80,12 @@ def sign_test(
     contexts: Tensor,
     config: SignConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> SignTest:
+    parts: Path | None = None,
+) -> Result[SignConfig, SignSummary]:
     """Run the test on texts `[n, T]`, one trial a text, direction, timing and magnitude.
 
-    Raises InputError for contexts under 3 tokens, or ranks outside the vocabulary.
+    Finished pieces are kept in the folder `parts`. Raises InputError for contexts under 3 tokens, or ranks outside
+    the vocabulary.
     """
     config = SignConfig() if config is None else config
     host.check_site(site)
@@ -92,14 +93,17 @@ def sign_test(
         raise InputError(f"a sign test needs contexts [n, T] of 3 tokens or more, not {tuple(contexts.shape)}")
     if not 0 <= config.ranks[0] < config.ranks[1] <= host.vocabulary:
         raise InputError(f"ranks {config.ranks} are not within a vocabulary of {host.vocabulary}")
-    generator = torch.Generator().manual_seed(config.seed)
+    source = provenance(host, site, contexts)
+    pieces = Parts.open(parts, "sign", source, config)
     tables = []
     for begin in range(0, len(contexts), BATCH):
-        tables.append(_batch(host, site, contexts[begin : begin + BATCH], config, generator, begin))
+        some = contexts[begin : begin + BATCH]
+        tables.append(pieces.get(f"{begin}", lambda x=some, b=begin: _batch(host, site, x, config, b)))  # type: ignore[misc]
         if progress is not None:
             progress(min(begin + BATCH, len(contexts)), len(contexts))
     records = pd.concat(tables, ignore_index=True)
-    return SignTest(site, host.name, host.revision, config, _summarise(records), records)
+    summary = SignSummary(_summarise(records))
+    return Result("sign", source, config, len(contexts), {}, summary, records)
 
 
 def draw_targets(logits: Tensor, ranks: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -109,9 +113,13 @@ def draw_targets(logits: Tensor, ranks: tuple[int, int], generator: torch.Genera
     return order.cpu()[torch.arange(len(logits)), rank]
 
 
-def _batch(
-    host: Host, site: Site, contexts: Tensor, config: SignConfig, generator: torch.Generator, begin: int
-) -> pd.DataFrame:
+def batch_generator(seed: int, begin: int) -> torch.Generator:
+    """The random numbers of the batch that starts at trial `begin`: its own, so that a run can go on from any."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + begin)
+
+
+def _batch(host: Host, site: Site, contexts: Tensor, config: SignConfig, begin: int) -> pd.DataFrame:
+    generator = batch_generator(config.seed, begin)
     targets = draw_targets(host.logits(contexts, keep=1)[:, -1], config.ranks, generator)
     found = output_gradients(host, contexts, RowLogit(tuple(targets.tolist())), [site.layer])
     return pd.concat(
@@ -195,12 +203,10 @@ def _summarise(records: pd.DataFrame) -> tuple[SignRow, ...]:
         for predictor in ("exact", "closed"):
             predicted = part[predictor].to_numpy()
             right = int(((np.sign(predicted) == np.sign(measured)) & (measured != 0)).sum())
-            spread = float(((measured - measured.mean()) ** 2).sum())
             rows.append(
                 SignRow(
                     kind, predictor, timing, magnitude, len(part), right / len(part), wilson(right, len(part)),
-                    _pearson(predicted, measured),
-                    1 - float(((measured - predicted) ** 2).sum()) / spread if spread else float("nan"),
+                    _pearson(predicted, measured), r_squared(measured, predicted),
                 )
             )  # fmt: skip
     return tuple(rows)
