@@ -88,12 +88,13 @@ def _peak(kind: str, shape: tuple[int, int, int, int, int], result: multiprocess
     sae, batch = make(*shape, flat=kind == "flat", target="write" if kind == "write" else "state")
     matrices = batch.matrices() if kind in ("dense", "flat") else None
     Path("/proc/self/clear_refs").write_text("5")  # start the peak afresh
-    before = _high_water()
+    before = high_water()
     dense_step(sae, matrices) if matrices is not None else sparse_loss(sae, batch)
-    result.put((_high_water() - before) / 1024)
+    result.put((high_water() - before) / 1024)
 
 
-def _high_water() -> int:
+def high_water() -> int:
+    """Peak resident memory of this process so far, KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
