@@ -69,6 +69,10 @@ def test_erase_and_amplify_with_a_dictionary(host: Host, tmp_path: Path, capsys:
         (["install", PROMPT, "--site", "L5.H0", "--target", " war", "--positions", "x"], "not written like"),
         (["install", PROMPT, "--site", "L5.H0", "--target", " war", "--magnitude", "nan"], "finite number"),
         (["install", PROMPT, "--site", "L5.H0", "--target", " war", "--magnitude", "1e39"], "overflow"),
+        (
+            ["install", PROMPT, "--site", "L5.H0", "--target", " war", "--magnitude", "1e37"],
+            "layer 5 overflows by the edit L5.H0: install ' war' (exact) at 1e+37 x the native write's norm",
+        ),
         (["install", "", "--site", "L5.H0", "--target", " war"], "a prompt is empty"),
         (["erase", PROMPT, "--site", "L5.H0", "--positions", "40"], "position 40, which was never reached"),
         (["erase", PROMPT, "--site", "L5.H0", "--positions=-40"], "before a prompt of"),

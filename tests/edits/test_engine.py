@@ -250,7 +250,9 @@ def test_schedules(tiny: Host) -> None:
         (lambda m: Edit(Site(2, 0), m, Always()), "no recurrent layer 2"),
         (lambda m: Edit(Site(0, 1), m, Always(), row=2), "batch of 2 rows"),
         (lambda m: Edit(Site(0, 1), AddMatrix(torch.ones(7, 5)), Always()), "7 x 5"),
-        (lambda m: Edit(Site(0, 1), AddMatrix(torch.full((5, 7), 3e38)), Always()), "overflow"),
+        (lambda m: Edit(Site(0, 1), AddMatrix(torch.full((5, 7), 3e38)), Always()), "overflows by the edit L0.H1: add"),
+        (lambda m: Edit(Site(0, 1), Install(m.matrix_[:, 0], m.matrix_[0], 1e37), At((3,))), "layer 0 overflows by"),
+        (lambda m: Edit(Site(1, 1), AddMatrix(torch.full((5, 7), 1e22)), At((3,))), "layer 1 overflows by"),
     ],
 )
 def test_bad_requests(tiny: Host, edit: object, message: str) -> None:

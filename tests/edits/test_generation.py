@@ -7,6 +7,7 @@ import torch
 
 from random_hosts import first_site, some_tokens
 from writesae.edits import (
+    AddMatrix,
     At,
     Edit,
     Install,
@@ -69,6 +70,50 @@ def test_transformers_own_generate_in_the_context(any_host: Host) -> None:
         )  # fmt: skip
     assert out[:, 6:].tolist() == ours
     assert ours != generate(any_host, prompt, (), 4, stop_at_end=False).tokens
+
+
+def test_edits_follow_the_beams_of_their_row(any_host: Host) -> None:
+    """Three beams a prompt: against beams without a cache, and an edit of one row against each prompt on its own."""
+    prompt = some_tokens(5, 2, 6)
+    (whole,) = (Edit(e.site, e.what, At((5,)), e.timing) for e in strong(any_host))
+
+    def beams(rows: torch.Tensor, edits: list[Edit], cached: bool = True) -> list[list[int]]:
+        given = cache_argument(any_host, new_cache(any_host)) if cached else {"use_cache": False}
+        with torch.no_grad(), editing(any_host, edits):
+            out = any_host.model.generate(  # type: ignore[operator]
+                rows, attention_mask=torch.ones_like(rows), max_new_tokens=4, do_sample=False, num_beams=3,
+                num_return_sequences=2, pad_token_id=0, eos_token_id=None, **given,
+            )  # fmt: skip
+        found: list[list[int]] = out[:, rows.shape[1] :].tolist()
+        return found
+
+    native, edited = beams(prompt, []), beams(prompt, [whole])
+    assert edited != native
+    assert edited == beams(prompt, [whole], cached=False)
+    one = Edit(whole.site, whole.what, whole.when, whole.timing, row=1)
+    assert beams(prompt, [one]) == beams(prompt[:1], []) + beams(prompt[1:], [whole])
+
+
+def test_each_row_s_own_direction_follows_its_samples(tiny: Host) -> None:
+    """A matrix a row, and a row that the batch does not have, with three samples of each prompt."""
+    prompt, site = some_tokens(5, 2, 6), Site(1, 4)
+    matrices = 9 * torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+
+    def samples(edits: list[Edit]) -> list[list[int]]:
+        torch.manual_seed(3)
+        with torch.no_grad(), editing(tiny, edits):
+            out = tiny.model.generate(  # type: ignore[operator]
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, do_sample=True, pad_token_id=0,
+                num_return_sequences=3, eos_token_id=None,
+            )  # fmt: skip
+        found: list[list[int]] = out[:, 6:].tolist()
+        return found
+
+    together = samples([Edit(site, AddMatrix(matrices), At((-1,)))])
+    assert together == samples([Edit(site, AddMatrix(m), At((-1,)), row=r) for r, m in enumerate(matrices)])
+    assert together != samples([])
+    with pytest.raises(InputError, match="row 2 of a batch of 2 rows"):
+        samples([Edit(site, AddMatrix(matrices[0]), At((-1,)), row=2)])
 
 
 def test_install_by_name_on_the_embedded_host(host: Host) -> None:

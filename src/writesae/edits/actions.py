@@ -165,14 +165,12 @@ class Install:
         return size[:, None, None] * key[:, :, None] * value[:, None, :]
 
     def _here(self, x: Tensor, seen: Seen, order: Tensor | None) -> Tensor:
-        rows = len(seen.key)
+        x = x.to(seen.key)
         if x.ndim == 1:
-            return x.to(seen.key).expand(rows, -1)
+            return x.expand(len(seen.key), -1)
         index = torch.zeros_like(seen.position) if order is None else order.clamp_min(0)
-        whole = x.to(seen.key).expand(rows, -1, -1)
-        if whole.shape[1] == 1:
-            return whole[:, 0]
-        return whole[torch.arange(rows, device=whole.device), index]
+        row = torch.zeros_like(seen.row) if len(x) == 1 else seen.row
+        return x[row, torch.zeros_like(index) if x.shape[1] == 1 else index]
 
     def __str__(self) -> str:
         return f"install {self.label} at {self.magnitude:g} x the native write's norm ({self.form} form)"
@@ -213,7 +211,8 @@ class AddMatrix:
 
     def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
         """The same for every token, `[B, K, V]`."""
-        return self.matrix_.to(seen.key).expand_as(seen.state)
+        matrix = self.matrix_.to(seen.key)
+        return matrix[seen.row] if matrix.ndim == 3 and len(matrix) > 1 else matrix.expand_as(seen.state)
 
     def __str__(self) -> str:
         return f"add a matrix of norm {float(self.matrix_.norm()):.3g}"
@@ -232,7 +231,7 @@ class Edit:
     timing: Protocol = "after_token"
     """Whether the edited token itself reads the edited state."""
     row: int | None = None
-    """The one row of the batch that is edited; None for all."""
+    """The one row of the batch that is edited, with all of its beams or samples; None for all."""
 
     def order(self, position: Tensor, prompt: Tensor) -> Tensor | None:
         """Which of the schedule's positions a place is, for descriptions that differ from one to the next."""

@@ -9,7 +9,7 @@ works alike in prefill, in decoding, and across any split of a text into calls, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -24,6 +24,7 @@ from writesae.edits.schedule import At
 from writesae.edits.seen import Seen
 from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
+from writesae.hosts.intercept import patched
 from writesae.recurrence import Stream
 
 
@@ -35,6 +36,34 @@ class _Run:
     """Tokens of each row's first call, `[B]`."""
     length: Tensor
     """Tokens of each row so far, `[B]`."""
+    row: Tensor
+    """Which row of the batch that was given each row continues, `[B]`."""
+
+
+class _Generating(threading.local):
+    """What this thread's `generate` is doing."""
+
+    copies: int = 1
+    """Beams or samples of each prompt: as many rows in its place, one after another."""
+
+
+_generating = _Generating()
+
+
+def _counted(generate: Callable[..., object]) -> Callable[..., object]:
+    """`generate`, telling how many rows it makes of one."""
+
+    def counted(*args: object, **kwargs: object) -> object:
+        given = kwargs.get("generation_config", args[1] if len(args) > 1 else None)
+        config = generate.__self__.generation_config if given is None else given  # type: ignore[attr-defined]
+        wanted = [kwargs.get(name, getattr(config, name)) for name in ("num_beams", "num_return_sequences")]
+        before, _generating.copies = _generating.copies, max(int(n or 1) for n in wanted)  # type: ignore[call-overload]
+        try:
+            return generate(*args, **kwargs)
+        finally:
+            _generating.copies = before
+
+    return counted
 
 
 @dataclass
@@ -77,7 +106,8 @@ class _Session:
         known = self.caches.get(cache) if isinstance(cache, Cache) else None
         if known is None:
             past = self._past(cache, mask, width, counts)
-            run = _Run(prompt=counts + past, length=past)
+            row = torch.arange(len(tokens), device=tokens.device) // _generating.copies
+            run = _Run(prompt=counts + past, length=past, row=row)
         else:
             run = known
         position = torch.where(real, run.length[:, None] + real.cumsum(1) - 1, -1)
@@ -86,7 +116,7 @@ class _Session:
             self.caches[cache] = run
         self.ran = max(self.ran, int(run.length.max()))
         self.now = _Pass(tokens, position, run)
-        self._note(position, run.prompt)
+        self._note(position, run)
 
     def _past(self, cache: object, mask: object, width: int, counts: Tensor) -> Tensor:
         """Tokens of each row that ran before the edits began, `[B]`."""
@@ -113,22 +143,23 @@ class _Session:
         logits = getattr(output, "logits", None)
         self.now = None
         if isinstance(logits, Tensor) and not bool(logits.isfinite().all()):
-            raise InputError("the edits made the model's logits overflow: lower their magnitude")
+            raise InputError(f"the model's logits overflow after {self._named(self.edits)}: lower the magnitude")
 
-    def _note(self, position: Tensor, prompt: Tensor) -> None:
+    def _note(self, position: Tensor, run: _Run) -> None:
+        rows = int(run.row.max()) + 1
         for index, edit in enumerate(self.edits):
-            if edit.row is not None and edit.row >= len(prompt):
-                raise InputError(f"an edit was asked for row {edit.row} of a batch of {len(prompt)} rows")
+            if edit.row is not None and edit.row >= rows:
+                raise InputError(f"an edit was asked for row {edit.row} of a batch of {rows} rows")
             if not isinstance(edit.when, At):
                 continue
-            lengths = prompt if edit.row is None else prompt[edit.row : edit.row + 1]
+            lengths = run.prompt if edit.row is None else run.prompt[run.row == edit.row]
             early = [p for p in edit.when.positions if p < -int(lengths.min())]
             if early:
                 raise InputError(
                     f"position {early[0]} lies before a prompt of {int(lengths.min())} tokens: "
                     f"give {-int(lengths.min())} or later"
                 )
-            found = edit.when.which(position, prompt)
+            found = edit.when.which(position, run.prompt)
             self.reached |= {(index, i) for i in set(found.flatten().tolist()) if i >= 0}
 
     def check_reached(self) -> None:
@@ -151,12 +182,12 @@ class _Session:
         heads = sorted({edit.site.head for edit in mine})
         initial = None if call.initial is None else call.initial[:, heads]
         response, added = respond_to(
-            call.stream.heads(heads), initial, mine, heads, now.tokens, now.position, now.run.prompt
+            call.stream.heads(heads), initial, mine, heads, now.tokens, now.position, now.run.prompt, now.run.row
         )
         if not bool(response.any()) and not bool(added.any()):
             return result  # nothing was added: the same bits as without edits
-        if not bool(added.isfinite().all()) or not bool(response.to(result.output.dtype).isfinite().all()):
-            raise InputError(f"the edits of layer {call.layer} make its state overflow: lower their magnitude")
+        if not (_measurable(added) and _measurable(response.to(result.output.dtype))):
+            raise InputError(f"the state of layer {call.layer} overflows by {self._named(mine)}: lower the magnitude")
         output = result.output.float().index_add(2, torch.tensor(heads, device=response.device), response)
         final = result.final
         if final is not None:
@@ -164,10 +195,20 @@ class _Session:
         return result._replace(output=output, final=final)
 
     @staticmethod
+    def _named(edits: Sequence[Edit]) -> str:
+        return "the edit " + "; ".join(map(str, edits[:3])) + (f"; and {len(edits) - 3} more" if edits[3:] else "")
+
+    @staticmethod
     def _possible(edit: Edit, now: _Pass) -> bool:
         if not isinstance(edit.when, At):
             return True
         return bool((edit.when.which(now.position, now.run.prompt) >= 0).any())
+
+
+def _measurable(x: Tensor) -> bool:
+    """Whether the squared length of every vector is finite: the norms that follow a recurrence square what they get,
+    and what overflows there is divided to zero without a trace."""
+    return bool(x.float().square().sum(-1).isfinite().all())
 
 
 def respond_to(
@@ -178,18 +219,19 @@ def respond_to(
     tokens: Tensor,
     position: Tensor,
     prompt: Tensor,
+    row: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Step a layer's stream with its edits.
 
     `stream` and `initial` (`[B, H, K, V]`, None for an empty state) hold only the edited `heads`; `tokens` and
-    `position` are `[B, T]`, `prompt` `[B]`. Returns what is added to the outputs, `[B, T, H, V]`, and to the final
-    state, `[B, H, K, V]`.
+    `position` are `[B, T]`, `prompt` and `row` `[B]`. Returns what is added to the outputs, `[B, T, H, V]`, and to the
+    final state, `[B, H, K, V]`.
     """
     batch, time, count, d_k = stream.key.shape
     state = stream.key.new_zeros(batch, count, d_k, stream.value.shape[-1]) if initial is None else initial.float()
     added, reads = torch.zeros_like(state), []
     device = stream.key.device
-    tokens, position, prompt = (x.to(device) for x in (tokens, position, prompt))
+    tokens, position, prompt, row = (x.to(device) for x in (tokens, position, prompt, row))
     for t in range(time):
         here = stream.map(lambda x, at=t: x[:, at])  # type: ignore[misc]
         update = None
@@ -204,11 +246,11 @@ def respond_to(
             j = heads.index(edit.site.head)
             seen = Seen(
                 here.key[:, j], here.value[:, j], None if update is None else update[:, j], state[:, j],
-                tokens[:, t], position[:, t], prompt,
+                tokens[:, t], position[:, t], prompt, row,
             )  # fmt: skip
             acts = edit.when.now(seen) & (position[:, t] >= 0)
             if edit.row is not None:
-                acts = acts & (torch.arange(batch, device=device) == edit.row)
+                acts = acts & (row == edit.row)
             if not bool(acts.any()):
                 continue
             matrix = edit.what.matrix(seen, edit.order(position[:, t], prompt))
@@ -234,7 +276,7 @@ def _step(here: Stream, state: Tensor) -> Tensor:
 @contextmanager
 def editing(host: Host, edits: Sequence[Edit]) -> Iterator[None]:
     """Make these edits in every forward pass of the host's model in this thread: plain calls, the model's own
-    `generate`, with or without a cache.
+    `generate`, with or without a cache, with beams or several samples of a prompt.
 
     Positions count from each row's first real token (left padding is told by `attention_mask`), and negative ones
     from the end of what a cache's first call runs, its prompt. Raises InputError for an edit that does not fit the
@@ -248,6 +290,7 @@ def editing(host: Host, edits: Sequence[Edit]) -> Iterator[None]:
         stack.callback(enter.remove)
         leave = host.model.register_forward_hook(session.leave, with_kwargs=True)
         stack.callback(leave.remove)
+        stack.enter_context(patched(host.model, "generate", _counted))
         stack.enter_context(host.tap(Tap(after=session.after)))
         yield
     session.check_reached()

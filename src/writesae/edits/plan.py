@@ -62,10 +62,11 @@ class InstallTarget:
                 places = tuple(p for i, p in enumerate(self.positions) if self.targets[i % len(self.targets)] == target)
                 if not places:
                     continue
+                name = f"token {target}" if host._tokenizer is None else repr(host.text([target]))
                 found = make_directions(
                     host, self.site, tokens, (target,), self.kind, places, self.timing, seed=self.seed + row
                 )
-                what = Install(*found, self.magnitude, self.form, label=f"token {target} ({self.kind})")
+                what = Install(*found, self.magnitude, self.form, label=f"{name} ({self.kind})")
                 made.append(Edit(self.site, what, At(places), self.timing, row))
         return made
 

@@ -32,6 +32,8 @@ class Seen:
     """`[B]`, counted from each row's first real token; -1 in left padding."""
     prompt: Tensor
     """Length of each row's prompt, `[B]`."""
+    row: Tensor
+    """Which row of the batch that was given each row continues, `[B]`: several beams or samples continue one."""
 
     def side(self, form: NativeWrite) -> Tensor:
         """Value side of the native write, `[B, V]`. Raises InputError for a delta write that is not rank 1."""
