@@ -34,9 +34,12 @@ class Batch(NamedTuple):
         """Whether the scan applies (or no decay matters)."""
         return self.log_decay is None or self.log_decay.shape[-1] == 1
 
-    def rows(self, start: int, stop: int) -> Batch:
-        """Chunks `start <= b < stop`."""
-        return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
+    def rows(self, start: int, stop: int, count: int = 1) -> Batch:
+        """Chunks `start <= b < stop`, of each of the `count` equal batches that this one is made of."""
+        if count == 1:
+            return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
+        parts = (None if x is None else x.view(count, -1, *x.shape[1:])[:, start:stop].flatten(0, 1) for x in self)
+        return Batch(*parts)  # type: ignore[arg-type]
 
     def stretch(self, start: int, stop: int) -> Batch:
         """Tokens `start <= t < stop` of each chunk, with the same state before them."""

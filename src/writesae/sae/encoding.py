@@ -16,10 +16,8 @@ from writesae.recurrence.scan import decay_matrix
 from writesae.sae.batch import Batch
 from writesae.sae.config import Bilinear
 from writesae.sae.model import SAE
-from writesae.sae.preact import flat_factors
+from writesae.sae.stack import Gradients, Stack
 from writesae.sae.workspace import Workspace
-
-Gradients = dict[str, Tensor]
 
 
 class Encoded(NamedTuple):
@@ -34,47 +32,58 @@ class Encoded(NamedTuple):
 
 
 @torch.no_grad()
-def encode_block(sae: SAE, batch: Batch, matrices: Tensor | None, work: Workspace) -> Encoded:
-    """All pre-activations of a block. `matrices` (`[T, K, V]`) are the block's own, needed by dense forms only."""
-    if not isinstance(sae.config.encoder, Bilinear):
+def encode_block(stack: Stack, batch: Batch, matrices: Tensor | None, work: Workspace) -> Encoded:
+    """All pre-activations of a block, `[G T, N]`. `matrices` (`[G T, K, V]`), its own, are for dense forms."""
+    config = stack.config
+    if not isinstance(config.encoder, Bilinear):
         assert matrices is not None
-        pre = work.take("pre", matrices, matrices.shape[0], sae.config.features)
-        return Encoded(torch.addmm(sae.b_enc, matrices.flatten(1), sae.enc.flatten(1).T, out=pre))
-    v, w, rank = flat_factors(sae)
+        pre = work.take("pre", matrices, stack.count, len(matrices) // stack.count, config.features)
+        bias, encoder = stack.apart(stack.b_enc).unsqueeze(1), stack.apart(stack.enc.flatten(1))
+        return Encoded(torch.baddbmm(bias, stack.apart(matrices.flatten(1)), encoder.mT, out=pre).flatten(0, 1))
+    rank = config.encoder.rank
+    v, w = (stack.apart(x).transpose(1, 2).flatten(1, 2) for x in stack.encoder_factors)  # [G, r N, d]
     if not batch.scalar_decay:
         assert matrices is not None
-        return Encoded(sae.b_enc + _by_rank(_project(matrices, v, w, work), rank))
+        return Encoded(_add_bias(stack, _by_rank(_project(matrices, v, w, work), rank)))
     left = _products("left", batch.key, v, work)
     right = _products("right", batch.update, w, work)
     if batch.log_decay is None or batch.initial is None:
         pre = torch.mul(left, right, out=work.take("pre", left, *left.shape))
-        return Encoded(_by_rank(pre, rank).add_(sae.b_enc), left, right)
+        return Encoded(_add_bias(stack, _by_rank(pre, rank)), left, right)
     chunks, length = batch.key.shape[:2]
     kept, since = decay_matrix(batch.log_decay)
     drive = work.take("drive", left, chunks, length + 1, left.shape[1])
     drive[:, 0] = _project(batch.initial, v, w, work)
     torch.mul(left.view(chunks, length, -1), right.view(chunks, length, -1), out=drive[:, 1:])
     mixing = torch.cat([since.unsqueeze(2), kept], 2)
-    pre = work.take("pre", left, chunks, length, sae.config.features)
+    pre = work.take("pre", left, chunks, length, config.features)
     torch.bmm(mixing, _by_rank(drive, rank), out=pre)
-    return Encoded(pre.add_(sae.b_enc).flatten(0, 1))
+    return Encoded(_add_bias(stack, pre.flatten(0, 1)))
 
 
 def preactivations(sae: SAE, batch: Batch, matrices: Tensor) -> Tensor:
     """`p` `[T, N]` of every token of a block, with the bias, in memory of its own."""
-    return encode_block(sae, batch, matrices, Workspace()).pre
+    return encode_block(Stack([sae]), batch, matrices, Workspace()).pre
+
+
+def _add_bias(stack: Stack, pre: Tensor) -> Tensor:
+    stack.apart(pre).add_(stack.apart(stack.b_enc).unsqueeze(1))
+    return pre
 
 
 def _products(name: str, rows: Tensor, factors: Tensor, work: Workspace) -> Tensor:
-    flat = rows.flatten(0, 1)
-    return torch.mm(flat, factors.T, out=work.take(name, flat, flat.shape[0], factors.shape[0]))
+    """`[G T, r N]` inner products of each dictionary's rows `[G B, C, d]` with its factors `[G, r N, d]`."""
+    flat = rows.reshape(len(factors), -1, rows.shape[-1])
+    return torch.bmm(flat, factors.mT, out=work.take(name, flat, *flat.shape[:2], factors.shape[1])).flatten(0, 1)
 
 
 def _project(states: Tensor, v: Tensor, w: Tensor, work: Workspace) -> Tensor:
-    """`v_i^T S w_i`, `[n, r * N]`, of states `[n, K, V]`."""
-    seen = work.take("seen", states, len(states), len(v), states.shape[2])
-    torch.bmm(v.expand(len(states), -1, -1), states, out=seen)
-    return seen.mul_(w).sum(-1)
+    """`v_i^T S w_i`, `[G n, r N]`, of states `[G n, K, V]` and factors `[G, r N, d]`."""
+    d_k, d_v = states.shape[1:]
+    together = states.view(len(v), -1, d_k, d_v).transpose(1, 2).reshape(len(v), d_k, -1)
+    seen = work.take("seen", states, len(v), v.shape[1], together.shape[2])
+    torch.bmm(v, together, out=seen)
+    return seen.view(*v.shape[:2], -1, d_v).mul_(w.unsqueeze(2)).sum(-1).transpose(1, 2).flatten(0, 1)
 
 
 def _by_rank(p: Tensor, rank: int) -> Tensor:
@@ -108,50 +117,50 @@ class Seen(NamedTuple):
     """`X w_jr`, `[T, J r, K]`."""
 
 
-def encoder_sees(sae: SAE, matrices: Tensor, index: Tensor, work: Workspace) -> Seen | None:
+def encoder_sees(stack: Stack, matrices: Tensor, index: Tensor, work: Workspace) -> Seen | None:
     """The products that the encoder's gradients need of matrices `[T, K, V]` and features `[T, J]`; in `work`'s memory.
 
     None for a linear encoder, whose gradients need the matrices themselves.
     """
-    if not isinstance(sae.config.encoder, Bilinear):
+    if not isinstance(stack.config.encoder, Bilinear):
         return None
-    v, w = sae.encoder_factors
+    v, w = stack.encoder_factors
     by_right = multiply(gather(w, index, work, "rows"), matrices.mT, work, "seen by right")
     return Seen(multiply(gather(v, index, work, "rows"), matrices, work, "seen by left"), by_right)
 
 
-def encoder_gradients(sae: SAE, seen: Seen | Tensor, index: Tensor, slope: Tensor, into: Gradients) -> None:
+def encoder_gradients(stack: Stack, seen: Seen | Tensor, index: Tensor, slope: Tensor, into: Gradients) -> None:
     """Accumulate the gradients of the encoder from `d loss / d p` of the active pairs (`index`, `slope` `[T, J]`).
 
     `seen` is what `encoder_sees` gave, and is overwritten, or the matrices `[T, K, V]` where it gave nothing.
     """
     into["b_enc"].index_add_(0, index.flatten(), slope.flatten())
     if isinstance(seen, Tensor):
-        pairs = sparse_pairs(index, slope, sae.config.features)
-        into["enc"].add_(torch.sparse.mm(pairs, seen.flatten(1)).view_as(sae.enc))
+        pairs = sparse_pairs(index, slope, stack.features)
+        into["enc"].add_(torch.sparse.mm(pairs, seen.flatten(1)).view_as(stack.enc))
         return
-    into_v, into_w = encoder_places(sae, into)
+    into_v, into_w = encoder_places(stack, into)
     rank = into_v.shape[1]
     weight = (slope if rank == 1 else slope.repeat_interleave(rank, 1)).unsqueeze(2)
     add_rows(into_v, index, seen.by_right.mul_(weight))
     add_rows(into_w, index, seen.by_left.mul_(weight))
 
 
-def encoder_places(sae: SAE, into: Gradients) -> tuple[Tensor, Tensor]:
+def encoder_places(stack: Stack, into: Gradients) -> tuple[Tensor, Tensor]:
     """Where the gradients of a bilinear encoder's factors go."""
-    return (into["v_dec"], into["w_dec"]) if sae.config.tied else (into["v_enc"], into["w_enc"])
+    return (into["v_dec"], into["w_dec"]) if stack.config.tied else (into["v_enc"], into["w_enc"])
 
 
 def write_encoder_gradients(
-    sae: SAE, batch: Batch, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients, work: Workspace
+    stack: Stack, batch: Batch, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients, work: Workspace
 ) -> None:
     """The same for writes `k u^T` and a bilinear encoder: `dp/dv = (u . w) k`, `dp/dw = (k . v) u`, no matrix."""
     assert encoded.left is not None
     assert encoded.right is not None
     into["b_enc"].index_add_(0, index.flatten(), slope.flatten())
-    into_v, into_w = encoder_places(sae, into)
+    into_v, into_w = encoder_places(stack, into)
     rank = into_v.shape[1]
-    columns = index.unsqueeze(2) + sae.config.features * torch.arange(rank, device=index.device)
+    columns = stack.own(index).unsqueeze(2) + stack.config.features * torch.arange(rank, device=index.device)
     columns = columns.flatten(1)
     weight = slope.repeat_interleave(rank, 1)
     along_key = (encoded.right.gather(1, columns) * weight).unsqueeze(2)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from writesae.sae.batch import Batch
 from writesae.sae.codes import Codes
 from writesae.sae.config import BatchTopK, Bilinear, Factored, TopK
 from writesae.sae.encoding import (
     Encoded,
-    Gradients,
     add_rows,
     encode_block,
     encoder_gradients,
@@ -32,8 +32,9 @@ from writesae.sae.encoding import (
 from writesae.sae.loss import Dead, Loss, trained_subsets
 from writesae.sae.model import SAE
 from writesae.sae.sparsity import batch_cut, pack, top_entries
+from writesae.sae.stack import Gradients, Stack
 from writesae.sae.workspace import Workspace
-from writesae.sae.write_loss import BiasTerms, write_decoder_step
+from writesae.sae.write_loss import BiasTerms, inner_each, write_decoder_step
 
 BLOCK_NUMBERS = 1 << 21
 """Numbers in a block's largest tensor: small enough for the shared cache, large enough for its matrix products."""
@@ -43,35 +44,38 @@ SLICE_NUMBERS = 1 << 19
 """Numbers in the matrices that are differentiated at once: read five times, they should stay in a core's cache."""
 
 
-def blocks(sae: SAE, batch: Batch, dense: bool = True) -> list[Batch]:
-    """The batch cut into groups of whole chunks that fit the cache, their matrices included where they are `dense`."""
+def blocks(sae: SAE | Stack, batch: Batch, dense: bool = True) -> list[Batch]:
+    """The batch cut into groups of whole chunks that fit the cache, their matrices included where they are `dense`.
+
+    With a stack, each group holds the same chunks of every dictionary's batch.
+    """
+    count = sae.count if isinstance(sae, Stack) else 1
     length = batch.key.shape[1]
     per_token = max(sae.config.features, sae.config.d_k * sae.config.d_v if dense else 1)
     limit = BLOCK_NUMBERS if batch.key.device.type == "cpu" else 64 * BLOCK_NUMBERS
-    size = max(1, limit // (per_token * length))
-    return [batch.rows(start, start + size) for start in range(0, batch.key.shape[0], size)]
+    size = max(1, limit // (per_token * length * count))
+    return [batch.rows(start, start + size, count) for start in range(0, batch.key.shape[0] // count, size)]
 
 
 class _Step:
     """What the blocks of one step share."""
 
-    def __init__(self, sae: SAE, tokens: int, dead: Dead | None, work: Workspace) -> None:
-        self.sae, self.tokens = sae, tokens
+    def __init__(self, stack: Stack, tokens: int, dead: Dead | None, work: Workspace) -> None:
+        self.stack, self.tokens = stack, tokens
         self.dead = dead if dead is not None and bool(dead.mask.any()) else None
-        self.count = 1 + len(sae.config.prefixes) + len(sae.config.levels)
+        self.count = 1 + len(stack.config.prefixes) + len(stack.config.levels)
         self.weight = 1 / (tokens * self.count)
         self.into: Gradients = {
-            name: work.take(f"gradient of {name}", p, *p.shape).zero_() for name, p in sae.named_parameters()
+            name: work.take(f"gradient of {name}", p, *p.shape).zero_() for name, p in stack.parameters.items()
         }
-        self.error, self.full, self.aux = (sae.bias.new_zeros(()) for _ in range(3))
-        self.fired = torch.zeros(sae.config.features, dtype=torch.int64, device=sae.bias.device)
+        self.error, self.full, self.aux = (stack.bias.new_zeros(stack.count) for _ in range(3))
+        self.fired = torch.zeros(stack.features, dtype=torch.int64, device=stack.bias.device)
 
     def subsets(self, codes: Codes) -> list[Tensor | None]:
         """Masks of the codes of each reconstruction that is trained; last the full one, None."""
-        return [*trained_subsets(self.sae.config, *codes), None]
+        return [*trained_subsets(self.stack.config, self.stack.own(codes.index), codes.value), None]
 
 
-@torch.no_grad()
 def sparse_loss(
     sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None, work: Workspace | None = None
 ) -> tuple[Loss, Gradients]:
@@ -80,39 +84,57 @@ def sparse_loss(
     `k` replaces the sparsity's own while a schedule lowers it; `work` keeps memory from one call to the next:
     gradients returned before are overwritten by a call with the same one.
     """
-    sparsity, config = sae.config.sparsity, sae.config
+    together = None if dead is None else dead._replace(mask=dead.mask.unsqueeze(0))
+    loss, gradients = stacked_loss(Stack([sae]), batch, together, k, work)
+    return Loss(*(x[0] for x in loss)), gradients[0]
+
+
+@torch.no_grad()
+def stacked_loss(
+    stack: Stack, batch: Batch, dead: Dead | None = None, k: int | None = None, work: Workspace | None = None
+) -> tuple[Loss, list[Gradients]]:
+    """`sparse_loss` of several dictionaries at once: every term of the loss is `[G]`, `fired` is `[G, N]`.
+
+    `batch` holds the chunks of the first dictionary, then those of the second; `dead.mask` is `[G, N]`.
+    """
+    config, sparsity = stack.config, stack.config.sparsity
     assert isinstance(sparsity, TopK | BatchTopK)
     k = sparsity.k if k is None else k
     work = Workspace() if work is None else work
     bilinear = isinstance(config.encoder, Bilinear)
     products = batch.log_decay is None and bilinear and isinstance(config.decoder, Factored)
     dense = not bilinear or not batch.scalar_decay
-    step, parts = _Step(sae, batch.tokens, dead, work), blocks(sae, batch, dense)
-    cut = sae.bias.new_zeros(())
+    step, parts = _Step(stack, batch.tokens // stack.count, dead, work), blocks(stack, batch, dense)
+    cut = stack.bias.new_zeros(stack.count)
     if isinstance(sparsity, BatchTopK):
-        every = [encode_block(sae, part, part.matrices(work) if dense else None, work).pre.clone() for part in parts]
-        cut = batch_cut(torch.cat(every), k)
+        every = [encode_block(stack, part, part.matrices(work) if dense else None, work).pre.clone() for part in parts]
+        cut = torch.stack([batch_cut(own, k) for own in torch.cat([stack.apart(pre) for pre in every], 1)])
         del every
-    bias = BiasTerms.of(sae) if products else None
+    bias = BiasTerms.of(stack) if products else None
     for part in parts:
         matrices = part.matrices(work) if dense else None
-        encoded = encode_block(sae, part, matrices, work)
+        encoded = encode_block(stack, part, matrices, work)
         if isinstance(sparsity, TopK):
             codes = top_entries(encoded.pre, k)
         else:
-            codes = pack(encoded.pre * ((encoded.pre >= cut) & (encoded.pre > 0)))
-        step.fired += torch.bincount(codes.index[codes.value > 0], minlength=config.features)
+            enough = (stack.apart(encoded.pre) >= cut[:, None, None]).flatten(0, 1)
+            codes = pack(encoded.pre * (enough & (encoded.pre > 0)))
+        codes = stack.numbered(codes)
+        step.fired += torch.bincount(codes.index[codes.value > 0], minlength=stack.features)
         if bias is not None:
             _write_block(step, part, encoded, codes, bias, work)
             continue
-        extra = None if step.dead is None else _dead_codes(encoded.pre, step.dead)
-        limit = max(1, SLICE_NUMBERS // sae.bias.numel()) if sae.bias.device.type == "cpu" else part.tokens
+        extra = None if step.dead is None else _dead_codes(stack, encoded.pre, step.dead)
+        cached = stack.count == 1 and stack.bias.device.type == "cpu"
+        limit = max(1, SLICE_NUMBERS // stack.bias[0].numel()) if cached else part.tokens
         whole = ((0, part.tokens, matrices),) if matrices is not None else part.slices(limit, work)
         for first, stop, some in whole:
             _matrix_slice(step, some, _rows(codes, first, stop), extra and _rows(extra, first, stop), work)
     if bias is not None:
-        bias.add_gradients(sae, step.into)
-    return Loss(step.error, step.full, torch.zeros_like(cut), step.aux, step.fired, cut), step.into
+        bias.add_gradients(stack, step.into)
+    aux = step.aux if step.dead is None else step.aux * step.dead.mask.any(1)  # nothing dead, no term
+    loss = Loss(step.error, step.full, torch.zeros_like(cut), aux, stack.apart(step.fired), cut)
+    return loss, stack.split(step.into)
 
 
 def _rows(codes: Codes, first: int, stop: int) -> Codes:
@@ -124,66 +146,74 @@ def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | No
 
     What the encoder needs of the matrices is taken first, so that one reconstruction can be subtracted in place.
     """
-    sae, (index, value), into = step.sae, codes, step.into
+    stack, (index, value), into = step.stack, codes, step.into
     every = codes if extra is None else Codes(*(torch.cat(both, 1) for both in zip(codes, extra, strict=True)))
-    seen = encoder_sees(sae, matrices, every.index, work)
+    seen = encoder_sees(stack, matrices, every.index, work)
     masks = step.subsets(codes)
     in_place = seen is not None and len(masks) == 1
     residual = matrices if in_place else work.take("residual", matrices, *matrices.shape)
     slope = torch.zeros_like(value)
     for mask in masks:
-        torch.sub(matrices, sae.bias, out=residual)
+        torch.sub(stack.apart(matrices), stack.bias.unsqueeze(1), out=stack.apart(residual))
         used = value if mask is None else value * mask
-        error, grad = decoder_step(sae, residual, index, used, step.weight, into, work)
+        error, grad = decoder_step(stack, residual, index, used, step.weight, into, work)
         step.error += error
-        into["bias"].sub_(residual.sum(0), alpha=2 * step.weight)
+        into["bias"].sub_(stack.apart(residual).sum(1), alpha=2 * step.weight)
         slope += grad if mask is None else grad * mask
         step.full = step.full + error * step.count if mask is None else step.full
     if extra is not None and step.dead is not None:
-        error, grad = decoder_step(sae, residual, *extra, step.dead.weight / step.tokens, into, work)
+        error, grad = decoder_step(stack, residual, *extra, step.dead.weight / step.tokens, into, work)
         step.aux += error
         slope = torch.cat([slope, grad], 1)
-    encoder_gradients(sae, matrices if seen is None else seen, every.index, slope * (every.value > 0), into)
+    encoder_gradients(stack, matrices if seen is None else seen, every.index, slope * (every.value > 0), into)
 
 
 def _write_block(step: _Step, part: Batch, encoded: Encoded, codes: Codes, bias: BiasTerms, work: Workspace) -> None:
     """Add the share of a block of writes, of which no matrix is formed."""
-    sae, (index, value), into = step.sae, codes, step.into
+    stack, (index, value), into = step.stack, codes, step.into
     slope = torch.zeros_like(value)
     for mask in step.subsets(codes):
         used = value if mask is None else value * mask
-        error, grad = write_decoder_step(sae, part, index, used, index.shape[1], step.weight, bias, into, work)
+        error, grad = write_decoder_step(stack, part, index, used, index.shape[1], step.weight, bias, into, work)
         step.error += error
         slope += grad if mask is None else grad * mask
         step.full = step.full + error * step.count if mask is None else step.full
-    write_encoder_gradients(sae, part, encoded, index, slope * (value > 0), into, work)
+    write_encoder_gradients(stack, part, encoded, index, slope * (value > 0), into, work)
     if step.dead is not None:
-        extra = _dead_codes(encoded.pre, step.dead)
+        extra = _dead_codes(stack, encoded.pre, step.dead)
         both = Codes(torch.cat([extra.index, index], 1), torch.cat([extra.value, value], 1))
         weight, width = step.dead.weight / step.tokens, extra.index.shape[1]
-        error, slope = write_decoder_step(sae, part, both.index, both.value, width, weight, bias, into, work)
+        error, slope = write_decoder_step(stack, part, both.index, both.value, width, weight, bias, into, work)
         step.aux += error
-        write_encoder_gradients(sae, part, encoded, extra.index, slope * (extra.value > 0), into, work)
+        write_encoder_gradients(stack, part, encoded, extra.index, slope * (extra.value > 0), into, work)
 
 
-def _dead_codes(pre: Tensor, dead: Dead) -> Codes:
-    where = dead.mask.nonzero().squeeze(1)
-    among = pre.index_select(1, where)
-    most = int((among > 0).sum(1).max())
-    codes = top_entries(among, max(1, min(dead.k, most)))
-    return Codes(where[codes.index], codes.value)
+def _dead_codes(stack: Stack, pre: Tensor, dead: Dead) -> Codes:
+    """The strongest dead features of each token, with their numbers in the stack; missing ones have value 0."""
+    found = []
+    for own, mask in zip(stack.apart(pre), dead.mask, strict=True):
+        where = mask.nonzero().squeeze(1)
+        among = own.index_select(1, where)
+        if len(where) == 0:
+            found.append(Codes(where.new_zeros(len(own), 0), own.new_zeros(len(own), 0)))
+            continue
+        codes = top_entries(among, max(1, min(dead.k, int((among > 0).sum(1).max()))))
+        found.append(Codes(where[codes.index], codes.value))
+    width = max(codes.index.shape[1] for codes in found)
+    padded = [[pad(x, (0, width - x.shape[1])) for x in codes] for codes in found]
+    return stack.numbered(Codes(*(torch.cat(rows) for rows in zip(*padded, strict=True))))
 
 
 def decoder_step(
-    sae: SAE, residual: Tensor, index: Tensor, value: Tensor, weight: float, into: Gradients, work: Workspace
+    stack: Stack, residual: Tensor, index: Tensor, value: Tensor, weight: float, into: Gradients, work: Workspace
 ) -> tuple[Tensor, Tensor]:
     """Subtract the codes' reconstruction from `residual` `[T, K, V]` in place; accumulate decoder gradients.
 
-    Returns `weight * sum_t ||residual||^2` and its derivative by each code, `[T, J]`.
+    Returns `weight * sum_t ||residual||^2` of each dictionary, `[G]`, and its derivative by each code, `[T, J]`.
     """
-    if isinstance(sae.config.decoder, Factored):
-        rank = sae.v_dec.shape[1]
-        left, right = gather(sae.v_dec, index, work, "rows"), gather(sae.w_dec, index, work, "other rows")
+    if isinstance(stack.config.decoder, Factored):
+        rank = stack.v_dec.shape[1]
+        left, right = gather(stack.v_dec, index, work, "rows"), gather(stack.w_dec, index, work, "other rows")
         repeated = value.repeat_interleave(rank, 1).unsqueeze(2) if rank > 1 else value.unsqueeze(2)
         scratch = torch.mul(left, repeated, out=work.take("scratch", left, *left.shape))
         residual.baddbmm_(scratch.mT, right, alpha=-1)
@@ -196,11 +226,10 @@ def decoder_step(
         seen_right = multiply(right, residual.mT, work, "seen")  # E w_j, [T, J r, K]
         add_rows(into["v_dec"], index, seen_right.mul_(scaled))
     else:
-        pairs = sparse_pairs(index, value, sae.config.features)
+        pairs = sparse_pairs(index, value, stack.features)
         flat = residual.flatten(1)
-        flat.sub_(torch.sparse.mm(pairs.t(), sae.dec.flatten(1)))
-        atoms = sae.dec.flatten(1)
+        flat.sub_(torch.sparse.mm(pairs.t(), stack.dec.flatten(1)))
+        atoms = stack.dec.flatten(1)
         slope = torch.stack([(atoms.index_select(0, column) * flat).sum(1) for column in index.unbind(1)], 1)
-        into["dec"].add_(torch.sparse.mm(pairs, flat).view_as(sae.dec), alpha=-2 * weight)
-    flat = residual.flatten()
-    return weight * flat.dot(flat), slope.mul_(-2 * weight)
+        into["dec"].add_(torch.sparse.mm(pairs, flat).view_as(stack.dec), alpha=-2 * weight)
+    return weight * inner_each(stack, residual, residual), slope.mul_(-2 * weight)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from writesae.sae.batch import Batch
-from writesae.sae.encoding import Gradients, add_rows, gather
-from writesae.sae.model import SAE
+from writesae.sae.encoding import add_rows, gather
+from writesae.sae.stack import Gradients, Stack
 from writesae.sae.workspace import Workspace
 
 
@@ -26,48 +26,50 @@ class BiasTerms:
     """The bias seen through the atoms, and what its gradients are collected in."""
 
     seen_v: Tensor
-    """`M^T v_jr`, `[N, r, V]`."""
+    """`M^T v_jr`, `[G N, r, V]`."""
     seen_w: Tensor
-    """`M w_jr`, `[N, r, K]`."""
+    """`M w_jr`, `[G N, r, K]`."""
     inner: Tensor
-    """`v_j^T M w_j` summed over the rank, `[N]`."""
+    """`v_j^T M w_j` summed over the rank, `[G N]`."""
     norm: Tensor
-    """`||M||^2`."""
+    """`||M||^2`, `[G]`."""
     for_atoms: Tensor
-    """Weighted sum of each feature's codes where its atom is differentiated, `[N]`."""
+    """Weighted sum of each feature's codes where its atom is differentiated, `[G N]`."""
     for_bias: Tensor
-    """The same where the bias is differentiated, `[N]`."""
+    """The same where the bias is differentiated, `[G N]`."""
     writes: Tensor
-    """Weighted sum of the writes where the bias is differentiated, `[K, V]`."""
+    """Weighted sum of the writes where the bias is differentiated, `[G, K, V]`."""
     weight: float = 0.0
     """Sum of those weights."""
 
     @classmethod
-    def of(cls, sae: SAE) -> BiasTerms:
+    def of(cls, stack: Stack) -> BiasTerms:
         """The terms at the start of a step."""
-        seen_v = sae.v_dec @ sae.bias
-        zeros = sae.bias.new_zeros(sae.config.features)
+        v, w = (stack.apart(x).flatten(1, 2) for x in (stack.v_dec, stack.w_dec))
+        seen_v = torch.bmm(v, stack.bias).view_as(stack.w_dec)
+        zeros = stack.bias.new_zeros(stack.features)
         return cls(
             seen_v=seen_v,
-            seen_w=sae.w_dec @ sae.bias.T,
-            inner=(seen_v * sae.w_dec).sum((1, 2)),
-            norm=sae.bias.square().sum(),
+            seen_w=torch.bmm(w, stack.bias.mT).view_as(stack.v_dec),
+            inner=(seen_v * stack.w_dec).sum((1, 2)),
+            norm=stack.bias.square().sum((1, 2)),
             for_atoms=zeros,
             for_bias=zeros.clone(),
-            writes=torch.zeros_like(sae.bias),
+            writes=torch.zeros_like(stack.bias),
         )
 
-    def add_gradients(self, sae: SAE, into: Gradients) -> None:
+    def add_gradients(self, stack: Stack, into: Gradients) -> None:
         """Add what was collected."""
         share = 2 * self.for_atoms[:, None, None]
         into["v_dec"].addcmul_(share, self.seen_w)
         into["w_dec"].addcmul_(share, self.seen_v)
-        made = torch.einsum("n,nrk,nrv->kv", self.for_bias, sae.v_dec, sae.w_dec)
-        into["bias"].add_(self.weight * sae.bias + made - self.writes, alpha=2)
+        scaled = stack.apart(self.for_bias[:, None, None] * stack.v_dec).flatten(1, 2)
+        made = torch.bmm(scaled.mT, stack.apart(stack.w_dec).flatten(1, 2))
+        into["bias"].add_(self.weight * stack.bias + made - self.writes, alpha=2)
 
 
 def write_decoder_step(
-    sae: SAE,
+    stack: Stack,
     part: Batch,
     index: Tensor,
     value: Tensor,
@@ -77,14 +79,15 @@ def write_decoder_step(
     into: Gradients,
     work: Workspace,
 ) -> tuple[Tensor, Tensor]:
-    """`weight * sum_t ||X - M - sum_j a_j v_j w_j^T||^2` of codes `[T, J]`, and its derivative by the first `active`.
+    """`weight * sum_t ||X - M - sum_j a_j v_j w_j^T||^2` of codes `[G T, J]` of each dictionary, `[G]`, and its
+    derivative by the first `active`.
 
     Only those codes' atoms get gradients; the bias does where `active` is all of them (else the residual of the
     others, which it belongs to, is held constant).
     """
-    rank = sae.v_dec.shape[1]
+    rank = stack.v_dec.shape[1]
     key, update = part.key.flatten(0, 1), part.update.flatten(0, 1)
-    v, w = gather(sae.v_dec, index, work, "rows"), gather(sae.w_dec, index, work, "other rows")
+    v, w = gather(stack.v_dec, index, work, "rows"), gather(stack.w_dec, index, work, "other rows")
     on_v, on_w = v[:, : active * rank], w[:, : active * rank]
     codes = value.repeat_interleave(rank, 1) if rank > 1 else value
     with_key, with_update = (v @ key.unsqueeze(2)).squeeze(2), (w @ update.unsqueeze(2)).squeeze(2)
@@ -93,15 +96,15 @@ def write_decoder_step(
     seen = _sum_rank(with_key * with_update, rank) - bias.inner[index]
     if active == index.shape[1]:
         slope = seen - _sum_rank(torch.linalg.vecdot(v_gram, on_w @ w.mT), rank)
-        error = _plain(key, update, sae.bias, bias) - torch.dot(value.flatten(), (seen + slope).flatten())
+        error = _plain(stack, key, update, bias) - inner_each(stack, value, seen + slope)
         tokens_codes = value.flatten().mul(weight)
         bias.for_bias.index_add_(0, index.flatten(), tokens_codes)
-        bias.writes.addmm_(key.T, update, alpha=weight)
-        bias.weight += weight * key.shape[0]
+        bias.writes.baddbmm_(stack.apart(key).mT, stack.apart(update), alpha=weight)
+        bias.weight += weight * (len(key) // stack.count)
     else:
         full_v, full_w = v @ v.mT, w @ w.mT
         all_slope = seen - _sum_rank((full_v.mul_(full_w) @ codes.unsqueeze(2)).squeeze(2), rank)
-        error = _plain(key, update, sae.bias, bias) - torch.dot(value.flatten(), (seen + all_slope).flatten())
+        error = _plain(stack, key, update, bias) - inner_each(stack, value, seen + all_slope)
         slope = all_slope[:, :active]
     on_codes = codes[:, : active * rank].mul(-2 * weight).unsqueeze(2)
     along_key = with_update[:, : active * rank].unsqueeze(2) * key.unsqueeze(1)
@@ -113,10 +116,18 @@ def write_decoder_step(
     return weight * error, slope * (-2 * weight)
 
 
-def _plain(key: Tensor, update: Tensor, matrix: Tensor, bias: BiasTerms) -> Tensor:
-    """`sum_t ||k u^T - M||^2`."""
-    squares = torch.dot(key.square().sum(1), update.square().sum(1))
-    return squares - 2 * torch.dot((key @ matrix).flatten(), update.flatten()) + key.shape[0] * bias.norm
+def inner_each(stack: Stack, left: Tensor, right: Tensor) -> Tensor:
+    """`sum left right` over the tokens of each dictionary, `[G]`. No batched product: its sums are too naive."""
+    if stack.count == 1:
+        return torch.dot(left.flatten(), right.flatten()).unsqueeze(0)
+    return torch.linalg.vecdot(stack.apart(left).flatten(1), stack.apart(right).flatten(1))
+
+
+def _plain(stack: Stack, key: Tensor, update: Tensor, bias: BiasTerms) -> Tensor:
+    """`sum_t ||k u^T - M||^2`, `[G]`."""
+    squares = inner_each(stack, key.square().sum(1), update.square().sum(1))
+    seen = torch.bmm(stack.apart(key), stack.bias)
+    return squares - 2 * inner_each(stack, seen.flatten(0, 1), update) + len(key) // stack.count * bias.norm
 
 
 def _sum_rank(x: Tensor, rank: int) -> Tensor:
