@@ -19,6 +19,11 @@ Protocol = Literal["after_token", "at_token"]
 """Whether the edited token itself reads the edited state (`at_token`) or only later tokens do (`after_token`)."""
 
 
+NativeWrite = Literal["delta", "value"]
+"""Which matrix counts as a token's write: `delta`, `k u^T`, what the layer really adds to the decayed state; `value`,
+`b k v^T`, the paper's native write."""
+
+
 @dataclass(frozen=True, order=True)
 class Site:
     """One recurrent head of a model, written `L9.H4`: model layer 9 (counted from 0), head 4."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from writesae.errors import InputError, OutputError
-from writesae.evals.controls import Firings, control_component, principal_pair, random_component
+from writesae.evals.controls import Background, Firings, control_component, principal_pair, random_component
 from writesae.evals.divergence import kl_divergence
 from writesae.evals.reference import cache_copy_logits
 from writesae.evals.substitution import (
@@ -144,9 +144,13 @@ def test_every_control_is_what_it_is_called() -> None:
     firings, writes, sae = some_firings()
     flat = SAE(SAEConfig(5, 2, 7, Linear(), TopK(2), Flat(), target="write-delta"), torch.Generator().manual_seed(3))
 
+    codes = sae.encode_written(writes.written)
+    keys, updates = writes.written.key.flatten(0, 1), writes.written.update.flatten(0, 1)
+    common = Background(torch.unique(codes.index[codes.value > 0]), *principal_pair(keys, updates))
+
     def make(name: str) -> torch.Tensor:
         generator = torch.Generator().manual_seed(1)
-        part = control_component(name, firings, writes, "delta", sae, flat, generator)  # type: ignore[arg-type]
+        part = control_component(name, firings, writes, sae, flat, common, generator)  # type: ignore[arg-type]
         return torch.einsum("r,rk,rv->rkv", part.size, part.key, part.value)
 
     contribution = firings.coefficient * firings.atom_norm
@@ -157,7 +161,6 @@ def test_every_control_is_what_it_is_called() -> None:
 
     other, matrices = make("other_atom"), sae.atom_matrices()
     torch.testing.assert_close(other.flatten(1).norm(dim=1), contribution)
-    codes = sae.encode_written(writes.written)
     alive = set(codes.index[codes.value > 0].tolist())
     for r, matrix in enumerate(other):
         cosines = torch.nn.functional.cosine_similarity(matrix.flatten()[None], matrices.flatten(1))
@@ -181,7 +184,7 @@ def test_every_control_is_what_it_is_called() -> None:
         u, s, v = torch.linalg.svd(atom)
         torch.testing.assert_close(matrix, s[0] * torch.outer(u[:, 0], v[0]))
     with pytest.raises(InputError, match="needs a flat dictionary"):
-        control_component("flat_svd", firings, writes, "delta", sae, None, torch.Generator())
+        control_component("flat_svd", firings, writes, sae, None, common, torch.Generator())
 
 
 def test_random_and_principal_directions_are_unit() -> None:
@@ -212,8 +215,10 @@ def test_detail_by_hand() -> None:
 
 
 def test_resumes_from_finished_passages(host: Host, passages: torch.Tensor, tmp_path: Path) -> None:
-    config, sae = SubstitutionConfig(firings=7, seed=1), dictionary()
-    text = torch.cat([passages, passages])  # two groups
+    config, sae = SubstitutionConfig(firings=19, seed=1), dictionary()
+    text = passages.repeat(3, 1)  # two parts
+    coefficients = substitution(host, sae, SITE, text, config).records.coefficient
+    sae.b_enc.data[:] = -float(coefficients.median())  # half of them no longer fire
     whole = substitution(host, sae, SITE, text, config, folder=tmp_path / "run")
     parts = sorted((tmp_path / "run").glob("part-*.parquet"))
     assert len(parts) == 2
@@ -222,6 +227,8 @@ def test_resumes_from_finished_passages(host: Host, passages: torch.Tensor, tmp_
     parts[1].unlink()
     again = substitution(host, sae, SITE, text, config, folder=tmp_path / "run")
     assert (again.records.kl_atom == 7).sum() == len(kept)
+    assert again.main.refused == whole.main.refused
+    assert whole.main.refused == {"no feature fires": 19 - whole.main.n}
     rest = again.records[again.records.kl_atom != 7].reset_index(drop=True)
     expected = whole.records[~whole.records.passage.isin(kept.passage)].reset_index(drop=True)
     pd.testing.assert_frame_equal(rest, expected)

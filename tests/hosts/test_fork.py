@@ -1,27 +1,20 @@
 """Forked runs against the cache-copy protocol: every transformers class, both timings, several steps."""
 
-from functools import cache
-
 import pytest
 import torch
 from torch import Tensor
 
-from writesae.errors import HostError
+from random_hosts import host_parameter, tiny_host
 from writesae.evals.divergence import kl_divergence
 from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.reference import cache_copy_logits
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host
 from writesae.hosts.fork import native_run
-from writesae.hosts.tiny import TINY_MODELS, build_tiny
+from writesae.hosts.tiny import TINY_MODELS
 from writesae.types import Protocol, Site
 
-FORKED = [name for name, spec in TINY_MODELS.items() if spec.extra is None and name != "qwen3_5_vision"]
+FORKED = [host_parameter(name) for name in TINY_MODELS if name != "qwen3_5_vision"]
 HORIZON = 3
-
-
-@cache
-def load(name: str) -> Host:
-    return load_host(build_tiny(name))
 
 
 def tokens(time: int = 23) -> Tensor:
@@ -44,7 +37,7 @@ def deletions(host: Host, site: Site, passage: Tensor, position: Tensor) -> Edit
 @pytest.mark.parametrize("timing", ["after_token", "at_token"])
 @pytest.mark.parametrize("name", FORKED)
 def test_forked_runs_equal_copied_caches(name: str, timing: Protocol, end: int) -> None:
-    host = load(name)
+    host = tiny_host(name)
     layer = list(host.layers.values())[end]
     site = Site(layer.index, layer.heads - 1)
     passage, position = torch.tensor([2, 0, 1, 1, 0]), torch.tensor([9, 1, 19, 9, 2])
@@ -67,7 +60,7 @@ def test_forked_runs_equal_copied_caches(name: str, timing: Protocol, end: int) 
 
 
 def test_states_of_later_rows_resume_where_earlier_ones_ended() -> None:
-    host = load("qwen3_5")
+    host = tiny_host("qwen3_5")
     run, fresh = (native_run(host, tokens(), 0) for _ in range(2))
     passage = torch.tensor([0, 2, 1])
     for position in ([3, 5, 5], [5, 5, 5], [5, 9, 11], [2, 1, 3]):  # onwards, the same place, a tie, and back
@@ -77,17 +70,10 @@ def test_states_of_later_rows_resume_where_earlier_ones_ended() -> None:
 
 
 def test_the_model_is_left_as_it_was() -> None:
-    host = load("bamba")
+    host = tiny_host("bamba")
     before = host.logits(tokens())
     site = Site(1, 0)
     edits = deletions(host, site, torch.tensor([0]), torch.tensor([5]))
     list(patched_logits(native_run(host, tokens(), 1), edits, "after_token"))
     assert torch.equal(host.logits(tokens()), before)
     assert not any("forward" in block.__dict__ for block in host.blocks)
-
-
-@pytest.mark.rwkv7
-def test_other_caches_are_refused() -> None:
-    pytest.importorskip("rwkv7_hf")
-    with pytest.raises(HostError, match="cannot be forked yet"):
-        native_run(load("rwkv7_hf"), tokens(), 0)

@@ -10,9 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.evals.batches import passages_at_once
 from writesae.evals.divergence import kl_divergence
+from writesae.evals.firings import runs
 from writesae.evals.patching import Edits, patched_logits
-from writesae.evals.substitution import PASSAGES_AT_ONCE, top_codes
+from writesae.evals.substitution_places import gather, top_codes
+from writesae.evals.substitution_score import ScoredHead, drawn
 from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
@@ -87,13 +90,14 @@ def portraits(
     slot = {int(feature): i for i, feature in enumerate(mass.index)}
     moved = torch.zeros(len(slot), host.vocabulary, dtype=torch.float64)
     parts = []
-    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
-        part = sample[(sample.passage >= begin) & (sample.passage < begin + PASSAGES_AT_ONCE)]
+    at_once = passages_at_once(host, tokens.shape[1], site.layer)
+    for begin in range(0, len(tokens), at_once):
+        part = sample[(sample.passage >= begin) & (sample.passage < begin + at_once)]
         if len(part):
-            run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
-            parts.append(_effects(run, sae, site, part.assign(passage=part.passage - begin), timing, seed, moved, slot))
+            run = native_run(host, tokens[begin : begin + at_once], site.layer)
+            parts.append(_effects(run, sae, site, part, begin, timing, seed, moved, slot))
         if progress is not None:
-            progress(min(begin + PASSAGES_AT_ONCE, len(tokens)), len(tokens))
+            progress(min(begin + at_once, len(tokens)), len(tokens))
     scored = pd.concat(parts)
     return [_portrait(host, sae, tokens, int(f), fired, scored, moved[slot[int(f)]], contexts) for f in mass.index]
 
@@ -101,9 +105,8 @@ def portraits(
 def _top_firings(host: Host, sae: SAE, site: Site, tokens: Tensor) -> pd.DataFrame:
     """Every token's top feature where one fires: passage, position, feature, coefficient."""
     tables = []
-    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
-        run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
-        codes = top_codes(sae, head_writes(run, site.head))
+    for begin, _, writes in runs(host, site, tokens):
+        codes = top_codes(sae, writes)
         passage, position = (codes.value > 0).nonzero(as_tuple=True)
         columns = {
             "passage": passage + begin,
@@ -120,37 +123,38 @@ def _effects(
     sae: SAE,
     site: Site,
     part: pd.DataFrame,
+    begin: int,
     timing: Protocol,
     seed: int,
     moved: Tensor,
     slot: dict[int, int],
 ) -> pd.DataFrame:
-    """Score atom, deletion and a random matrix at some firings; adds each atom's mean logit change to `moved`."""
+    """Score atom, deletion and a random matrix at some firings; adds each atom's mean logit change to `moved`.
+
+    `begin` is the number of the run's first passage.
+    """
     passage, position, feature = (torch.tensor(part[c].tolist()) for c in ("passage", "position", "feature"))
-    coefficient = torch.tensor(part.coefficient.tolist())
-    written = head_writes(run, site.head).written
-    key, value = written.key[passage, position], written.update[passage, position]
-    table = sae.atoms()
-    v, w = table.v[feature], table.w[feature]
-    generator = torch.Generator().manual_seed(seed + int(part.index[0]))
-    x, y = (torch.nn.functional.normalize(torch.randn(s.shape, generator=generator), dim=-1) for s in (v, w))
-    size = v.norm(dim=-1) * w.norm(dim=-1)
+    writes = head_writes(run, site.head)
+    coefficient = torch.tensor(part.coefficient.tolist()).to(writes.value)
+    firings = gather(sae, writes, passage - begin, position, feature, coefficient, "delta")
+    random = drawn(ScoredHead(site, sae, writes, firings), "random", seed, begin)
     zero, one = torch.zeros_like(coefficient), torch.ones_like(coefficient)
-    rows = ((coefficient, zero), (zero, zero), (zero, coefficient * size))
+    rows = ((coefficient, zero), (zero, zero), (zero, random.size))
     weight = torch.stack([torch.stack([-one, *row], -1) for row in rows], 1)
     edits = Edits(
-        [site.head] * 3, passage, position,
-        torch.stack([key, v, x.to(key)], 1), torch.stack([value, w, y.to(value)], 1), weight,
+        [site.head] * 3, firings.passage, position,
+        torch.stack([firings.key, firings.v, random.key], 1),
+        torch.stack([firings.value, firings.w, random.value], 1), weight,
     )  # fmt: skip
     kl = torch.empty(len(part), 3, dtype=torch.float64)
     share = 1 / torch.bincount(feature, minlength=sae.config.features).double()
     for scored in patched_logits(run, edits, timing):
-        kl[scored.which] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
+        for which, native, patched in zip(scored.which.tolist(), scored.native, scored.patched, strict=True):
+            kl[which] = kl_divergence(native, patched)[:, 0].cpu()
         change = (scored.patched[:, 0, 0].double() - scored.patched[:, 1, 0].double()).cpu()
-        which = feature[scored.which]
-        moved.index_add_(0, torch.tensor([slot[int(f)] for f in which]), change * share[which, None])
-    cosine = (key * v).sum(-1) * (value * w).sum(-1) / (key.norm(dim=-1) * value.norm(dim=-1) * size).clamp_min(1e-30)
-    measured = torch.cat([cosine[:, None].double().cpu(), kl], 1).numpy()
+        atom = feature[scored.which]
+        moved.index_add_(0, torch.tensor([slot[int(f)] for f in atom]), change * share[atom, None])
+    measured = torch.cat([firings.cosine[:, None].double().cpu(), kl], 1).numpy()
     return part.assign(**dict(zip(("cosine", "atom", "delete", "random"), measured.T, strict=True)))
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize as _normalize
 
 from writesae.errors import InputError
-from writesae.evals.writes import HeadWrites, NativeWrite
+from writesae.evals.substitution_config import Control as Control
+from writesae.evals.writes import HeadWrites, NativeWrite, stream_writes
+from writesae.hosts import Host
 from writesae.sae import SAE
-
-Control = Literal["orthogonal", "other_atom", "pca", "flat_svd"]
-"""`orthogonal`: a random rank-1 matrix at the atom's coefficient, both sides orthogonal to the native write's.
-`other_atom`: another atom that is alive in the same passages, with as large a contribution.
-`pca`: the native write's projection onto the best rank-1 part of the writes' first principal direction (uncentred).
-`flat_svd`: the top feature of a flat dictionary at the same token, its atom cut to its largest singular pair."""
+from writesae.types import Site
 
 PCA_WRITES = 1024
 
@@ -56,6 +53,9 @@ class Firings:
     w: Tensor
     """Value side of the atom."""
 
+    def __getitem__(self, index: Tensor) -> Firings:
+        return Firings(*(getattr(self, part.name)[index] for part in fields(self)))
+
     @property
     def norm(self) -> Tensor:
         """Frobenius norm of the native write."""
@@ -81,36 +81,68 @@ def random_component(firings: Firings, generator: torch.Generator) -> Component:
     return Component(x.to(firings.key), y.to(firings.key), firings.coefficient * firings.atom_norm)
 
 
+class Background(NamedTuple):
+    """What all passages together say about one head: the same for every firing, whatever is scored at once."""
+
+    alive: Tensor
+    """The features that fire anywhere, sorted, `[A]`."""
+    key: Tensor
+    """Unit key side of the writes' principal pair, `[K]`."""
+    value: Tensor
+    """Unit value side of it, `[V]`."""
+
+
+NEEDS_BACKGROUND: frozenset[Control] = frozenset({"other_atom", "pca"})
+
+
+@torch.no_grad()
+def background(host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: NativeWrite, at_once: int) -> Background:
+    """Read the writes of all passages `[B, T]`, `at_once` passages at a time."""
+    alive = torch.zeros(sae.config.features, dtype=torch.bool)
+    every = -(-tokens.numel() // PCA_WRITES)
+    keys, values, seen = [], [], 0
+    for part in torch.split(tokens, at_once):
+        writes = stream_writes(host.record(part, [site.layer])[site.layer].heads(site.head))
+        codes = sae.encode_written(writes.written)
+        alive[codes.index[codes.value > 0].cpu()] = True
+        some = slice(-seen % every, None, every)
+        keys.append(writes.written.key.flatten(0, 1)[some])
+        values.append(writes.side(native_write).flatten(0, 1)[some])
+        seen += part.numel()
+    return Background(alive.nonzero().squeeze(1), *principal_pair(torch.cat(keys), torch.cat(values)))
+
+
 def control_component(
     name: Control,
     firings: Firings,
     writes: HeadWrites,
-    native_write: NativeWrite,
     sae: SAE,
     flat: SAE | None,
+    common: Background | None,
     generator: torch.Generator,
 ) -> Component:
-    """One control at every firing. Raises InputError for `flat_svd` without a flat dictionary, and for `other_atom`
-    where only one atom is alive."""
+    """One control at every firing. `common` is needed for the controls of `NEEDS_BACKGROUND`. Raises InputError for
+    `flat_svd` without a flat dictionary, and for `other_atom` where only one atom is alive."""
     size = firings.coefficient * firings.atom_norm
     if name == "orthogonal":
         loose = random_component(firings, generator)
         return Component(_without(loose.key, firings.key), _without(loose.value, firings.value), size)
+    if name == "flat_svd":
+        if flat is None:
+            raise InputError("the control flat_svd needs a flat dictionary of the same head: pass flat=...")
+        codes = flat.encode_written(writes.written)
+        value, slot = codes.value[firings.passage, firings.position].max(-1)
+        index = codes.index[firings.passage, firings.position].gather(-1, slot.unsqueeze(-1)).squeeze(-1)
+        left, singular, right = torch.linalg.svd(flat.atom_matrices().detach()[index], full_matrices=False)
+        return Component(left[:, :, 0], right[:, 0], value * singular[:, 0])
+    if common is None:
+        raise ValueError(f"the control {name} needs the background of its passages")
     if name == "other_atom":
-        other = _others(firings.feature, sae, writes, generator)
+        other = _others(firings.feature, common.alive, generator)
         atoms = sae.atoms()
         return Component(normalize(atoms.v[other]), normalize(atoms.w[other]), size)
-    if name == "pca":
-        x, y = principal_pair(writes.written.key.flatten(0, 1), writes.side(native_write).flatten(0, 1))
-        amount = (firings.key @ x) * (firings.value @ y)
-        return Component(x.expand_as(firings.key), y.expand_as(firings.value), amount)
-    if flat is None:
-        raise InputError("the control flat_svd needs a flat dictionary of the same head: pass flat=...")
-    codes = flat.encode_written(writes.written)
-    value, slot = codes.value[firings.passage, firings.position].max(-1)
-    index = codes.index[firings.passage, firings.position].gather(-1, slot.unsqueeze(-1)).squeeze(-1)
-    left, singular, right = torch.linalg.svd(flat.atom_matrices().detach()[index], full_matrices=False)
-    return Component(left[:, :, 0], right[:, 0], value * singular[:, 0])
+    amount = (firings.key @ common.key) * (firings.value @ common.value)
+    return Component(common.key.expand_as(firings.key), common.value.expand_as(firings.value), amount)
 
 
 def _without(x: Tensor, direction: Tensor) -> Tensor:
@@ -118,9 +150,7 @@ def _without(x: Tensor, direction: Tensor) -> Tensor:
     return normalize(x - (x * unit).sum(-1, keepdim=True) * unit)
 
 
-def _others(feature: Tensor, sae: SAE, writes: HeadWrites, generator: torch.Generator) -> Tensor:
-    codes = sae.encode_written(writes.written)
-    alive = torch.unique(codes.index[codes.value > 0]).cpu()
+def _others(feature: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
     if len(alive) < 2:
         raise InputError(f"only {len(alive)} atom fires in these passages: there is no other atom to compare with")
     drawn = torch.randint(len(alive) - 1, feature.shape, generator=generator)

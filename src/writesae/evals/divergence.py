@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Direction = Literal["native||patched", "patched||native"]
+from writesae.evals.substitution_config import Direction
 
 
 def kl_divergence(native: Tensor, patched: Tensor, direction: Direction = "native||patched") -> Tensor:

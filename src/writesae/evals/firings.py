@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.batches import passages_at_once
 from writesae.evals.writes import HeadWrites, NativeWrite, head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
@@ -18,20 +19,31 @@ from writesae.types import Site
 PASSAGES_AT_ONCE = 8
 
 
-def runs(host: Host, site: Site, tokens: Tensor) -> Iterator[tuple[int, NativeRun, HeadWrites]]:
-    """Native runs over passages `[B, T]`, a few at a time: (number of the first passage, run, the head's writes)."""
-    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
-        run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
+def runs(
+    host: Host, site: Site, tokens: Tensor, memory: float | None = None
+) -> Iterator[tuple[int, NativeRun, HeadWrites]]:
+    """Native runs over passages `[B, T]`, as many at a time as fit in memory (GiB; None: a share of what is free):
+    (number of the first passage, run, the head's writes)."""
+    at_once = passages_at_once(host, tokens.shape[1], site.layer, memory)
+    for begin in range(0, len(tokens), at_once):
+        run = native_run(host, tokens[begin : begin + at_once], site.layer)
         yield begin, run, head_writes(run, site.head)
 
 
 @torch.no_grad()
-def all_firings(host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: NativeWrite = "delta") -> pd.DataFrame:
+def all_firings(
+    host: Host,
+    sae: SAE,
+    site: Site,
+    tokens: Tensor,
+    native_write: NativeWrite = "delta",
+    memory: float | None = None,
+) -> pd.DataFrame:
     """One row a firing: passage, position, feature, coefficient, order (0 for the largest coefficient of its token)
     and the cosine of the atom to the native write. Raises InputError where nothing fires."""
     atoms = sae.atoms()
     tables = []
-    for begin, _, writes in runs(host, site, tokens):
+    for begin, _, writes in runs(host, site, tokens, memory):
         codes = sae.encode_written(writes.written)
         value, order = codes.value.sort(-1, descending=True)
         feature = codes.index.gather(-1, order)

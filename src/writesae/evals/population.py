@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,18 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
-from writesae.evals.firings import PASSAGES_AT_ONCE, all_firings
+from writesae.evals.batches import PASSAGES, passages_at_once
+from writesae.evals.controls import NEEDS_BACKGROUND, Background, background
+from writesae.evals.firings import all_firings
 from writesae.evals.partition import PartitionConfig, labels
 from writesae.evals.partition import portraits as portrait_table
 from writesae.evals.parts import Parts
+from writesae.evals.population_config import PopulationConfig as PopulationConfig
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result, count
 from writesae.evals.stats import Interval, Test, clustered, mann_whitney, spearman
-from writesae.evals.substitution import SubstitutionConfig, gather, score_firings
+from writesae.evals.substitution_places import gather
+from writesae.evals.substitution_score import ScoredHead, score_firings
 from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
@@ -27,23 +32,6 @@ from writesae.sae import SAE
 from writesae.types import Protocol, Site
 
 CLASSES = ("register", "bundle")
-
-
-@dataclass(frozen=True)
-class PopulationConfig:
-    """Which atoms and firings are scored, and how."""
-
-    atoms: int = 155
-    """Atoms to sample, as evenly over the classes as they allow."""
-    most: int = 30
-    """Most firings an atom."""
-    fewest: int = 5
-    """Atoms with fewer firings (where a place can be scored) are refused."""
-    protocol: SubstitutionConfig = field(default_factory=lambda: SubstitutionConfig(timings=("after_token",)))
-    """Timing, native write, KL direction and horizon of the test; its `firings` is not used."""
-    bins: tuple[float, ...] = (-1.0, 0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
-    """Borders of the cosine bins."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,12 +84,14 @@ def population(
     """
     config = PopulationConfig() if config is None else config
     source = provenance(host, site, tokens, sae)
-    parts = Parts.open(folder, "population", source, config)
-    fired = all_firings(host, sae, site, tokens, config.protocol.native_write)
+    protocol = config.protocol
+    asked = replace(config, protocol=replace(protocol, memory=None))
+    parts = Parts.open(folder, "population", source, asked)
+    fired = all_firings(host, sae, site, tokens, protocol.native_write, protocol.memory)
     portraits = portrait_table(fired, sae.config.features, 0)
     kind = labels(portraits, PartitionConfig(seed=config.seed))
     chosen = _sample(kind, config)
-    room = tokens.shape[1] - 1 - config.protocol.horizon
+    room = tokens.shape[1] - 1 - protocol.horizon
     usable = fired[fired.feature.isin(chosen) & (fired.position > 0) & (fired.position < room)]
     rng = np.random.default_rng(config.seed)
     drawn = usable.iloc[rng.permutation(len(usable))].groupby("feature").head(config.most)
@@ -112,12 +102,20 @@ def population(
             f"none of {len(chosen)} sampled atoms of {site} has {config.fewest} firings that can be scored: "
             "pass more text or ask for fewer firings"
         )
+    at_once = passages_at_once(host, tokens.shape[1], site.layer, protocol.memory)
+
+    @cache
+    def common() -> Background | None:
+        if not NEEDS_BACKGROUND.intersection(protocol.controls):
+            return None
+        return background(host, sae, site, tokens, protocol.native_write, at_once)
+
     tables = []
-    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
-        here = kept[(kept.passage >= begin) & (kept.passage < begin + PASSAGES_AT_ONCE)]
+    for begin in range(0, len(tokens), PASSAGES):
+        here = kept[(kept.passage >= begin) & (kept.passage < begin + PASSAGES)]
         if len(here):
-            group = tokens[begin : begin + PASSAGES_AT_ONCE]
-            tables.append(parts.get(f"passages-{begin}", partial(_score, host, sae, site, group, here, begin, config)))
+            make = partial(_score, host, sae, site, tokens, here, at_once, config, common)
+            tables.append(parts.get(f"passages-{begin}", make))
     records = pd.concat(tables, ignore_index=True)
     about = portraits.set_index("feature")
     records["class"] = records.feature.map(kind)
@@ -137,15 +135,28 @@ def _sample(kind: dict[int, str], config: PopulationConfig) -> list[int]:
 
 
 def _score(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, here: pd.DataFrame, begin: int, config: PopulationConfig
+    host: Host,
+    sae: SAE,
+    site: Site,
+    tokens: Tensor,
+    here: pd.DataFrame,
+    at_once: int,
+    config: PopulationConfig,
+    common: Callable[[], Background | None],
 ) -> pd.DataFrame:
-    run = native_run(host, tokens, site.layer)
-    writes = head_writes(run, site.head)
-    passage, position, feature = (torch.tensor(here[c].to_numpy()) for c in ("passage", "position", "feature"))
-    coefficient = torch.tensor(here.coefficient.to_numpy()).to(writes.value)
-    form = config.protocol.native_write
-    firings = gather(sae, writes, passage - begin, position, feature, coefficient, form)
-    return score_firings(run, site.head, sae, writes, firings, config.protocol, begin)
+    tables = []
+    for begin in range(int(here.passage.min()), int(here.passage.max()) + 1, at_once):
+        part = here[(here.passage >= begin) & (here.passage < begin + at_once)]
+        if len(part):
+            run = native_run(host, tokens[begin : begin + at_once], site.layer)
+            writes = head_writes(run, site.head)
+            passage, position, feature = (torch.tensor(part[c].to_numpy()) for c in ("passage", "position", "feature"))
+            coefficient = torch.tensor(part.coefficient.to_numpy()).to(writes.value)
+            form = config.protocol.native_write
+            firings = gather(sae, writes, passage - begin, position, feature, coefficient, form)
+            head = ScoredHead(site, sae, writes, firings, common=common())
+            tables.append(score_firings(run, [head], config.protocol, begin))
+    return pd.concat(tables, ignore_index=True)
 
 
 def by_atom(records: pd.DataFrame) -> pd.DataFrame:

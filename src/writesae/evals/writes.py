@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from writesae.hosts.fork import NativeRun
-from writesae.recurrence import delta_values
+from writesae.recurrence import Stream, delta_values
 from writesae.recurrence.written import Written
-
-NativeWrite = Literal["delta", "value"]
-"""`delta`: `k u^T`, what the layer really adds to the decayed state. `value`: `b k v^T`, the paper's native write."""
+from writesae.types import NativeWrite as NativeWrite
 
 
 class HeadWrites(NamedTuple):
@@ -27,9 +25,13 @@ class HeadWrites(NamedTuple):
         return self.written.update if form == "delta" else self.value
 
 
-def head_writes(run: NativeRun, head: int) -> HeadWrites:
-    """Read one head's writes off a native run at its patched layer."""
-    stream = run.streams[run.layer].heads(head)
+def head_writes(run: NativeRun, head: int, layer: int | None = None) -> HeadWrites:
+    """Read one head's writes off a native run, at its lowest layer if none is named."""
+    return stream_writes(run.streams[run.layer if layer is None else layer].heads(head))
+
+
+def stream_writes(stream: Stream) -> HeadWrites:
+    """The writes of a stream of one head, `[B, T, 1, d]`, from the texts' first tokens on."""
     update, _ = delta_values(stream)
     gate = None if stream.erase_gate is None else stream.erase_gate[:, :, 0]
     written = Written(stream.key[:, :, 0], update[:, :, 0], stream.log_decay[:, :, 0], gate)

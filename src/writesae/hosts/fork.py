@@ -2,30 +2,34 @@
 
 An edit at a layer leaves everything below that layer, and every earlier position, as it was. So the passages run
 once, and each patched run is a *row*: a few tokens that start at the edited place, with a cache made from the
-native run (states rebuilt from the streams, convolution windows, keys and values), in which the layers below are
-skipped and a response is added to one layer's output (MATH.md section 5). No cache is ever copied or rewound.
+native run (convolution windows, keys and values), in which the layers below are skipped and responses are added to
+layers' outputs (MATH.md section 5). The rows that continue one place share its recurrent states, which are rebuilt
+from the streams and only read (`recurrence.branch`): no cache is ever copied or rewound, and no state either.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-from writesae.errors import HostError
-from writesae.hosts.cache_kinds import TRANSFORMERS
 from writesae.hosts.caches import cache_argument, new_cache
+from writesae.hosts.fork_memory import Memory, keeper, placeholder
 from writesae.hosts.host import Host
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
-from writesae.recurrence import Stream, replay
+from writesae.recurrence import Stream, branch, replay
+
+Response = Callable[[KernelCall], Tensor]
+"""A layer's call in the patched run -> what is added to its outputs, `[R, copies, steps, H, V]`."""
+
+FROM_BELOW = ("hidden_states", "v_first")
+"""Arguments of a block that come from the blocks below it."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,13 @@ class NativeRun:
     tokens: Tensor
     """`[B, T]`."""
     layer: int
-    """Rows of this run may be patched at this layer."""
-    hidden: Tensor
-    """What enters that layer's block, `[B, T, width]`."""
+    """Rows of this run may be patched from this layer up."""
+    entered: dict[str, Tensor]
+    """What enters that layer's block from below, `[B, T, width]` each."""
     streams: dict[int, Stream]
     """Of the recurrent layers from `layer` up."""
-    windows: dict[int, Tensor]
-    """What enters their short convolutions, `[B, channels, width + T]`, zero before the text."""
-    attention: dict[int, tuple[Tensor, Tensor]]
-    """Keys and values of the attention layers from `layer` up, `[B, heads, T, d]`."""
+    memory: Memory
+    """What their caches keep beside states."""
     returns: int
     """How many things a block returns: 0 for a bare tensor, else the length of its tuple."""
     checkpoints: dict[int, tuple[int, Tensor]] = field(default_factory=dict, repr=False)
@@ -70,69 +72,48 @@ class NativeRun:
 
 @torch.no_grad()
 def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
-    """Run passages `[B, T]` once, recording from `layer` up. Vocabulary logits are computed for the last token only.
+    """Run passages `[B, T]` (without padding) once, recording from `layer` up. Vocabulary logits are computed for the
+    last token only.
 
-    Raises HostError for a host whose cache is not a transformers one: it cannot be rebuilt from a recording yet.
+    Raises HostError for a host whose cache cannot be rebuilt from a recording.
     """
-    if host.cache_kind is not TRANSFORMERS:
-        raise HostError(
-            f"{host.name} keeps its cache in a {host.layer(layer).architecture.package} class, from which runs "
-            "cannot be forked yet: causal evaluations need a transformers model class"
-        )
-    cache = new_cache(host)
+    keep, cache = keeper(host), new_cache(host)
     streams: dict[int, Stream] = {}
-    windows: dict[int, Tensor] = {}
-    entered: list[Tensor] = []
+    entered: dict[str, Tensor] = {}
     returned: list[int] = []
+    memory = Memory()
+    block = host.blocks[host.layer(layer).index]
 
     def before(call: KernelCall) -> None:
         if call.layer >= layer:
             streams[call.layer] = call.stream
 
     def enter(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        entered.append(cast(Tensor, args[0] if args else kwargs["hidden_states"]))
+        given = by_name(block, args, kwargs)
+        entered.update({name: cast(Tensor, given[name]) for name in FROM_BELOW if given.get(name) is not None})
 
     def leave(_: nn.Module, args: object, output: object) -> None:
         returned.append(len(output) if isinstance(output, tuple) else 0)
 
     with ExitStack() as stack:
-        for index in host.layers:
-            if index >= layer:
-                _record_windows(cache, index, windows)
-        block = host.blocks[host.layer(layer).index]
+        keep.watch(host, cache, layer, memory, stack)
         stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
         stack.callback(block.register_forward_hook(leave).remove)
         stack.enter_context(host.tap(Tap(before=before)))
         host.model(input_ids=tokens.to(host.device), logits_to_keep=1, **cache_argument(host, cache))
-    attention = {
-        index: (part.keys, cast(Tensor, part.values))
-        for index, part in enumerate(cache.layers)
-        if index >= layer and isinstance(part, DynamicLayer) and part.keys is not None
-    }
-    padded = {index: nn.functional.pad(x, (_width(cache, index), 0)) for index, x in windows.items()}
-    return NativeRun(host, tokens, layer, entered[0], streams, padded, attention, returned[0])
+    return NativeRun(host, tokens, layer, entered, streams, memory, returned[0])
 
 
-def _width(cache: Cache, layer: int) -> int:
-    """How many inputs of its convolution a layer's cache keeps."""
-    return int(cast(int, cast(LinearAttentionLayer, cache.layers[layer]).conv_kernel_size[0]))
-
-
-def _record_windows(cache: Cache, layer: int, windows: dict[int, Tensor]) -> None:
-    """Make this (private) cache keep the whole input of a layer's convolution."""
-    part = cast(LinearAttentionLayer, cache.layers[layer])
-    update: Callable[..., Tensor] = part.update_conv_state
-
-    def keep(inputs: Tensor, *args: object, **kwargs: object) -> Tensor:
-        windows[layer] = inputs
-        return update(inputs, *args, **kwargs)
-
-    part.update_conv_state = keep  # type: ignore[method-assign, assignment]
+def by_name(block: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
+    """A block's arguments by name, in order; those that it merely passes on (`**kwargs`) too."""
+    bound = inspect.signature(type(block).forward).bind(block, *args, **kwargs)
+    own = {name: x for name, x in list(bound.arguments.items())[1:] if name not in ("args", "kwargs")}
+    return own | bound.kwargs
 
 
 class Rows:
     """Places in a native run from which to continue: row `r` runs tokens `start[r] .. start[r] + steps - 1` of
-    passage `passage[r]`, in `copies` versions that differ only in what is added at the patched layer."""
+    passage `passage[r]`, in `copies` versions that differ only in what is added at the patched layers."""
 
     def __init__(self, run: NativeRun, passage: Tensor, start: Tensor, steps: int, copies: int) -> None:
         if len(start) and (int(start.min()) < 1 or int(start.max()) + steps > run.tokens.shape[1]):
@@ -146,37 +127,17 @@ class Rows:
         """`[B, T, ...]` of the native run at each row's tokens: `[R, steps, ...]`."""
         return x[self.passage[:, None], self.positions]
 
+    def repeat(self, x: Tensor) -> Tensor:
+        """`[R, ...]` once for every copy, copies fastest: `[R * copies, ...]`."""
+        return x.repeat_interleave(self.copies, dim=0)
+
     def stream(self) -> Stream:
-        """The patched layer's own stream at the rows' tokens, `[R, steps, H, d]`."""
+        """The lowest patched layer's own stream at the rows' tokens, `[R, steps, H, d]`."""
         return self.run.streams[self.run.layer].map(self.take)
 
-    def cache(self) -> Cache:
-        """A cache for `R * copies` rows (copies fastest), as it stood before each row's first token."""
-        cache, run = new_cache(self.run.host), self.run
-        past = int(self.start.max())
-
-        def repeat(x: Tensor) -> Tensor:
-            return x.repeat_interleave(self.copies, dim=0)
-
-        for index, part in enumerate(cache.layers):
-            if index in run.streams:
-                states = run.states(index, self.passage, self.start - 1)
-                states = states.mT if run.host.layer(index).architecture.value_first else states
-                recurrent = cast(LinearAttentionLayer, part)
-                recurrent.update_conv_state(repeat(self._window(index)))
-                _place_state(recurrent, repeat(states))
-            if index in run.attention:
-                cast(DynamicLayer, part).update(*(repeat(x[self.passage, :, :past]) for x in run.attention[index]))
-            elif index < run.layer and isinstance(part, DynamicLayer):
-                # never read, but the model sizes its attention mask by the first attention layer it has
-                part.update(*(run.hidden.new_zeros(len(self.start) * self.copies, 1, past, 1) for _ in range(2)))
-        return cache
-
-    def _window(self, layer: int) -> Tensor:
-        """The last inputs of a convolution before each row's first token, `[R, channels, width]`."""
-        inputs = self.run.windows[layer]
-        positions = self.start[:, None] + torch.arange(inputs.shape[2] - self.run.tokens.shape[1])
-        return inputs[self.passage[:, None], :, positions].transpose(1, 2).contiguous()
+    def states(self, layer: int) -> Tensor:
+        """A layer's native states before the rows' first tokens, `[R, H, K, V]`."""
+        return self.run.states(layer, self.passage, self.start - 1)
 
     def _places(self) -> dict[str, Tensor]:
         """Mask and positions of the rows' tokens, for hosts that ask for them."""
@@ -188,69 +149,66 @@ class Rows:
         return {name: x for name, x in given.items() if name in known}
 
     @torch.no_grad()
-    def logits(self, response: Tensor) -> Tensor:
-        """Next-token logits `[R, copies, steps, vocabulary]` with `response` added to the patched layer's output.
+    def logits(self, response: Tensor | Mapping[int, Response]) -> Tensor:
+        """Next-token logits `[R, copies, steps, vocabulary]` with responses added to patched layers' outputs.
 
-        `response` is `[R, copies, steps, H, V]`; zero for a native row.
+        `response` is `[R, copies, steps, H, V]`, added at the run's layer; or one function for every patched layer,
+        given that layer's call in the patched run. Zero for a native row.
         """
         run, host = self.run, self.run.host
-        added = response.flatten(0, 1)
+        responses = {run.layer: lambda _: response} if isinstance(response, Tensor) else response
 
-        def after(call: KernelCall, result: KernelResult) -> KernelResult:
-            if call.layer != run.layer:
-                return result
-            return result._replace(output=(result.output + added).to(result.output.dtype))
+        def instead(call: KernelCall) -> KernelResult | None:
+            if call.layer < run.layer:
+                return None
+            output = branch(call.stream, self.states(call.layer), self.copies)
+            if call.layer in responses:
+                output = output + responses[call.layer](call).flatten(0, 1)
+            return KernelResult(output, placeholder(host, call.layer, len(output)))
 
-        def repeat(x: Tensor) -> Tensor:
-            return x.repeat_interleave(self.copies, dim=0)
-
-        places = {name: repeat(x).to(host.device) for name, x in self._places().items()}
-        below = skip_below(host, run.layer, repeat(self.take(run.hidden)), run.returns)
-        with below, host.tap(Tap(after=after)):
+        cache = new_cache(host)
+        keeper(host).fill(host, cache, run.layer, run.memory, self)
+        places = {name: self.repeat(x).to(host.device) for name, x in self._places().items()}
+        entered = {name: self.repeat(self.take(x)) for name, x in run.entered.items()}
+        with skip_below(host, run.layer, entered, run.returns), host.tap(Tap(instead=instead)):
             out = host.model(
-                input_ids=repeat(self.take(run.tokens)).to(host.device),
-                **places,
-                **cache_argument(host, self.cache()),
+                input_ids=self.repeat(self.take(run.tokens)).to(host.device), **places, **cache_argument(host, cache)
             )
         logits = cast(Tensor, out.logits)
         return logits.view(len(self.start), self.copies, *logits.shape[1:])
 
 
-def _place_state(part: LinearAttentionLayer, states: Tensor) -> None:
-    """Hand states to a cache that serves one call and is thrown away: nothing is copied in, nothing kept after."""
-    part.recurrent_states[0] = states.contiguous()
-    part.is_recurrent_states_initialized[0] = True
-    part.update_recurrent_state = lambda after, *_, **__: after  # type: ignore[method-assign]
-
-
 @contextmanager
-def skip_below(host: Host, layer: int, hidden: Tensor, returns: int) -> Iterator[None]:
-    """Skip every block below `layer`, which receives `hidden` (`[rows, steps, width]`) instead.
+def skip_below(host: Host, layer: int, entered: Mapping[str, Tensor], returns: int) -> Iterator[None]:
+    """Skip every block below `layer`, which receives `entered` (`[rows, steps, width]` each) instead.
 
     `returns` is how many things a block returns (0: a bare tensor).
     """
+    block = host.blocks[layer]
+    names = [*inspect.signature(type(block).forward).parameters][1:]
 
     def give(
         _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> tuple[tuple[object, ...], dict[str, object]]:
-        if args:
-            return (hidden, *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": hidden}
+        given = tuple(entered.get(name, x) for name, x in zip(names, args, strict=False))
+        return given, {name: entered.get(name, x) for name, x in kwargs.items()}
 
     with ExitStack() as stack:
-        for block in list(host.blocks)[:layer]:
-            stack.enter_context(_passing_through(block, returns))
-        stack.callback(host.blocks[layer].register_forward_pre_hook(give, with_kwargs=True).remove)
+        for below in list(host.blocks)[:layer]:
+            stack.enter_context(_passing_through(host, below, returns))
+        stack.callback(block.register_forward_pre_hook(give, with_kwargs=True).remove)
         yield
 
 
 @contextmanager
-def _passing_through(block: nn.Module, returns: int) -> Iterator[None]:
+def _passing_through(host: Host, block: nn.Module, returns: int) -> Iterator[None]:
     """Let a block return its input, and give it its own `forward` back afterwards."""
     own: Callable[..., object] | None = block.__dict__.get("forward")
+    skip = keeper(host).skip
 
-    def identity(hidden_states: Tensor, *args: object, **kwargs: object) -> object:
-        return hidden_states if returns == 0 else (hidden_states, *[None] * (returns - 1))
+    def identity(*args: object, **kwargs: object) -> object:
+        given = by_name(block, args, kwargs)
+        return skip(given, cast(Tensor, given["hidden_states"]), returns)
 
     block.forward = identity
     try:

@@ -43,9 +43,11 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class Tap:
-    """What to do at each kernel call: look before it runs, and look at or change what it returns."""
+    """What to do at each kernel call: look before it runs, take its place, and look at or change what it returns."""
 
     before: Callable[[KernelCall], None] | None = None
+    instead: Callable[[KernelCall], KernelResult | None] | None = None
+    """The call's outputs and final state, where the kernel need not run; None lets it run."""
     after: Callable[[KernelCall, KernelResult], KernelResult] | None = None
 
 
@@ -82,15 +84,21 @@ def _wrap(kernel: Kernel, original: Callable[..., object]) -> Callable[..., obje
         frames = list(_frames.stack)
         arguments = kernel.name_arguments(args, kwargs)
         call = KernelCall(frames[-1][0], kernel, arguments)
-        if any(tap.before is not None or tap.after is not None for _, tap in frames):
-            call.initial  # noqa: B018  read before the kernel runs: some kernels change their state in place
         for _, tap in frames:
             if tap.before is not None:
                 tap.before(call)
-        returned = run(*args, **kwargs)
-        if all(tap.after is None for _, tap in frames):
-            return returned
-        native = result = kernel.unpack(arguments, returned)
+        made = next((x for _, tap in frames if tap.instead is not None and (x := tap.instead(call)) is not None), None)
+        if made is None:
+            if any(tap.before is not None or tap.after is not None for _, tap in frames):
+                call.initial  # noqa: B018  read before the kernel runs: some kernels change their state in place
+            returned = run(*args, **kwargs)
+            if all(tap.after is None for _, tap in frames):
+                return returned
+            native = result = kernel.unpack(arguments, returned)
+        else:
+            emitted = kernel.emit(arguments, made.output)
+            returned = kernel.give(arguments, emitted, made.final)
+            native = result = made._replace(emitted=emitted)
         for _, tap in frames:
             if tap.after is not None:
                 result = tap.after(call, result)

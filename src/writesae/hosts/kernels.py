@@ -35,6 +35,12 @@ def same_output(arguments: Arguments, output: Tensor) -> Tensor:
     return output
 
 
+def pair(arguments: Arguments, emitted: Tensor, final: Tensor | None) -> object:
+    """For kernels that return `(outputs, final state)`, the outputs in their inputs' dtype."""
+    first = next(x for x in arguments.values() if isinstance(x, Tensor))
+    return emitted.to(first.dtype), final
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One recurrence kernel symbol in a modelling module, and how to read and rewrite its calls."""
@@ -54,6 +60,8 @@ class Kernel:
     Where nothing is added, the mixer gets the same bits as before."""
     emit: Callable[[Arguments, Tensor], Tensor] = same_output
     """Arguments and `S_t^T q_t` -> what the kernel returns as outputs: skip and gate where it has them."""
+    give: Callable[[Arguments, Tensor, Tensor | None], object] = pair
+    """Arguments, outputs with skip and gate, final state -> a return value of the kernel that nobody ran."""
     on_cpu: Callable[..., object] | None = None
     """What to call in its place on CPU tensors; None where the symbol itself wraps a torch fallback."""
 

@@ -71,6 +71,12 @@ def _scan_repack(arguments: Arguments, returned: object, native: KernelResult, c
     return (emitted, cast(Tensor, changed.final).mT) if isinstance(returned, tuple) else emitted
 
 
+def _scan_give(arguments: Arguments, emitted: Tensor, final: Tensor | None) -> object:
+    emitted = emitted.to(tensor(arguments, "x").dtype)
+    last = None if final is None else final.mT
+    return (emitted, last) if arguments.get("return_final_states") else emitted
+
+
 def _step_stream(arguments: Arguments) -> Stream:
     """One token; per-head quantities come expanded over the channels, and `dt` is not clamped."""
     bias = optional_tensor(arguments, "dt_bias")
@@ -111,6 +117,10 @@ def _step_repack(arguments: Arguments, returned: object, native: KernelResult, c
     return returned + added.squeeze(1).to(returned.dtype)
 
 
+def _step_give(arguments: Arguments, emitted: Tensor, final: Tensor | None) -> object:
+    return emitted.squeeze(1).to(tensor(arguments, "x").dtype)
+
+
 KERNELS = (
     Kernel(
         "mamba2_chunk_scan",
@@ -120,6 +130,7 @@ KERNELS = (
         _scan_unpack,
         _scan_repack,
         _scan_emit,
+        _scan_give,
     ),
     Kernel(
         "mamba2_selective_state_update",
@@ -129,6 +140,7 @@ KERNELS = (
         _step_unpack,
         _step_repack,
         _step_emit,
+        _step_give,
     ),
 )
 

@@ -6,6 +6,7 @@ Nothing here knows a model. A host's family maps its gates to a `Stream`; everyt
 """
 
 from writesae.recurrence.adjoint import adjoint_products, adjoint_reference
+from writesae.recurrence.branch import branch
 from writesae.recurrence.replay import Replayed, replay, replay_reference
 from writesae.recurrence.response import respond, respond_reference
 from writesae.recurrence.stream import Stream
@@ -16,6 +17,7 @@ __all__ = [
     "Stream",
     "adjoint_products",
     "adjoint_reference",
+    "branch",
     "delta_values",
     "delta_values_reference",
     "native_values",

@@ -1,0 +1,232 @@
+"""What a package's cache keeps beside recurrent states, recorded over a whole run and put back at any token of it.
+
+Short convolutions keep their last inputs, token shifts the last token, attention its keys and values. The recurrent
+states themselves are never in these caches: a forked run computes its reads of them elsewhere (`fork.py`), so that
+their place holds a tensor of the right shape that occupies no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+
+from writesae.errors import HostError
+from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
+from writesae.hosts.host import Host
+
+Name = tuple[int, str]
+"""(layer, what)."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Recorded over one native run of passages `[B, T]`, from one layer up."""
+
+    series: dict[Name, Tensor] = field(default_factory=dict)
+    """Inputs of convolutions and token shifts, keys and values: `[B, T, ...]`."""
+    shapes: dict[Name, tuple[int, ...]] = field(default_factory=dict)
+    """The form in which the cache keeps the last of a series, without the batch: `(channels, width)` or `(width,)`."""
+
+
+class Place(Protocol):
+    """Where rows begin, as `fork.Rows` says it."""
+
+    copies: int
+    passage: Tensor
+    start: Tensor
+
+    def repeat(self, x: Tensor) -> Tensor:
+        """Once for every copy."""
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """One package."""
+
+    watch: Callable[[Host, Cache, int, Memory, ExitStack], None]
+    """Record the run that fills this (private, empty) cache, from a layer up, until the stack closes."""
+    fill: Callable[[Host, Cache, int, Memory, Place], None]
+    """Put into an empty cache what stood there before each row's first token, from a layer up."""
+    skip: Callable[[dict[str, object], Tensor, int], object]
+    """A skipped block's return value: its arguments by name, its hidden states, and how many things it returns."""
+
+
+def window(x: Tensor, place: Place, width: int) -> Tensor:
+    """The last `width` of a series before each row's first token, zero before the text: `[R, width, ...]`."""
+    positions = place.start[:, None] - torch.arange(width, 0, -1)
+    found = x[place.passage[:, None], positions.clamp_min(0)]
+    return found * (positions >= 0).to(found)[(...,) + (None,) * (found.ndim - 2)]
+
+
+def placeholder(host: Host, layer: int, rows: int) -> Tensor:
+    """A layer's states for so many rows, `[rows, H, K, V]`, in no memory: nobody reads them."""
+    found = host.layer(layer)
+    return torch.zeros((), device=host.device).expand(rows, found.heads, found.d_k, found.d_v)
+
+
+def stored_placeholder(host: Host, layer: int, rows: int) -> Tensor:
+    """The same as the package stores it."""
+    states = placeholder(host, layer, rows)
+    return states.mT if host.layer(layer).architecture.value_first else states
+
+
+def _watch_inputs(module: nn.Module, name: Name, memory: Memory, stack: ExitStack) -> None:
+    """Record the first argument of a module's call."""
+
+    def hook(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        memory.series[name] = cast(Tensor, args[0] if args else next(iter(kwargs.values())))
+
+    stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+
+def _transformers_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: ExitStack) -> None:
+    for index, part in enumerate(cache.layers):
+        if index >= layer and isinstance(part, LinearAttentionLayer):
+            _watch_convolution(part, (index, "convolution"), memory)
+
+    def attention() -> None:
+        for index, part in enumerate(cache.layers):
+            if index >= layer and isinstance(part, DynamicLayer) and part.keys is not None:
+                memory.series[index, "keys"] = part.keys.transpose(1, 2)
+                memory.series[index, "values"] = cast(Tensor, part.values).transpose(1, 2)
+
+    stack.callback(attention)
+
+
+def _watch_convolution(part: LinearAttentionLayer, name: Name, memory: Memory) -> None:
+    """Let this cache hand over the whole input of a layer's convolution."""
+    update: Callable[..., Tensor] = part.update_conv_state
+
+    def keep(inputs: Tensor, *args: object, **kwargs: object) -> Tensor:
+        kept = update(inputs, *args, **kwargs)
+        memory.series[name] = inputs.transpose(1, 2)
+        memory.shapes[name] = (inputs.shape[1], int(cast(int, part.conv_kernel_size[0])))
+        return kept
+
+    part.update_conv_state = keep  # type: ignore[method-assign, assignment]
+
+
+def _transformers_fill(host: Host, cache: Cache, layer: int, memory: Memory, place: Place) -> None:
+    past, rows = int(place.start.max()), len(place.start) * place.copies
+    for index, part in enumerate(cache.layers):
+        name = (index, "convolution")
+        if name in memory.series:
+            recurrent = cast(LinearAttentionLayer, part)
+            inputs = window(memory.series[name], place, memory.shapes[name][1])
+            recurrent.update_conv_state(place.repeat(inputs.transpose(1, 2).contiguous()))
+            recurrent.recurrent_states[0] = stored_placeholder(host, index, rows)
+            recurrent.is_recurrent_states_initialized[0] = True
+            recurrent.update_recurrent_state = lambda after, *_, **__: after  # type: ignore[method-assign]
+        if (index, "keys") in memory.series:
+            kept = (memory.series[index, what][place.passage, :past].transpose(1, 2) for what in ("keys", "values"))
+            cast(DynamicLayer, part).update(*(place.repeat(x) for x in kept))
+        elif index < layer and isinstance(part, DynamicLayer):
+            # never read, but the model sizes its attention mask by the first attention layer it has
+            part.update(*(torch.zeros((), device=host.device).expand(rows, 1, past, 1) for _ in range(2)))
+
+
+def _transformers_skip(arguments: dict[str, object], hidden: Tensor, returns: int) -> object:
+    return hidden if returns == 0 else (hidden, *[None] * (returns - 1))
+
+
+SHIFTS = (("attention_shift", "attn"), ("ffn_shift", "ffn"))
+"""What RWKV-7 calls its two token shifts, and the modules whose inputs they shift."""
+
+
+def _rwkv7_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: ExitStack) -> None:
+    for index in host.layers:
+        for name, module in SHIFTS:
+            if index >= layer:
+                _watch_inputs(host.blocks[index].get_submodule(module), (index, name), memory, stack)
+
+
+def _rwkv7_fill(host: Host, cache: Cache, layer: int, memory: Memory, place: Place) -> None:
+    rows = len(place.start) * place.copies
+    for index in host.layers:
+        if index >= layer:
+            shifts = (place.repeat(window(memory.series[index, name], place, 1)[:, 0]) for name, _ in SHIFTS)
+        else:
+            shifts = (torch.zeros((), device=host.device).expand(rows, 1) for _ in SHIFTS)
+        cache.set_layer(index, stored_placeholder(host, index, rows), *shifts)  # type: ignore[attr-defined]
+
+
+def _rwkv7_skip(arguments: dict[str, object], hidden: Tensor, returns: int) -> object:
+    """It returns its first five arguments, changed."""
+    return (hidden, *list(arguments.values())[1:returns])
+
+
+CONVOLUTIONS = ("q_conv1d", "k_conv1d", "v_conv1d")
+
+
+def _fla_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: ExitStack) -> None:
+    for index in range(layer, len(host.blocks)):
+        block = host.blocks[index]
+        if index not in host.layers:
+            raise HostError(f"{host.name} has a block {index} that is not recurrent: fla hybrids cannot be forked yet")
+        mixer = host.mixers[index].module
+        if hasattr(block.ffn if hasattr(block, "ffn") else None, "time_shift"):
+            _watch_inputs(mixer, (index, "conv_state"), memory, stack)
+            _watch_inputs(block.get_submodule("ffn"), (index, "ffn_state"), memory, stack)
+        for name in CONVOLUTIONS:
+            if isinstance(getattr(mixer, name, None), nn.Module):
+                _watch_inputs(mixer.get_submodule(name), (index, name), memory, stack)
+
+    def forms() -> None:
+        for index, what in memory.series:
+            kept = cache.layers[index].state  # type: ignore[union-attr]
+            state = kept["conv_state"][CONVOLUTIONS.index(what)] if what in CONVOLUTIONS else kept[what]
+            memory.shapes[index, what] = tuple(state.shape[1:])
+
+    stack.callback(forms)
+
+
+def _fla_fill(host: Host, cache: Cache, layer: int, memory: Memory, place: Place) -> None:
+    rows, past = len(place.start) * place.copies, int(place.start.max())
+
+    def last(index: int, what: str) -> Tensor | None:
+        if (index, what) not in memory.series:
+            return None
+        shape = memory.shapes[index, what]
+        if what not in CONVOLUTIONS:
+            return place.repeat(window(memory.series[index, what], place, 1)).reshape(rows, *shape)
+        return place.repeat(window(memory.series[index, what], place, shape[1]).transpose(1, 2).contiguous())
+
+    for index in host.layers:
+        convolutions = tuple(last(index, what) for what in CONVOLUTIONS)
+        shift = last(index, "conv_state")
+        cache.update(
+            recurrent_state=stored_placeholder(host, index, rows),
+            conv_state=shift if convolutions[0] is None else convolutions,
+            ffn_state=last(index, "ffn_state"),
+            layer_idx=index,
+            offset=past,
+        )  # type: ignore[call-arg]
+
+
+def _fla_skip(arguments: dict[str, object], hidden: Tensor, returns: int) -> object:
+    """(hidden, attention weights, cache, and for RWKV-7 the first layer's values)."""
+    return (hidden, None, arguments["past_key_values"], arguments.get("v_first"))[:returns]
+
+
+KEEPERS: dict[CacheKind, Keeper] = {
+    TRANSFORMERS: Keeper(_transformers_watch, _transformers_fill, _transformers_skip),
+    RWKV7_HF: Keeper(_rwkv7_watch, _rwkv7_fill, _rwkv7_skip),
+    FLA: Keeper(_fla_watch, _fla_fill, _fla_skip),
+}
+
+
+def keeper(host: Host) -> Keeper:
+    """The one for a host; raises HostError for a cache of another package."""
+    if host.cache_kind not in KEEPERS:
+        raise HostError(
+            f"{host.name} keeps its cache in a class of its own, from which runs cannot be forked: causal evaluations "
+            "need a cache of transformers, fla or rwkv7-hf"
+        )
+    return KEEPERS[host.cache_kind]
