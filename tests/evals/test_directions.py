@@ -96,12 +96,12 @@ def test_readers_of_a_host_and_by_hand(host: Host, passages: torch.Tensor) -> No
     result = readers(host, dictionary(), SITE, passages, config)
     assert sorted(result.records.reader.unique()) == [f"L6.H{h}" for h in range(6)]
     assert len(result.records) == result.n * 2 * 6
-    assert later.summarise(result.records) == result.summary
+    assert later.summarise(result.records, config) == result.summary
     with pytest.raises(InputError, match="no recurrent layer above"):
         readers(host, dictionary(), Site(6, 0), passages)
     table = pd.DataFrame({"feature": [1, 1, 1, 1], "reader": ["L6.H0", "L6.H0", "L6.H1", "L6.H1"]})
     table = table.assign(atom=[2.0, 4.0, 1.0, 1.0], random=[1.0, 0.5, 2.0, 2.0])
-    s = later.summarise(table)
+    s = later.summarise(table, ReadersConfig())
     assert (s.strongest[0].site, s.strongest[0].ratio) == ("L6.H0", 4.0)
     assert s.median == (4.0 + 0.5) / 2
 

@@ -55,7 +55,8 @@ def test_equals_a_cache_with_the_reconstructed_state(host: Host, passages: torch
     start = 14
     state = replay_reference(host.record(few, [5])[5].heads(2)).states[:, start - 1, 0]
     hat = dense_reconstruction(host, sae, few, start - 1)
-    torch.testing.assert_close(reconstructed(native_run(host, few, 5), SITE, sae, start - 1), hat, rtol=1e-3, atol=1e-5)
+    stream = host.record(few[:, :start], [5])[5].heads(2)
+    torch.testing.assert_close(reconstructed(stream, state, sae), hat, rtol=1e-3, atol=1e-5)
     for row, record in enumerate(result.records.to_dict("records")):
         edits = [hat[row] - state[row], -state[row]]
         native, patched = cache_copy_logits(host, few[row], SITE, start - 1, edits, "after_token", horizon=22 - start)
@@ -63,7 +64,7 @@ def test_equals_a_cache_with_the_reconstructed_state(host: Host, passages: torch
             slow = cross_entropy(logits.double(), few[row, start + 1 :], reduction="sum").item()
             assert record[f"nll_{name}"] == pytest.approx(slow, rel=1e-5)
         assert record["tokens"] == 22 - start
-    assert states.summarise(result.records, result.config) == result.summary
+    assert states.summarise(result.records, result.more["scopes"], result.config) == result.summary
 
 
 def test_all_heads_of_a_layer(host: Host, passages: torch.Tensor) -> None:
@@ -73,8 +74,6 @@ def test_all_heads_of_a_layer(host: Host, passages: torch.Tensor) -> None:
     one = fidelity(host, {SITE: many[SITE]}, passages[:2])
     assert (result.records.nll_zero != one.records.nll_zero).all()
     np.testing.assert_allclose(result.records.nll_native, one.records.nll_native, rtol=1e-6)
-    with pytest.raises(InputError, match="one layer at a time"):
-        fidelity(host, {SITE: many[SITE], Site(2, 0): many[SITE]}, passages[:2])
     with pytest.raises(InputError, match="leaves nothing"):
         fidelity(host, {SITE: many[SITE]}, passages[:2], FidelityConfig(prefix=0.999))
 
@@ -82,7 +81,9 @@ def test_all_heads_of_a_layer(host: Host, passages: torch.Tensor) -> None:
 def test_fidelity_by_hand() -> None:
     table = pd.DataFrame({"passage": [0, 1], "tokens": [2, 2], "nll_native": [2.0, 4.0]})
     table = table.assign(nll_reconstruction=[2.5, 4.5], nll_zero=[4.0, 6.0])
-    s = states.summarise(table, FidelityConfig())
+    scopes = table.assign(scope="L5", nll_reconstruction=[2.0, 4.0])
+    s = states.summarise(table, scopes, FidelityConfig())
+    assert s.scopes["L5"].recovered == 1
     assert s.perplexity["native"] == pytest.approx(math.exp(1.5))
     assert s.delta == pytest.approx(math.exp(1.75) - math.exp(1.5))
     assert (s.nats, s.recovered) == pytest.approx((0.25, 1 - 1 / 4))

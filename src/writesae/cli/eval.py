@@ -1,40 +1,29 @@
-"""`writesae eval`: one evaluation of a host and its dictionaries."""
+"""`writesae eval`: one evaluation of a host and its dictionaries. Each evaluation has its own flags."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Protocol, cast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from writesae.config import Json
     from writesae.hosts import Host
-
-Name = Literal[
-    "substitution", "population", "partition", "logit_shift", "fidelity", "passage_loss", "quality", "seeds",
-    "spectrum", "selectivity", "readers", "boundary",
-]  # fmt: skip
+    from writesae.sae import SAE
+    from writesae.types import Site
 
 
 @dataclass(frozen=True)
-class Command:
-    """Run one evaluation and write summary.json and its records as Parquet.
+class Request:
+    """What every evaluation is run on."""
 
-    An evaluation that was stopped goes on where it was when the same command is given again (substitution,
-    population). Every setting of its protocol can be given with --set; all are written to summary.json.
-    """
-
-    name: Annotated[Name, tyro.conf.Positional]
-    """Which evaluation."""
     out: Path
     """Folder of the result."""
     sae: tuple[str, ...] = ()
-    """Dictionaries: folders or Hub repositories. Several for fidelity (heads of one layer) and for seeds (of one
-    head); a flat one after the first for substitution's control flat_svd; none for spectrum."""
+    """Dictionaries: folders or Hub repositories. Several for fidelity (heads of one or more layers) and for seeds (of
+    one head); a flat one after the first for substitution's control flat_svd; none for spectrum."""
     site: str | None = None
     """Head of the dictionaries, "L5.H0", where they do not say it themselves."""
     host: str = "tiny-gdn"
@@ -47,35 +36,99 @@ class Command:
     """Tokens a passage."""
     held_out: float = 0.2
     """Share of every document, at its end, that passages are drawn from."""
-    seed: int = 0
-    """Of the passages; the protocol's own seed is --set seed=N."""
-    set: tuple[str, ...] = ()
-    """Settings of the protocol: firings=500 horizon=4 'controls=["pca", "orthogonal"]'."""
+    text_seed: int = 0
+    """Of the passages."""
     device: str | None = None
     """Where the host runs: "cpu", "cuda", "cuda:1"."""
     revision: str | None = None
     """Commit, branch or tag of a host on the Hub."""
 
 
-def parse_settings(settings: tuple[str, ...]) -> dict[str, Json]:
-    """`("firings=500",)` -> {"firings": 500}; values are JSON, or plain words. Raises ConfigError without a "="."""
-    import json
+@dataclass(frozen=True)
+class Command:
+    """Run one evaluation and write summary.json and its records as Parquet.
 
-    from writesae.errors import ConfigError
+    A long evaluation that was stopped goes on where it was when the same command is given again.
+    """
 
-    found: dict[str, Json] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"setting {setting!r} is not written like firings=500")
-        try:
-            found[key] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key] = value
-    return found
+    name: str
+    """Which evaluation."""
+    request: Request
+    """What it is run on."""
+    config: object
+    """Its protocol."""
 
 
-def held_out_passages(host: Host, command: Command) -> Tensor:
+class _Given(Protocol):
+    """What the flags of one evaluation become."""
+
+    config: object
+    request: Request
+
+
+def parse(words: list[str]) -> Command:
+    """`["quality", "--out", "x"]` -> the command. Prints help and exits where it is asked for.
+
+    Raises InputError for an unknown evaluation or a flag that it does not understand.
+    """
+    from dataclasses import make_dataclass
+    from inspect import getdoc
+
+    import tyro
+
+    from writesae.evals.configs import config_class
+
+    if not words or words[0] in ("-h", "--help"):
+        _print_help()
+        raise SystemExit(0)
+    name = words[0].replace("-", "_")
+    kind = config_class(name)
+    fields = [(key, Annotated[cls, tyro.conf.arg(name="")]) for key, cls in (("config", kind), ("request", Request))]
+    flags = make_dataclass("Flags", fields, frozen=True)
+    given = cast(_Given, _quietly(flags, f"writesae eval {name}", words[1:], getdoc(kind) or ""))
+    return Command(name, given.request, given.config)
+
+
+def _quietly(kind: type, program: str, words: list[str], text: str) -> object:
+    """Parse flags; what the parser says of a wrong one, in a box of many lines, becomes one InputError."""
+    from contextlib import redirect_stderr
+    from io import StringIO
+
+    import tyro
+
+    from writesae.errors import InputError
+
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, prog=program, args=words, description=text)
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise InputError(f"{_first_part(said.getvalue())}; see {program} --help") from None
+
+
+def _first_part(box: str) -> str:
+    """What a box says between its title and its first rule inside, as one line; boxes can be drawn in ASCII too."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()][1:]
+    if lines and not lines[0].strip("─-"):
+        lines = lines[1:]  # the rule under an ASCII title
+    text = takewhile(lambda line: line.strip("─-"), lines)
+    return " ".join(" ".join(text).split())
+
+
+def _print_help() -> None:
+    from writesae.evals.configs import EVALUATIONS
+
+    width = max(map(len, EVALUATIONS)) + 2
+    print("usage: writesae eval NAME --out FOLDER --sae DICTIONARY [options]\n")
+    print(" ".join((Command.__doc__ or "").split()) + "\n")
+    for name, (_, text) in EVALUATIONS.items():
+        print(f"  {name:<{width}}{text}")
+    print("\nwritesae eval NAME --help lists an evaluation's options.")
+
+
+def held_out_passages(host: Host, request: Request) -> Tensor:
     """Passages `[B, T]` from the ends of the documents; raises InputError where the corpus is too short."""
     import numpy as np
     import torch
@@ -83,43 +136,53 @@ def held_out_passages(host: Host, command: Command) -> Tensor:
     from writesae.corpus import read_documents, token_blocks
     from writesae.errors import InputError
 
-    if command.passages < 1 or command.length < 4 or not 0 < command.held_out <= 1:
+    if request.passages < 1 or request.length < 4 or not 0 < request.held_out <= 1:
         raise InputError(
-            f"cannot draw {command.passages} passages of {command.length} tokens from {command.held_out:.0%} of each "
+            f"cannot draw {request.passages} passages of {request.length} tokens from {request.held_out:.0%} of each "
             "document: give at least 1 passage of 4 tokens, and a share above 0 and up to 1"
         )
-    blocks = token_blocks(read_documents(command.corpus), host.tokenizer, command.length)
+    blocks = token_blocks(read_documents(request.corpus), host.tokenizer, request.length)
     rank = np.concatenate([np.arange(n) / n for n in np.unique(blocks.document, return_counts=True)[1]])
-    usable = np.flatnonzero(rank >= 1 - command.held_out)
-    if len(usable) < command.passages:
+    usable = np.flatnonzero(rank >= 1 - request.held_out)
+    if len(usable) < request.passages:
         raise InputError(
-            f"the last {command.held_out:.0%} of the documents hold {len(usable)} passages of {command.length} tokens, "
-            f"{command.passages} were asked for: ask for fewer or shorter ones, or a larger --held-out"
+            f"the last {request.held_out:.0%} of the documents hold {len(usable)} passages of {request.length} tokens, "
+            f"{request.passages} were asked for: ask for fewer or shorter ones, or a larger --held-out"
         )
-    chosen = np.random.default_rng(command.seed).permutation(usable)[: command.passages]
+    chosen = np.random.default_rng(request.text_seed).permutation(usable)[: request.passages]
     return torch.from_numpy(blocks.tokens[np.sort(chosen)])
+
+
+def dictionaries(request: Request) -> tuple[tuple[Site, SAE], ...]:
+    """The dictionaries and their heads; raises InputError where one belongs to no head."""
+    from writesae.artifacts import load_sae
+    from writesae.artifacts.manifest import MANIFEST, read_manifest
+    from writesae.errors import InputError
+    from writesae.types import Site
+
+    found = []
+    for source in request.sae:
+        described = (Path(source) / MANIFEST).exists()
+        own = read_manifest(Path(source)).record.site if described else None
+        site = Site.parse(request.site) if request.site else own
+        if site is None:
+            raise InputError(f"{source} does not say which head it belongs to: give --site")
+        found.append((site, load_sae(source, site=None if described else site)))
+    return tuple(found)
 
 
 def run(command: Command) -> None:
     """Evaluate, write the folder, print where it is."""
-    from writesae.artifacts import load_sae
-    from writesae.artifacts.manifest import MANIFEST, read_manifest
-    from writesae.errors import InputError
-    from writesae.evals.catalogue import Inputs, configure, run_evaluation
+    from writesae.evals.catalogue import Inputs, run_evaluation
+    from writesae.evals.result import check_folder
     from writesae.hosts import load_host
-    from writesae.types import Site
 
-    config = configure(command.name, parse_settings(command.set))
-    saes = []
-    for source in command.sae:
-        own = read_manifest(Path(source)).record.site if (Path(source) / MANIFEST).exists() else None
-        site = Site.parse(command.site) if command.site else own
-        if site is None:
-            raise InputError(f"{source} does not say which head it belongs to: give --site")
-        saes.append((site, load_sae(source, site=None if (Path(source) / MANIFEST).exists() else site)))
-    host = load_host(command.host, device=command.device, revision=command.revision)
-    tokens = held_out_passages(host, command)
-    result = run_evaluation(command.name, Inputs(host, tuple(saes), tokens, command.out / "parts"), config)
-    result.write(command.out)
+    request = command.request
+    check_folder(request.out, command.name)
+    saes = dictionaries(request)
+    host = load_host(request.host, device=request.device, revision=request.revision)
+    tokens = held_out_passages(host, request)
+    result = run_evaluation(command.name, Inputs(host, saes, tokens, request.out / "parts"), command.config)
+    result.write(request.out)
     refused = "".join(f"; {n} refused: {reason}" for reason, n in result.refused.items())
-    print(f"{command.name}: {result.n} of {result.attempted} scored{refused}; {command.out / 'summary.json'}")
+    print(f"{command.name}: {result.n} of {result.attempted} scored{refused}; {request.out / 'summary.json'}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.configs import BoundaryConfig as BoundaryConfig
 from writesae.evals.firings import runs
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result, count
@@ -22,18 +23,6 @@ from writesae.evals.stats import holm, mann_whitney
 from writesae.hosts import Host
 from writesae.sae import SAE
 from writesae.types import Site
-
-
-@dataclass(frozen=True)
-class BoundaryConfig:
-    """Which tokens form the class."""
-
-    pattern: str = r"[.!?]\s*$|\n"
-    """Regular expression; a token belongs to the class where it is found in the token's text."""
-    alpha: float = 0.01
-    """A feature separates where its corrected p value is below this."""
-    top: int = 10
-    """Features named in the summary."""
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,44 @@
-"""Every evaluation by its name, with one way to configure and to run it."""
+"""Every evaluation by its name: how it is run, and how its summary follows from its files."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from writesae.config import Json, from_json
-from writesae.errors import ConfigError, InputError
-from writesae.evals.boundary import BoundaryConfig, boundary
-from writesae.evals.fidelity import FidelityConfig, fidelity
-from writesae.evals.logit_shift import LogitShiftConfig, logit_shift
-from writesae.evals.partition import PartitionConfig, labels, partition
-from writesae.evals.passage_loss import PassageLossConfig, passage_loss
-from writesae.evals.population import PopulationConfig, population
-from writesae.evals.provenance import Provenance, provenance, tokens_hash
-from writesae.evals.quality import QualityConfig, quality
-from writesae.evals.readers import ReadersConfig, readers
-from writesae.evals.result import Result
-from writesae.evals.seeds import SeedsConfig, seeds
-from writesae.evals.selectivity import SelectivityConfig, selectivity
-from writesae.evals.spectrum import spectrum
-from writesae.evals.substitution import SubstitutionConfig, substitution
+from writesae.config import Json
+from writesae.errors import InputError
+from writesae.evals import boundary as boundary_
+from writesae.evals import fidelity as fidelity_
+from writesae.evals import logit_shift as logit_shift_
+from writesae.evals import partition as partition_
+from writesae.evals import passage_loss as passage_loss_
+from writesae.evals import population as population_
+from writesae.evals import quality as quality_
+from writesae.evals import readers as readers_
+from writesae.evals import seeds as seeds_
+from writesae.evals import selectivity as selectivity_
+from writesae.evals import spectrum as spectrum_
+from writesae.evals.configs import (
+    FidelityConfig,
+    PartitionConfig,
+    PassageLossConfig,
+    SeedsConfig,
+    SpectrumConfig,
+)
+from writesae.evals.provenance import provenance
+from writesae.evals.result import Result, Stored, plain, read_result
+from writesae.evals.substitution import SubstitutionConfig, detail, first_and_second, joint_substitution
+from writesae.evals.substitution import summarise as summarise_substitution
 from writesae.hosts import Host
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import Site
 
 AnyResult = Result[Any, Any]
 
@@ -57,112 +66,156 @@ class Inputs:
 class Evaluation:
     """One entry."""
 
-    help: str
-    config: type
     run: Callable[[Inputs, Any], AnyResult]
-
-
-@dataclass(frozen=True)
-class SpectrumConfig:
-    """The audit of every head, without a dictionary."""
-
-    writes: int = 40
-    """Random positions a layer."""
-    timing: Protocol = "after_token"
-    seed: int = 0
+    summarise: Callable[[Stored], object]
+    """The summary of a result folder's tables."""
 
 
 def _substitution(inputs: Inputs, config: SubstitutionConfig) -> AnyResult:
-    """With a second dictionary, that is the flat one of the control `flat_svd`."""
-    flat = None
-    if len(inputs.saes) == 2 and "flat_svd" in config.controls:
-        flat, inputs = inputs.saes[1][1], replace(inputs, saes=inputs.saes[:1])
-    site, sae = inputs.one()
-    found = substitution(inputs.host, sae, site, inputs.tokens, config, flat=flat, folder=inputs.folder)
+    """Dictionaries of several heads are edited together; a second one of a head is that of the control `flat_svd`."""
+    saes, flats = first_and_second(inputs.saes, config)
+    found = joint_substitution(inputs.host, saes, inputs.tokens, config, flats=flats, folder=inputs.folder)
     summary = {timing: asdict(s) | {"detail": asdict(found.details[timing])} for timing, s in found.summaries.items()}
     refused = found.main.refused
     return Result("substitution", found.provenance, config, found.main.attempted, refused, summary, found.records)
 
 
+def _substitution_summary(stored: Stored) -> object:
+    config = cast(SubstitutionConfig, stored.config)
+    by_timing = {}
+    for timing in config.timings:
+        records = stored.records[stored.records.protocol == timing]
+        by_timing[timing] = asdict(summarise_substitution(records, stored.refused, config.seed)) | {
+            "detail": asdict(detail(records, config.seed))
+        }
+    return by_timing
+
+
 def _spectrum(inputs: Inputs, config: SpectrumConfig) -> AnyResult:
-    host, tokens = inputs.host, inputs.tokens
-    found = spectrum(host, tokens, writes=config.writes, timing=config.timing, seed=config.seed)
-    source = Provenance(host.name, host.revision, "all", (), tokens_hash(tokens))
-    site = found.default_site()
-    return Result("spectrum", source, config, len(found.heads), {}, {"default_site": str(site)}, found.frame(site))
-
-
-def _population(inputs: Inputs, config: PopulationConfig) -> AnyResult:
-    site, sae = inputs.one()
-    return population(inputs.host, sae, site, inputs.tokens, config, inputs.folder)
+    return spectrum_.audit(inputs.host, inputs.tokens, config)
 
 
 def _passage_loss(inputs: Inputs, config: PassageLossConfig) -> AnyResult:
-    """The registers."""
+    """The features asked for, or all of the class."""
     site, sae = inputs.one()
-    classing = PartitionConfig(native_write=config.native_write, ks=(), seed=config.seed)
-    kind = labels(partition(inputs.host, sae, site, inputs.tokens, classing).records, classing)
-    registers = [feature for feature, name in kind.items() if name == "register"]
-    return passage_loss(inputs.host, sae, site, inputs.tokens, registers, config)
+    features: tuple[int, ...] = config.features
+    if not features:
+        classing = PartitionConfig(native_write=config.native_write, ks=(), seed=config.seed)
+        kinds = partition_.labels(
+            partition_.partition(inputs.host, sae, site, inputs.tokens, classing).records, classing
+        )
+        features = tuple(feature for feature, kind in kinds.items() if kind == config.kind)
+    return passage_loss_.passage_loss(inputs.host, sae, site, inputs.tokens, features, config, inputs.folder)
+
+
+def _misfit(inputs: Inputs, site: Site, sae: SAE) -> str:
+    """Why a dictionary cannot be measured there; empty where it can."""
+    try:
+        provenance(inputs.host, site, inputs.tokens, sae)
+    except InputError as error:
+        return f"dictionary of {site}: {error}"
+    return ""
+
+
+def _without(inputs: Inputs, reasons: list[str]) -> Inputs:
+    """The dictionaries without a reason against them; raises InputError where none is left."""
+    fitting = tuple(given for given, reason in zip(inputs.saes, reasons, strict=True) if not reason)
+    if inputs.saes and not fitting:
+        raise InputError(f"none of {len(reasons)} dictionaries can be measured; the first: {reasons[0]}")
+    return replace(inputs, saes=fitting)
+
+
+def _refusing(result: AnyResult, refused: Mapping[str, int]) -> AnyResult:
+    """A result with further refused items."""
+    more = result.refused | dict(refused)
+    return replace(result, attempted=result.attempted + sum(refused.values()), refused=more)
 
 
 def _fidelity(inputs: Inputs, config: FidelityConfig) -> AnyResult:
-    if not inputs.saes:
-        inputs.one()
-    if len(dict(inputs.saes)) < len(inputs.saes):
+    """Beside the passages, a dictionary that does not fit is one refused item."""
+    reasons = [_misfit(inputs, site, sae) for site, sae in inputs.saes]
+    saes = _without(inputs, reasons).saes
+    if not saes:
+        raise InputError("fidelity replaces states by their reconstruction: give at least 1 dictionary, not 0")
+    if len(dict(saes)) < len(saes):
         raise InputError("fidelity takes one dictionary a head: two of those given belong to the same head")
-    return fidelity(inputs.host, dict(inputs.saes), inputs.tokens, config)
+    result = fidelity_.fidelity(inputs.host, dict(saes), inputs.tokens, config, inputs.folder)
+    return _refusing(result, {reason: reasons.count(reason) for reason in reasons if reason})
 
 
 def _seeds(inputs: Inputs, config: SeedsConfig) -> AnyResult:
-    sites = {site for site, _ in inputs.saes}
-    if len(sites) > 1:
-        raise InputError(f"seeds compares dictionaries of one head, not of {', '.join(map(str, sorted(sites)))}")
-    if not sites:
-        raise InputError("seeds compares dictionaries with each other: give at least 2, not 0")
-    return seeds(inputs.host, [sae for _, sae in inputs.saes], sites.pop(), inputs.tokens, config)
+    """The first dictionary that fits says which head; the features of one that does not are refused items."""
+    reasons = [_misfit(inputs, site, sae) for site, sae in inputs.saes]
+    fitting = _without(inputs, reasons).saes
+    wanted = fitting[0][0] if fitting else None
+    reasons = [
+        reason or ("" if site == wanted else f"dictionary of {site}: the first one is of {wanted}")
+        for reason, (site, _) in zip(reasons, inputs.saes, strict=True)
+    ]
+    saes = [sae for _, sae in _without(inputs, reasons).saes]
+    if wanted is None or len(saes) < 2:
+        why = "".join(f"; {reason}" for reason in reasons if reason)
+        raise InputError(f"seeds compares dictionaries with each other: give at least 2, not {len(saes)}{why}")
+    result = seeds_.seeds(inputs.host, saes, wanted, inputs.tokens, config, inputs.folder)
+    refused: dict[str, int] = {}
+    for reason, (_, sae) in zip(reasons, inputs.saes, strict=True):
+        if reason:
+            refused[reason] = refused.get(reason, 0) + sae.config.features
+    return _refusing(result, refused)
 
 
-def _single(function: Callable[..., AnyResult]) -> Callable[[Inputs, Any], AnyResult]:
+def _single(function: Callable[..., AnyResult], resumes: bool = True) -> Callable[[Inputs, Any], AnyResult]:
     def run(inputs: Inputs, config: object) -> AnyResult:
         site, sae = inputs.one()
-        return function(inputs.host, sae, site, inputs.tokens, config)
+        where = (inputs.folder,) if resumes else ()
+        return function(inputs.host, sae, site, inputs.tokens, config, *where)
 
     return run
 
 
+def _of_records(summarise: Callable[..., object]) -> Callable[[Stored], object]:
+    return lambda stored: summarise(stored.records, stored.config)
+
+
+def _with(summarise: Callable[..., object], table: str) -> Callable[[Stored], object]:
+    return lambda stored: summarise(stored.records, stored.tables[table], stored.config)
+
+
 EVALUATIONS: Mapping[str, Evaluation] = MappingProxyType(
     {
-        "substitution": Evaluation("one atom in the place of one write", SubstitutionConfig, _substitution),
-        "population": Evaluation("the same atom by atom, by class", PopulationConfig, _population),
-        "partition": Evaluation("registers, bundles and nulls", PartitionConfig, _single(partition)),
-        "logit_shift": Evaluation("predicted against measured logit changes", LogitShiftConfig, _single(logit_shift)),
-        "fidelity": Evaluation("perplexity with reconstructed states", FidelityConfig, _fidelity),
-        "passage_loss": Evaluation("every register firing deleted or replaced", PassageLossConfig, _passage_loss),
-        "quality": Evaluation("reconstruction and use of features", QualityConfig, _single(quality)),
-        "seeds": Evaluation("dictionaries of several seeds compared", SeedsConfig, _seeds),
-        "selectivity": Evaluation("overlap of most moved tokens", SelectivityConfig, _single(selectivity)),
-        "readers": Evaluation("later heads that read an atom", ReadersConfig, _single(readers)),
-        "boundary": Evaluation("features of a token class", BoundaryConfig, _single(boundary)),
-        "spectrum": Evaluation("audit of every head, no dictionary", SpectrumConfig, _spectrum),
+        "substitution": Evaluation(_substitution, _substitution_summary),
+        "population": Evaluation(_single(population_.population), _of_records(population_.summarise)),
+        "partition": Evaluation(_single(partition_.partition, False), _of_records(partition_.summarise)),
+        "logit_shift": Evaluation(_single(logit_shift_.logit_shift), _of_records(logit_shift_.summarise)),
+        "fidelity": Evaluation(_fidelity, _with(fidelity_.summarise, "scopes")),
+        "passage_loss": Evaluation(_passage_loss, _of_records(passage_loss_.summarise)),
+        "quality": Evaluation(_single(quality_.quality, False), _with(quality_.summarise, "passages")),
+        "seeds": Evaluation(_seeds, _of_records(seeds_.summarise)),
+        "selectivity": Evaluation(_single(selectivity_.selectivity), _of_records(selectivity_.summarise)),
+        "readers": Evaluation(_single(readers_.readers), _of_records(readers_.summarise)),
+        "boundary": Evaluation(_single(boundary_.boundary, False), _of_records(boundary_.summarise)),
+        "spectrum": Evaluation(_spectrum, _with(spectrum_.summarise, "writes")),
     }
 )
-"""Name -> evaluation."""
-
-
-def configure(name: str, options: Mapping[str, Json]) -> Any:
-    """The configuration of an evaluation; raises InputError for another name, ConfigError for a wrong option."""
-    if name not in EVALUATIONS:
-        raise InputError(f"unknown evaluation {name!r}: one of {', '.join(EVALUATIONS)}")
-    try:
-        return from_json(EVALUATIONS[name].config, dict(options))
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
+"""Name -> evaluation, the names of `configs.EVALUATIONS`."""
 
 
 @torch.no_grad()
 def run_evaluation(name: str, inputs: Inputs, config: object) -> AnyResult:
-    """Run one evaluation."""
-    for site, sae in inputs.saes:
-        provenance(inputs.host, site, inputs.tokens, sae)
-    return EVALUATIONS[name].run(inputs, config)
+    """Run one evaluation; raises InputError where there is nothing to score, with the reason, and leaves no folder."""
+    folder = inputs.folder
+    begun = folder is not None and folder.exists()
+    try:
+        return EVALUATIONS[name].run(inputs, config)
+    except InputError:
+        if folder is not None and folder.exists() and not begun:
+            shutil.rmtree(folder)
+            if not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
+        raise
+
+
+def recompute(folder: Path) -> Json:
+    """The summary of a result folder, computed again from its Parquet files and its configuration alone."""
+    stored = read_result(folder)
+    return plain(EVALUATIONS[stored.name].summarise(stored))

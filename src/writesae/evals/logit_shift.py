@@ -3,13 +3,17 @@
 `closed`: the paper's product (appendix A) of decays, read, output projection and unembedding, no norm anywhere.
 `direct`: the same with the erase terms, the gated norm's and the final norm's Jacobian: the direct path, complete.
 `exact`: all first-order effects, through every read and every layer above (MATH.md section 6).
-The write `eps * size * v w^T` (unit v, w; size the site's median native write) is added after a token, and the
-logits are read some tokens later. R^2 is given with nothing fitted, and with one factor fitted a cell.
+The write `eps * size * v w^T` (unit v, w; size the site's median native write) is added at a token, which reads it
+itself (`at_token`) or not (`after_token`), and the logits are read there or some tokens later. R^2 is given with
+nothing fitted, and with one factor fitted a cell.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,40 +21,29 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.configs import LogitShiftConfig as LogitShiftConfig
 from writesae.evals.controls import normalize
-from writesae.evals.first_order import closed_gradients, direct_gradients, forward_from, logit_gradients
-from writesae.evals.patching import Edits, patched_logits
+from writesae.evals.first_order import Forward, closed_gradients, direct_gradients, forward_from, logit_gradients
+from writesae.evals.parts import Parts
+from writesae.evals.patching import Edits, first_step, patched_logits
+from writesae.evals.precision import fits_widened, in_float64, widened
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result, count
+from writesae.evals.selectivity import check_features
 from writesae.evals.stats import r_squared, scaled_r_squared
 from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.recurrence import Stream, adjoint_products
 from writesae.sae import SAE
-from writesae.types import Site
+from writesae.types import Protocol, Site
 
 PREDICTORS = ("closed", "direct", "exact")
 MEASURABLE = 30.0
 """An atom counts at an epsilon where its effect is this many times the rounding of the logits (root mean square)."""
 PLACES_AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class LogitShiftConfig:
-    """The grid of one logit-shift evaluation, timing `after_token`."""
-
-    atoms: int = 50
-    """Atoms, those with the largest summed coefficients."""
-    places: int = 32
-    """Passages, one write each, at a random token."""
-    epsilons: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    """Sizes of the write, in median native writes."""
-    horizons: tuple[int, ...] = (1, 4)
-    """How many tokens later the logits are read."""
-    ranks: tuple[int, ...] = (0, 9, 99)
-    """Which tokens, by their rank in the native distribution there (0 is the most likely one)."""
-    seed: int = 0
+CELL = ["feature", "protocol", "epsilon", "horizon"]
+"""What makes an item."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,8 @@ class Fit:
     """One factor fitted an atom, median over atoms."""
     sign: float
     """Share of effects beyond the rounding whose sign is as predicted."""
+    protocol: Protocol = "after_token"
+    """Whether the edited token read the edited state itself."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +77,7 @@ class RankFit:
     rank: int
     r2_pooled: float
     sign: float
+    protocol: Protocol = "after_token"
 
 
 @dataclass(frozen=True)
@@ -93,18 +89,28 @@ class LogitShiftSummary:
     """At the smallest epsilon."""
     noise: float
     """Root mean square difference of native logits between two ways to compute them: the rounding."""
+    precision: str
+    """Of the host that was measured: `float32` (as it was loaded) or `float64`."""
 
-    def fit(self, predictor: str, epsilon: float, horizon: int) -> Fit:
+    def fit(self, predictor: str, epsilon: float, horizon: int, protocol: Protocol = "after_token") -> Fit:
         """One cell of the grid."""
-        return next(f for f in self.fits if (f.predictor, f.epsilon, f.horizon) == (predictor, epsilon, horizon))
+        wanted = (predictor, epsilon, horizon, protocol)
+        return next(f for f in self.fits if (f.predictor, f.epsilon, f.horizon, f.protocol) == wanted)
 
 
+@torch.no_grad()
 def logit_shift(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, config: LogitShiftConfig | None = None
+    host: Host,
+    sae: SAE,
+    site: Site,
+    tokens: Tensor,
+    config: LogitShiftConfig | None = None,
+    folder: Path | None = None,
 ) -> Result[LogitShiftConfig, LogitShiftSummary]:
-    """Measure and predict on passages `[B, T]`; an item is one (atom, epsilon, horizon).
+    """Measure and predict on passages `[B, T]`; an item is one (atom, timing, epsilon, horizon).
 
-    Raises InputError for passages that are too few or short, ranks beyond the vocabulary, or a silent dictionary.
+    In `folder` finished passages are kept, and a run that was stopped goes on there. Raises InputError for passages
+    that are too few or short, ranks beyond the vocabulary, or a dictionary or atoms that never fire.
     """
     config = LogitShiftConfig() if config is None else config
     source = provenance(host, site, tokens, sae)
@@ -114,70 +120,121 @@ def logit_shift(
             f"{config.places} places {max(config.horizons)} tokens before their reading need as many passages of at "
             f"least {max(config.horizons) + 3} tokens, not {len(tokens)} of {tokens.shape[1]}"
         )
-    if max(config.ranks) >= host.vocabulary or min(config.ranks) < 0:
+    if max(config.ranks) >= host.vocabulary:
         raise InputError(f"token ranks {config.ranks} must lie in 0 to {host.vocabulary - 1} for {host.name}")
     text = tokens[: config.places]
-    position = torch.randint(1, room + 1, (len(text),), generator=torch.Generator().manual_seed(config.seed))
-    feature, size = _atoms_and_size(host, sae, site, text, config.atoms)
-    tables = []
-    for begin in range(0, len(text), PLACES_AT_ONCE):
-        part = slice(begin, begin + PLACES_AT_ONCE)
-        table = _cells(host, sae, site, text[part], position[part], feature, size, config)
-        tables.append(table.assign(passage=table.passage + begin))
-    records = pd.concat(tables, ignore_index=True)
-    quiet = ~_measurable(records).groupby(["feature", "epsilon", "horizon"]).first()
+    atoms = _atoms(host, sae, site, text, config)
+    parts = Parts.open(folder, "logit_shift", source, config)
+    records = _measured(host, sae, site, text, atoms, config, parts, wide=config.precision == "float64")
+    if config.precision == "auto" and _hidden(records) and fits_widened(host):
+        records = _measured(host, sae, site, text, atoms, config, parts, wide=True)
+    quiet = ~_measurable(records).groupby(CELL).first()
     refused = count(["no effect above the rounding of the logits" if q else "" for q in quiet])
-    summary = summarise(records)
-    return Result("logit_shift", source, config, len(quiet), refused, summary, records)
+    if atoms.silent:
+        refused["never fires"] = atoms.silent * len(quiet) // len(atoms.feature)
+    attempted, summary = len(quiet) + refused.get("never fires", 0), summarise(records, config)
+    return Result("logit_shift", source, config, attempted, refused, summary, records)
 
 
-def _atoms_and_size(host: Host, sae: SAE, site: Site, tokens: Tensor, atoms: int) -> tuple[Tensor, float]:
-    """The atoms that fire most, and the median norm of a native (delta) write."""
+class _Atoms(NamedTuple):
+    feature: Tensor
+    size: float
+    """Median norm of a native (delta) write."""
+    silent: int
+    """How many of those asked for never fire."""
+
+
+def _atoms(host: Host, sae: SAE, site: Site, tokens: Tensor, config: LogitShiftConfig) -> _Atoms:
+    """The atoms asked for, else those with the largest summed coefficients."""
+    asked = check_features(sae, config.features)
     total, norms = torch.zeros(sae.config.features), []
     for begin in range(0, len(tokens), PLACES_AT_ONCE):
         written = head_writes(native_run(host, tokens[begin : begin + PLACES_AT_ONCE], site.layer), site.head).written
         codes = sae.encode_written(written)
         total.index_add_(0, codes.index.flatten().cpu(), codes.value.flatten().cpu())
         norms.append((written.key.norm(dim=-1) * written.update.norm(dim=-1)).flatten())
-    alive = int((total > 0).sum())
-    if alive == 0:
-        raise InputError(f"no feature of the dictionary fires at {site} in {len(tokens)} passages")
-    return total.topk(min(atoms, alive)).indices, float(torch.cat(norms).median())
+    wanted = torch.tensor(asked) if asked else total.topk(min(config.atoms, len(total))).indices
+    alive = wanted[total[wanted] > 0]
+    if len(alive) == 0:
+        what = f"of the {len(asked)} features" if asked else "feature of the dictionary"
+        raise InputError(f"no {what} fires at {site} in {len(tokens)} passages")
+    return _Atoms(alive, float(torch.cat(norms).median()), len(wanted) - len(alive))
+
+
+def _measured(
+    host: Host, sae: SAE, site: Site, text: Tensor, atoms: _Atoms, config: LogitShiftConfig, parts: Parts, wide: bool
+) -> pd.DataFrame:
+    """All records at one precision."""
+    room = text.shape[1] - max(config.horizons) - 2
+    position = torch.randint(1, room + 1, (len(text),), generator=torch.Generator().manual_seed(config.seed))
+    copies: list[Host] = []
+
+    def cells(part: slice) -> pd.DataFrame:
+        if not wide:
+            return _cells(host, sae, site, text[part], position[part], atoms, config)
+        with in_float64():
+            copies.extend([] if copies else [widened(host)])
+            return _cells(copies[0], sae, site, text[part], position[part], atoms, config)
+
+    tables, precision = [], "float64" if wide else "float32"
+    for begin in range(0, len(text), PLACES_AT_ONCE):
+        table = parts.get(f"{precision}-{begin}", partial(cells, slice(begin, begin + PLACES_AT_ONCE)))
+        tables.append(table.assign(passage=table.passage + begin, precision=precision))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _hidden(records: pd.DataFrame) -> bool:
+    """Whether rounding hides an effect at the smallest epsilon."""
+    small = (records.epsilon == records.epsilon.min()).to_numpy()
+    return bool((~_measurable(records).to_numpy()[small]).any())
 
 
 def _cells(
-    host: Host,
-    sae: SAE,
-    site: Site,
-    tokens: Tensor,
-    position: Tensor,
-    feature: Tensor,
-    size: float,
-    config: LogitShiftConfig,
+    host: Host, sae: SAE, site: Site, tokens: Tensor, position: Tensor, atoms: _Atoms, config: LogitShiftConfig
 ) -> pd.DataFrame:
-    atoms = sae.atoms()
-    v, w = normalize(atoms.v[feature]), normalize(atoms.w[feature])
-    forward = forward_from(host, tokens, site.layer)
-    rows, steps = torch.arange(len(tokens)), torch.tensor(config.horizons)
-    order = forward.logits.detach()[rows[:, None], position[:, None] + steps].argsort(-1, descending=True)
-    token = order[:, :, list(config.ranks)]  # [R, horizons, ranks]
-    run = native_run(host, tokens, site.layer)
-    measured, noise = _measure(run, site.head, position, v, w, token, size, config, forward.logits.detach())
+    run, forward = native_run(host, tokens, site.layer), forward_from(host, tokens, site.layer)
+    found = sae.atoms()
+    v, w = (normalize(x[atoms.feature].to(run.streams[site.layer].key)) for x in (found.v, found.w))
+    tables = [
+        _cells_of(host, site, run, forward, position, atoms, v, w, config, timing).assign(protocol=timing)
+        for timing in config.timings
+    ]
+    return pd.concat(tables, ignore_index=True)
 
-    local = position[:, None] + torch.arange(max(config.horizons) + 1)
+
+def _cells_of(
+    host: Host,
+    site: Site,
+    run: NativeRun,
+    forward: Forward,
+    position: Tensor,
+    atoms: _Atoms,
+    v: Tensor,
+    w: Tensor,
+    config: LogitShiftConfig,
+    timing: Protocol,
+) -> pd.DataFrame:
+    tokens, full, (feature, size, _) = run.tokens, forward.logits.detach(), atoms
+    rows, steps = torch.arange(len(tokens)), torch.tensor(config.horizons) - 1 + first_step(timing)
+    order = full[rows[:, None], position[:, None] + steps].argsort(-1, descending=True)
+    token = order[:, :, list(config.ranks)]  # [R, horizons, ranks]
+    measured, noise = _measure(run, site.head, position, v, w, token, size, config, timing, full)
+
+    local = position[:, None] + torch.arange(int(steps.max()) + 1)
     stream = forward.stream.heads(site.head).map(lambda x: x.detach()[rows[:, None], local])
     tables = []
-    for i, horizon in enumerate(config.horizons):
-        scored = position + horizon
+    for i, (horizon, step) in enumerate(zip(config.horizons, steps.tolist(), strict=True)):
+        scored = position + step
         for j, rank in enumerate(config.ranks):
             here = token[:, i, j]
             whole = logit_gradients(forward, scored, here)[rows[:, None], local, site.head].unsqueeze(2)
             direct = torch.zeros_like(whole)
-            direct[:, horizon, 0] = direct_gradients(host, tokens, site.layer, forward, scored, here)[:, site.head]
+            direct[:, step, 0] = direct_gradients(host, tokens, site.layer, forward, scored, here)[:, site.head]
+            at_token = timing == "at_token"
             slopes = {
-                "closed": _closed(stream, horizon, v, w, closed_gradients(host, site.layer, here)[:, site.head]),
-                "direct": adjoint_products(stream, direct, v, w, at_token=False)[:, 0],
-                "exact": adjoint_products(stream, whole, v, w, at_token=False)[:, 0],
+                "closed": _closed(stream, step, v, w, closed_gradients(host, site.layer, here)[:, site.head]),
+                "direct": adjoint_products(stream, direct, v, w, at_token=at_token)[:, 0],
+                "exact": adjoint_products(stream, whole, v, w, at_token=at_token)[:, 0],
             }
             for e, epsilon in enumerate(config.epsilons):
                 columns = {name: (slope * epsilon * size).flatten().cpu().numpy() for name, slope in slopes.items()}
@@ -203,6 +260,7 @@ def _measure(
     token: Tensor,
     size: float,
     config: LogitShiftConfig,
+    timing: Protocol,
     full: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Measured changes `[R, epsilons, atoms, horizons, ranks]`, and how far the native logits are from those of the
@@ -216,29 +274,33 @@ def _measure(
         edits = Edits(
             [head] * n, torch.arange(places), position, v.expand(places, -1, -1), w.expand(places, -1, -1), weight
         )
-        for scored in patched_logits(run, edits, "after_token", max(config.horizons)):
+        for scored in patched_logits(run, edits, timing, max(config.horizons)):
             here = token[scored.which]
             native = scored.native[:, steps].gather(-1, here)
             patched = scored.patched[:, :, steps].gather(-1, here.unsqueeze(1).expand(-1, n, -1, -1))
             found[scored.which, e] = (patched.double() - native.double().unsqueeze(1)).cpu()
-            again = full[scored.which[:, None], position[scored.which][:, None] + steps + 1].gather(-1, here)
+            places_read = position[scored.which][:, None] + steps + first_step(timing)
+            again = full[scored.which[:, None], places_read].gather(-1, here)
             noise[scored.which] = (again.double() - native.double()).cpu()
     return found, noise
 
 
-def _closed(stream: Stream, horizon: int, v: Tensor, w: Tensor, gradient: Tensor) -> Tensor:
+def _closed(stream: Stream, step: int, v: Tensor, w: Tensor, gradient: Tensor) -> Tensor:
     """Decays of the tokens between, the read of the scored token, `W_O w . W_U`: `[R, atoms]`."""
-    kept = stream.log_decay[:, 1 : horizon + 1, 0].sum(1).exp()
-    return ((kept * stream.query[:, horizon, 0]) @ v.T) * (gradient @ w.T)
+    kept = stream.log_decay[:, 1 : step + 1, 0].sum(1).exp()
+    return ((kept * stream.query[:, step, 0]) @ v.T) * (gradient @ w.T)
 
 
 def _measurable(records: pd.DataFrame) -> pd.Series[bool]:
-    """For each row whether its (atom, epsilon, horizon) has an effect above the rounding."""
-    keys = [records[name] for name in ("feature", "epsilon", "horizon")]
+    """For each row whether its (atom, timing, epsilon, horizon) has an effect above the rounding."""
+    keys = [records[name] for name in CELL]
     effect = np.sqrt(records.measured.pow(2).groupby(keys).transform("mean"))
-    floor = float(np.sqrt(records.noise.pow(2).mean()))
-    flags: pd.Series[bool] = (effect > MEASURABLE * floor).set_axis(pd.MultiIndex.from_arrays(keys))
+    flags: pd.Series[bool] = (effect > MEASURABLE * _floor(records)).set_axis(pd.MultiIndex.from_arrays(keys))
     return flags
+
+
+def _floor(records: pd.DataFrame) -> float:
+    return float(np.sqrt(records.noise.pow(2).mean()))
 
 
 def _sign(table: pd.DataFrame, predictor: str, floor: float) -> float:
@@ -246,21 +308,35 @@ def _sign(table: pd.DataFrame, predictor: str, floor: float) -> float:
     return float((np.sign(loud.measured) == np.sign(loud[predictor])).mean()) if len(loud) else float("nan")
 
 
-def summarise(records: pd.DataFrame) -> LogitShiftSummary:
+def summarise(records: pd.DataFrame, config: LogitShiftConfig) -> LogitShiftSummary:
     """The summary of the records; nothing else enters it."""
-    floor = float(np.sqrt(records.noise.pow(2).mean()))
+    floor = _floor(records)
     loud = records[_measurable(records).to_numpy()]
     fits, ranks = [], []
-    for predictor in PREDICTORS:
-        for _, cell in loud.groupby(["epsilon", "horizon"]):
-            by_atom = [atom for _, atom in cell.groupby("feature")]
-            plain = [r_squared(atom.measured, atom[predictor]) for atom in by_atom]
-            fitted = [scaled_r_squared(atom.measured, atom[predictor]) for atom in by_atom]
-            pooled, sign = r_squared(cell.measured, cell[predictor]), _sign(cell, predictor, floor)
-            middle = (float(np.median(plain)), float(np.min(plain)), pooled, float(np.median(fitted)), sign)
-            fits.append(Fit(predictor, float(cell.epsilon.iloc[0]), int(cell.horizon.iloc[0]), len(by_atom), *middle))
-        small = loud[loud.epsilon == records.epsilon.min()]
-        for _, cell in small.groupby("rank"):
-            pooled = r_squared(cell.measured, cell[predictor])
-            ranks.append(RankFit(predictor, int(cell["rank"].iloc[0]), pooled, _sign(cell, predictor, floor)))
-    return LogitShiftSummary(tuple(fits), tuple(ranks), floor)
+    for timing in config.timings:
+        for predictor in PREDICTORS:
+            for _, cell in loud[loud.protocol == timing].groupby(["epsilon", "horizon"]):
+                fits.append(_fit(cell, predictor, timing, floor))
+            small = loud[(loud.protocol == timing) & (loud.epsilon == records.epsilon.min())]
+            for _, cell in small.groupby("rank"):
+                pooled, sign = r_squared(cell.measured, cell[predictor]), _sign(cell, predictor, floor)
+                ranks.append(RankFit(predictor, int(cell["rank"].iloc[0]), pooled, sign, timing))
+    return LogitShiftSummary(tuple(fits), tuple(ranks), floor, str(records.precision.iloc[0]))
+
+
+def _fit(cell: pd.DataFrame, predictor: str, timing: Protocol, floor: float) -> Fit:
+    by_atom = [atom for _, atom in cell.groupby("feature")]
+    plain = [r_squared(atom.measured, atom[predictor]) for atom in by_atom]
+    fitted = [scaled_r_squared(atom.measured, atom[predictor]) for atom in by_atom]
+    return Fit(
+        predictor,
+        float(cell.epsilon.iloc[0]),
+        int(cell.horizon.iloc[0]),
+        len(by_atom),
+        r2=float(np.median(plain)),
+        r2_least=float(np.min(plain)),
+        r2_pooled=r_squared(cell.measured, cell[predictor]),
+        r2_fitted=float(np.median(fitted)),
+        sign=_sign(cell, predictor, floor),
+        protocol=timing,
+    )

@@ -14,32 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.configs import PartitionConfig as PartitionConfig
 from writesae.evals.firings import all_firings
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result, count
 from writesae.evals.stats import two_gaussians
-from writesae.evals.writes import NativeWrite
 from writesae.hosts import Host
 from writesae.sae import SAE
 from writesae.types import Site
 
 FEWEST = 4
 """Alive atoms that a mixture needs."""
-
-
-@dataclass(frozen=True)
-class PartitionConfig:
-    """How atoms are told apart."""
-
-    native_write: NativeWrite = "delta"
-    """The matrix that an atom is compared with."""
-    minimum: int = 1
-    """Fewest firings for an atom to be classed."""
-    thresholds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
-    """Cosines for the sweep that uses no mixture."""
-    ks: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """Sweep: only the so many largest coefficients of a token count as firings."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,16 +68,14 @@ def partition(
     tables = [portraits(fired, sae.config.features, 0)]
     tables += [portraits(fired[fired.order < k], sae.config.features, k) for k in config.ks]
     records = pd.concat(tables, ignore_index=True)
-    whole = records[records.k == 0]
-    reasons = ["never fires" if n == 0 else f"fewer than {config.minimum} firings" if n < config.minimum else ""
-               for n in whole.firings]  # fmt: skip
+    whole, reasons = records[records.k == 0], refusals(records, config)
     alive = int((whole.firings >= config.minimum).sum())
     if alive < FEWEST:
         raise InputError(
             f"only {alive} of {len(whole)} features fire at least {config.minimum} times at {site}; a partition needs "
             f"{FEWEST}: pass more text or a lower minimum"
         )
-    return Result("partition", source, config, len(whole), count(reasons), summarise(records, config), records)
+    return Result("partition", source, config, len(whole), reasons, summarise(records, config), records)
 
 
 def portraits(fired: pd.DataFrame, features: int, k: int) -> pd.DataFrame:
@@ -103,6 +86,13 @@ def portraits(fired: pd.DataFrame, features: int, k: int) -> pd.DataFrame:
     ).reindex(range(features))
     table["firings"] = table.firings.fillna(0).astype(int)
     return table.rename_axis("feature").reset_index().assign(k=k)
+
+
+def refusals(records: pd.DataFrame, config: PartitionConfig) -> dict[str, int]:
+    """Reason -> how many features are not classed for it."""
+    few = f"fewer than {config.minimum} firings"
+    firings = records[records.k == 0].firings
+    return count(["never fires" if n == 0 else few if n < config.minimum else "" for n in firings])
 
 
 def labels(records: pd.DataFrame, config: PartitionConfig) -> dict[int, str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -16,30 +18,27 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from writesae.errors import InputError
+from writesae.evals.configs import PassageLossConfig as PassageLossConfig
 from writesae.evals.controls import random_component
-from writesae.evals.firings import runs
+from writesae.evals.firings import PASSAGES_AT_ONCE
+from writesae.evals.parts import Parts
+from writesae.evals.patching import free_floats
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
+from writesae.evals.selectivity import check_features
 from writesae.evals.stats import Interval, Test, clustered, wilcoxon
 from writesae.evals.substitution import gather, top_codes
-from writesae.evals.writes import NativeWrite
+from writesae.evals.writes import head_writes
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
+from writesae.hosts.fork import native_run
 from writesae.recurrence import Stream, replay
 from writesae.sae import SAE
 from writesae.types import Site
 
 CONDITIONS = ("atom", "delete", "random_norm")
 """What replaces each write: the atom at its coefficient, nothing, a random rank-1 matrix of the write's norm."""
-
-
-@dataclass(frozen=True)
-class PassageLossConfig:
-    """How writes are edited."""
-
-    native_write: NativeWrite = "delta"
-    """Which matrix counts as a token's write."""
-    seed: int = 0
-    """Of the random matrices and the bootstrap."""
+FIRED = ("position", "feature", "coefficient")
+"""Columns of the table `firings`."""
 
 
 @dataclass(frozen=True)
@@ -54,50 +53,78 @@ class PassageLossSummary:
     """Bootstrap over passages."""
     tests: dict[str, Test]
     """Signed ranks over passages against the native loss."""
+    recovered: float
+    """Loss recovered by the atoms: 1 - (atom - native) / (delete - native) of the summed losses."""
 
 
 @torch.no_grad()
 def passage_loss(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, features: Sequence[int], config: PassageLossConfig | None = None
+    host: Host,
+    sae: SAE,
+    site: Site,
+    tokens: Tensor,
+    features: Sequence[int],
+    config: PassageLossConfig | None = None,
+    folder: Path | None = None,
 ) -> Result[PassageLossConfig, PassageLossSummary]:
-    """Edit every firing of `features` in passages `[B, T]`; a record is a passage.
+    """Edit every firing of `features` in passages `[B, T]`; a record is a passage, a row of `firings` an edit.
 
-    Passages without a firing are refused and counted; raises InputError where there is none with one.
+    In `folder` finished passages are kept, and a run that was stopped goes on there. Passages without a firing are
+    refused and counted; raises InputError where there is none with one, or no feature was given.
     """
     config = PassageLossConfig() if config is None else config
     source = provenance(host, site, tokens, sae)
-    wanted = torch.zeros(sae.config.features, dtype=torch.bool)
-    wanted[torch.tensor(list(features), dtype=torch.long)] = True
+    chosen = check_features(sae, tuple(features))
+    if not chosen:
+        raise InputError(f"no feature is a {config.kind} at {site}: there is no firing to edit")
+    parts = Parts.open(folder, "passage_loss", source, replace(config, features=tuple(chosen)))
     tables = []
-    for begin, run, writes in runs(host, site, tokens):
-        top = top_codes(sae, writes)
-        passage, position = (wanted[top.feature.cpu()] & (top.value > 0).cpu()).nonzero(as_tuple=True)
-        feature, coefficient = top.feature[passage, position], top.value[passage, position]
-        firings = gather(sae, writes, passage, position, feature, coefficient, config.native_write)
-        random = random_component(firings, torch.Generator().manual_seed(config.seed + 1 + begin))
-        sides = {
-            "atom": (firings.v, firings.w * coefficient.unsqueeze(-1)),
-            "delete": None,
-            "random_norm": (random.key, random.value * firings.norm.unsqueeze(-1)),
-        }
-        stream = run.streams[site.layer].heads(site.head)
-        removed = response(stream, passage, position, firings.key, -firings.value)
-        losses = {"native": _loss(host, run.tokens, site, None)}
-        for name in CONDITIONS:
-            put = sides[name]
-            added = removed if put is None else removed + response(stream, passage, position, *put)
-            losses[name] = _loss(host, run.tokens, site, added)
-        columns = {f"nll_{name}": loss.cpu().numpy() for name, loss in losses.items()}
-        fired = torch.bincount(passage, minlength=len(run.tokens)).numpy()
-        numbers = {"passage": range(begin, begin + len(run.tokens)), "firings": fired, "tokens": tokens.shape[1] - 1}
-        tables.append(pd.DataFrame(numbers | columns))
-    records = pd.concat(tables, ignore_index=True)
-    silent = int((records.firings == 0).sum())
-    records = records[records.firings > 0].reset_index(drop=True)
-    if records.empty:
-        raise InputError(f"none of the {len(features)} features is the top one anywhere in {len(tokens)} passages")
+    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
+        group = tokens[begin : begin + PASSAGES_AT_ONCE]
+        tables.append(parts.get(f"passages-{begin}", partial(_score, host, sae, site, group, chosen, begin, config)))
+    whole = pd.concat(tables, ignore_index=True)
+    silent = int((whole.firings == 0).sum())
+    kept = whole[whole.firings > 0].reset_index(drop=True)
+    if kept.empty:
+        raise InputError(f"none of the {len(chosen)} features is the top one anywhere in {len(tokens)} passages")
+    records = kept.drop(columns=list(FIRED))
+    fired = kept[["passage", *FIRED]].explode(list(FIRED), ignore_index=True)
+    fired = fired.astype({"position": "int64", "feature": "int64", "coefficient": "float64"})
     refused = {"no firing of the class": silent} if silent else {}
-    return Result("passage_loss", source, config, len(tokens), refused, summarise(records, config), records)
+    summary = summarise(records, config)
+    return Result("passage_loss", source, config, len(tokens), refused, summary, records, {"firings": fired})
+
+
+def _score(
+    host: Host, sae: SAE, site: Site, tokens: Tensor, features: list[int], begin: int, config: PassageLossConfig
+) -> pd.DataFrame:
+    """One row a passage, with the places of its firings as lists."""
+    run = native_run(host, tokens, site.layer)
+    writes = head_writes(run, site.head)
+    top = top_codes(sae, writes)
+    wanted = torch.isin(top.feature.cpu(), torch.tensor(features))
+    passage, position = (wanted & (top.value > 0).cpu()).nonzero(as_tuple=True)
+    feature, coefficient = top.feature[passage, position], top.value[passage, position]
+    firings = gather(sae, writes, passage, position, feature, coefficient, config.native_write)
+    random = random_component(firings, torch.Generator().manual_seed(config.seed + 1 + begin))
+    sides = {
+        "atom": (firings.v, firings.w * coefficient.unsqueeze(-1)),
+        "delete": None,
+        "random_norm": (random.key, random.value * firings.norm.unsqueeze(-1)),
+    }
+    stream = run.streams[site.layer].heads(site.head)
+    removed = response(stream, passage, position, firings.key, -firings.value)
+    losses = {"native": _loss(host, tokens, site, None)}
+    for name in CONDITIONS:
+        put = sides[name]
+        added = removed if put is None else removed + response(stream, passage, position, *put)
+        losses[name] = _loss(host, tokens, site, added)
+    columns = {f"nll_{name}": loss.cpu().numpy() for name, loss in losses.items()}
+    count = torch.bincount(passage, minlength=len(tokens))
+    numbers = {"passage": range(begin, begin + len(tokens)), "firings": count.numpy(), "tokens": tokens.shape[1] - 1}
+    each = dict(zip(FIRED, (position, feature.cpu(), coefficient.double().cpu()), strict=True))
+    lists = {name: [part.tolist() for part in torch.split(x, count.tolist())] for name, x in each.items()}
+    return pd.DataFrame(numbers | columns | lists)
 
 
 def response(stream: Stream, passage: Tensor, position: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -111,7 +138,13 @@ def response(stream: Stream, passage: Tensor, position: Tensor, key: Tensor, val
 
 def _loss(host: Host, tokens: Tensor, site: Site, added: Tensor | None) -> Tensor:
     """Summed negative log-likelihood of each passage, `[B]`, nats, float64."""
+    each = 10 * tokens.shape[1] * host.vocabulary
+    at_once = max(1, min(len(tokens), int(free_floats(host.device) / each)))
+    rows = torch.split(torch.arange(len(tokens)), at_once)
+    return torch.cat([_row_losses(host, tokens[i], site, None if added is None else added[i]) for i in rows])
 
+
+def _row_losses(host: Host, tokens: Tensor, site: Site, added: Tensor | None) -> Tensor:
     def after(call: KernelCall, result: KernelResult) -> KernelResult:
         if call.layer != site.layer or added is None:
             return result
@@ -128,10 +161,13 @@ def summarise(records: pd.DataFrame, config: PassageLossConfig) -> PassageLossSu
     """The summary of the records."""
     added = {name: (records[f"nll_{name}"] - records.nll_native) / records.tokens / math.log(2) for name in CONDITIONS}
     clusters = records.passage.to_numpy()
+    total = {name: float(records[f"nll_{name}"].sum()) for name in ("native", *CONDITIONS)}
+    span = total["delete"] - total["native"]
     return PassageLossSummary(
         passages=len(records),
         firings=int(records.firings.sum()),
         bits={name: float(x.mean()) for name, x in added.items()},
         intervals={name: clustered(x.to_numpy(), clusters, config.seed) for name, x in added.items()},
         tests={name: wilcoxon(records[f"nll_{name}"], records.nll_native) for name in CONDITIONS},
+        recovered=1 - (total["atom"] - total["native"]) / span if span != 0 else float("nan"),
     )

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.evals.configs import QualityConfig as QualityConfig
 from writesae.evals.firings import runs
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result, count
@@ -18,16 +19,6 @@ from writesae.hosts import Host
 from writesae.recurrence.written import Written, rebuild_states
 from writesae.sae import SAE
 from writesae.types import Site, Target
-
-
-@dataclass(frozen=True)
-class QualityConfig:
-    """What counts as a dense feature."""
-
-    dense: float = 0.1
-    """A feature that fires at more than this share of tokens is dense."""
-    edges: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    """Borders of the frequency histogram; a frequency of 1 belongs to the last bin."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +66,7 @@ def quality(
     source = provenance(host, site, tokens, sae)
     fired = torch.zeros(sae.config.features, dtype=torch.long)
     mass = torch.zeros(sae.config.features, dtype=torch.float64)
+    largest = torch.zeros(sae.config.features)
     total = torch.zeros(sae.config.d_k, sae.config.d_v, dtype=torch.float64)
     for _, _, writes in runs(host, site, tokens):
         for passage in range(len(writes.value)):
@@ -86,7 +78,9 @@ def quality(
             matrices, codes = modelled(one, sae.config.target), sae.encode_written(one.written)
             used = codes.value > 0
             fired += torch.bincount(codes.index[used].cpu(), minlength=len(fired))
-            mass.index_add_(0, codes.index.flatten().cpu(), codes.value.flatten().double().cpu())
+            index, value = codes.index.flatten().cpu(), codes.value.flatten().cpu()
+            mass.index_add_(0, index, value.double())
+            largest.scatter_reduce_(0, index, value.float(), "amax")
             rows.append(
                 {
                     "passage": begin + passage,
@@ -94,6 +88,7 @@ def quality(
                     "entries": matrices.numel(),
                     "active": int(used.sum()),
                     "error": float((matrices - sae.decode(codes)).double().square().sum()),
+                    "norm": float(matrices.double().square().sum()),
                     "variance": float((matrices.double() - mean.to(matrices.device)).square().sum()),
                 }
             )
@@ -101,7 +96,9 @@ def quality(
         {
             "feature": range(sae.config.features),
             "firings": fired.numpy(),
+            "frequency": fired.numpy() / tokens.numel(),
             "coefficient": (mass / fired.clamp_min(1)).numpy(),
+            "largest": largest.numpy(),
         }
     )
     more = {"passages": pd.DataFrame(rows)}

@@ -8,32 +8,25 @@ the same for a random rank-1 matrix of the same norm (medians over firings).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.configs import ReadersConfig as ReadersConfig
 from writesae.evals.firings import PASSAGES_AT_ONCE
+from writesae.evals.parts import Parts
 from writesae.evals.patching import edit_response, rows_at_once
 from writesae.evals.provenance import provenance
-from writesae.evals.result import Result, count
-from writesae.evals.selectivity import directions, draw_firings
+from writesae.evals.result import Result
+from writesae.evals.selectivity import directions, draw_firings, groups
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
-from writesae.hosts.fork import NativeRun, Rows, native_run
+from writesae.hosts.fork import Rows, native_run
 from writesae.sae import SAE
 from writesae.types import Site
-
-
-@dataclass(frozen=True)
-class ReadersConfig:
-    """Which atoms and firings."""
-
-    atoms: int = 16
-    """Atoms, those that fire most often."""
-    firings: int = 16
-    """Firings of each; atoms with fewer are refused."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,30 +51,38 @@ class ReadersSummary:
 
 
 def readers(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, config: ReadersConfig | None = None
+    host: Host,
+    sae: SAE,
+    site: Site,
+    tokens: Tensor,
+    config: ReadersConfig | None = None,
+    folder: Path | None = None,
 ) -> Result[ReadersConfig, ReadersSummary]:
     """Measure on passages `[B, T]`; an item is an atom, a record a firing and later head.
 
-    Raises InputError where no recurrent layer lies above, or no atom fires often enough.
+    In `folder` finished passages are kept, and a run that was stopped goes on there. Raises InputError where no
+    recurrent layer lies above, or no atom fires often enough.
     """
     config = ReadersConfig() if config is None else config
     source = provenance(host, site, tokens, sae)
     if site.layer == max(host.layers):
         raise InputError(f"{host.name} has no recurrent layer above {site}: nothing later can read its writes")
-    drawn, asked = draw_firings(host, sae, site, tokens, config.atoms, config.firings, config.seed)
+    drawn = draw_firings(host, sae, site, tokens, config)
+    parts = Parts.open(folder, "readers", source, config)
     tables = []
-    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
-        here = drawn[(drawn.passage >= begin) & (drawn.passage < begin + PASSAGES_AT_ONCE)]
-        if len(here):
-            run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
-            tables.append(_score(run, sae, site, here, begin, config.seed))
+    for begin, here in groups(drawn.firings, len(tokens)):
+        group = tokens[begin : begin + PASSAGES_AT_ONCE]
+        tables.append(parts.get(f"passages-{begin}", partial(_score, host, sae, site, group, here, begin, config)))
     records = pd.concat(tables, ignore_index=True)
-    reasons = count([f"fewer than {config.firings} firings"] * (asked - records.feature.nunique()))
-    return Result("readers", source, config, asked, reasons, summarise(records), records)
+    summary = summarise(records, config)
+    return Result("readers", source, config, drawn.attempted, drawn.refused, summary, records)
 
 
-def _score(run: NativeRun, sae: SAE, site: Site, here: pd.DataFrame, begin: int, seed: int) -> pd.DataFrame:
-    edits = directions(run, sae, site, here.assign(passage=here.passage - begin), seed + begin)
+def _score(
+    host: Host, sae: SAE, site: Site, tokens: Tensor, here: pd.DataFrame, begin: int, config: ReadersConfig
+) -> pd.DataFrame:
+    run = native_run(host, tokens, site.layer)
+    edits = directions(run, sae, site, here.assign(passage=here.passage - begin), config.seed + begin)
     order = edits.position.argsort()
     tables = []
     for index in torch.split(order, rows_at_once(run, 4, 1)):
@@ -111,7 +112,7 @@ def later_outputs(rows: Rows, response: Tensor) -> dict[int, Tensor]:
     return found
 
 
-def summarise(records: pd.DataFrame) -> ReadersSummary:
+def summarise(records: pd.DataFrame, config: ReadersConfig) -> ReadersSummary:
     """The summary of the records."""
     medians = records.groupby(["feature", "reader"])[["atom", "random"]].median()
     table = (medians["atom"] / medians["random"]).rename("ratio").reset_index()

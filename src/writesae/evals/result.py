@@ -17,8 +17,12 @@ from typing import Generic, TypeVar
 import numpy as np
 import pandas as pd
 
-from writesae.config import Json, to_json
+from writesae.config import Json, from_json, read_json, to_json
+from writesae.errors import DataError, OutputError
+from writesae.evals.configs import config_class
 from writesae.evals.provenance import Provenance
+
+SUMMARY = "summary.json"
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -61,9 +65,50 @@ class Result(Generic[C, S]):
     def write(self, folder: Path) -> None:
         """Write `records.parquet` (and `NAME.parquet` of further tables), then `summary.json`, each at once."""
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / SUMMARY).unlink(missing_ok=True)  # its presence means that all tables are those it speaks of
         for name, table in {"records": self.records, **self.more}.items():
             write_table(folder / f"{name}.parquet", table)
-        write_text(folder / "summary.json", json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+        write_text(folder / SUMMARY, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result folder read back: all that its summary is computed from."""
+
+    name: str
+    config: object
+    refused: dict[str, int]
+    tables: Mapping[str, pd.DataFrame] = field(repr=False)
+    """`records` and the further tables, by name."""
+
+    @property
+    def records(self) -> pd.DataFrame:
+        """One row an item."""
+        return self.tables["records"]
+
+
+def read_result(folder: Path) -> Stored:
+    """Read a result folder; raises ConfigError or DataError where it is not a whole one."""
+    about = read_json(folder / SUMMARY)
+    if not isinstance(about, dict) or not {"name", "config", "refused"} <= set(about):
+        raise DataError(f"{folder / SUMMARY} is not the summary of an evaluation")
+    name = str(about["name"])
+    config: object = from_json(config_class(name), about["config"])
+    tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    if "records" not in tables:
+        raise DataError(f"{folder} has no records.parquet")
+    return Stored(name, config, from_json(dict[str, int], about["refused"]), tables)
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Raises OutputError where a result called `name` cannot go into a folder, because something else is there."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file: give a folder for the result")
+    if (folder / SUMMARY).exists():
+        about = read_json(folder / SUMMARY)
+        found = about.get("name") if isinstance(about, dict) else None
+        if found != name:
+            raise OutputError(f"{folder} holds the result of {found or 'something else'}: give a new folder for {name}")
 
 
 def plain(x: object) -> Json:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,22 +15,15 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.configs import SeedsConfig as SeedsConfig
 from writesae.evals.controls import normalize
-from writesae.evals.partition import PartitionConfig, labels, partition
+from writesae.evals.partition import labels, partition, refusals
+from writesae.evals.parts import Parts
 from writesae.evals.provenance import provenance
-from writesae.evals.result import Result, count
+from writesae.evals.result import Result
 from writesae.hosts import Host
 from writesae.sae import SAE
 from writesae.types import Site
-
-
-@dataclass(frozen=True)
-class SeedsConfig:
-    """How atoms are classed and matched."""
-
-    partition: PartitionConfig = field(default_factory=PartitionConfig)
-    match: float = 0.9
-    """Absolute cosine above which two atoms are the same."""
 
 
 @dataclass(frozen=True)
@@ -47,35 +43,58 @@ class SeedsSummary:
 
 
 def seeds(
-    host: Host, saes: Sequence[SAE], site: Site, tokens: Tensor, config: SeedsConfig | None = None
+    host: Host,
+    saes: Sequence[SAE],
+    site: Site,
+    tokens: Tensor,
+    config: SeedsConfig | None = None,
+    folder: Path | None = None,
 ) -> Result[SeedsConfig, SeedsSummary]:
     """Compare dictionaries of one head on passages `[B, T]`; a record is an alive atom and another dictionary.
 
-    Raises InputError for fewer than two dictionaries.
+    In `folder` finished dictionaries and pairs are kept, and a run that was stopped goes on there. Raises InputError
+    for fewer than two dictionaries with atoms that can be classed.
     """
     config = SeedsConfig() if config is None else config
     if len(saes) < 2:
         raise InputError(f"seeds compares dictionaries with each other: give at least 2, not {len(saes)}")
     source = provenance(host, site, tokens, *saes)
-    kinds, reasons, total = [], [], 0
-    for sae in saes:
-        one = partition(host, sae, site, tokens, config.partition)
-        kinds.append(labels(one.records, config.partition))
-        total += one.attempted
-        reasons += [reason for reason, n in one.refused.items() for _ in range(n)]
+    parts = Parts.open(folder, "seeds", source, config)
+    kinds, refused = dict[int, dict[int, str]](), dict[str, int]()
+    for number, sae in enumerate(saes):
+        try:
+            table = parts.get(f"dictionary-{number}", partial(_classed, host, sae, site, tokens, config))
+        except InputError as error:
+            reasons = {f"dictionary {number + 1}: {error}": sae.config.features}
+        else:
+            kinds[number] = labels(table, config.partition)
+            reasons = refusals(table, config.partition)
+        for reason, n in reasons.items():
+            refused[reason] = refused.get(reason, 0) + n
+    if len(kinds) < 2:
+        why = "; ".join(reason for reason in refused if reason.startswith("dictionary"))
+        raise InputError(f"seeds compares dictionaries with each other, and {len(kinds)} can be classed: {why}")
     tables = []
-    for a, kind in enumerate(kinds):
-        for b, other in enumerate(kinds):
-            if a != b:
-                cosine = atom_cosines(saes[a], list(kind), saes[b], list(other))
-                best = cosine.max(1).values.tolist()
-                taken = np.full(len(kind), np.nan)
-                rows, columns = linear_sum_assignment(cosine.numpy(), maximize=True)
-                taken[rows] = cosine.numpy()[rows, columns]
-                table = {"dictionary": a, "other": b, "feature": list(kind), "class": list(kind.values())}
-                tables.append(pd.DataFrame(table | {"best": best, "assigned": taken}))
+    for a, b in permutations(kinds, 2):
+        make = partial(_pair, saes[a], kinds[a], saes[b], kinds[b])
+        tables.append(parts.get(f"pair-{a}-{b}", make).assign(dictionary=a, other=b))
+    total = sum(sae.config.features for sae in saes)
     records = pd.concat(tables, ignore_index=True)
-    return Result("seeds", source, config, total, count(reasons), summarise(records, config), records)
+    return Result("seeds", source, config, total, refused, summarise(records, config), records)
+
+
+def _classed(host: Host, sae: SAE, site: Site, tokens: Tensor, config: SeedsConfig) -> pd.DataFrame:
+    return partition(host, sae, site, tokens, config.partition).records
+
+
+def _pair(one: SAE, kind: dict[int, str], other: SAE, others: dict[int, str]) -> pd.DataFrame:
+    """One row an alive atom of `one`: its class, and its cosines to its best and to its assigned counterpart."""
+    cosine = atom_cosines(one, list(kind), other, list(others))
+    taken = np.full(len(kind), np.nan)
+    rows, columns = linear_sum_assignment(cosine.numpy(), maximize=True)
+    taken[rows] = cosine.numpy()[rows, columns]
+    best = cosine.max(1).values.tolist()
+    return pd.DataFrame({"feature": list(kind), "class": list(kind.values()), "best": best, "assigned": taken})
 
 
 def atom_cosines(one: SAE, features: list[int], other: SAE, others: list[int]) -> Tensor:

@@ -7,7 +7,11 @@ the atom and the other direction have in common.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,33 +19,22 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.configs import ReadersConfig
+from writesae.evals.configs import SelectivityConfig as SelectivityConfig
 from writesae.evals.controls import normalize
 from writesae.evals.firings import PASSAGES_AT_ONCE, all_firings
+from writesae.evals.parts import Parts
 from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.provenance import provenance
-from writesae.evals.result import Result, count
+from writesae.evals.result import Result
 from writesae.evals.stats import Interval, clustered
 from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import Site
 
 AGAINST = ("random", "orthogonal")
-
-
-@dataclass(frozen=True)
-class SelectivityConfig:
-    """Which firings, and how many tokens are compared."""
-
-    atoms: int = 48
-    """Atoms, those that fire most often."""
-    firings: int = 8
-    """Firings of each, drawn at random; atoms with fewer are refused."""
-    top: int = 32
-    """K, the most moved tokens that are compared."""
-    timing: Protocol = "after_token"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,46 +49,96 @@ class SelectivitySummary:
 
 
 def selectivity(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, config: SelectivityConfig | None = None
+    host: Host,
+    sae: SAE,
+    site: Site,
+    tokens: Tensor,
+    config: SelectivityConfig | None = None,
+    folder: Path | None = None,
 ) -> Result[SelectivityConfig, SelectivitySummary]:
-    """Measure on passages `[B, T]`; an item is an atom, a record a firing. Raises InputError where no atom fires often
-    enough, or K exceeds the vocabulary."""
+    """Measure on passages `[B, T]`; an item is an atom, a record a firing.
+
+    In `folder` finished passages are kept, and a run that was stopped goes on there. Raises InputError where no atom
+    fires often enough, or K exceeds the vocabulary.
+    """
     config = SelectivityConfig() if config is None else config
     source = provenance(host, site, tokens, sae)
-    if not 1 <= config.top <= host.vocabulary:
+    if config.top > host.vocabulary:
         raise InputError(f"the {config.top} most moved of {host.vocabulary} tokens were asked for")
-    drawn, asked = draw_firings(host, sae, site, tokens, config.atoms, config.firings, config.seed)
+    drawn = draw_firings(host, sae, site, tokens, config)
+    parts = Parts.open(folder, "selectivity", source, config)
     tables = []
-    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
-        here = drawn[(drawn.passage >= begin) & (drawn.passage < begin + PASSAGES_AT_ONCE)]
-        if len(here):
-            run = native_run(host, tokens[begin : begin + PASSAGES_AT_ONCE], site.layer)
-            edits = directions(run, sae, site, here.assign(passage=here.passage - begin), config.seed + begin)
-            overlap = torch.empty(len(here), len(AGAINST), dtype=torch.float64)
-            for scored in patched_logits(run, edits, config.timing):
-                change = scored.patched[:, :, 0].double() - scored.native[:, :1].double()
-                overlap[scored.which] = overlaps(change, config.top).cpu()
-            tables.append(here.assign(**{f"overlap_{name}": overlap[:, i].numpy() for i, name in enumerate(AGAINST)}))
+    for begin, here in groups(drawn.firings, len(tokens)):
+        make = partial(_score, host, sae, site, tokens[begin : begin + PASSAGES_AT_ONCE], here, begin, config)
+        tables.append(parts.get(f"passages-{begin}", make))
     records = pd.concat(tables, ignore_index=True)
-    reasons = count([f"fewer than {config.firings} firings"] * (asked - records.feature.nunique()))
-    return Result("selectivity", source, config, asked, reasons, summarise(records, config), records)
+    summary = summarise(records, config)
+    return Result("selectivity", source, config, drawn.attempted, drawn.refused, summary, records)
 
 
-def draw_firings(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, atoms: int, firings: int, seed: int
-) -> tuple[pd.DataFrame, int]:
-    """`firings` random firings of each of the `atoms` most frequent atoms, sorted by passage, and how many atoms were
-    looked at. Raises InputError where none fires that often at a place that can be scored."""
+def _score(
+    host: Host, sae: SAE, site: Site, tokens: Tensor, here: pd.DataFrame, begin: int, config: SelectivityConfig
+) -> pd.DataFrame:
+    run = native_run(host, tokens, site.layer)
+    edits = directions(run, sae, site, here.assign(passage=here.passage - begin), config.seed + begin)
+    overlap = torch.empty(len(here), len(AGAINST), dtype=torch.float64)
+    for scored in patched_logits(run, edits, config.timing):
+        change = scored.patched[:, :, 0].double() - scored.native[:, :1].double()
+        overlap[scored.which] = overlaps(change, config.top).cpu()
+    return here.assign(**{f"overlap_{name}": overlap[:, i].numpy() for i, name in enumerate(AGAINST)})
+
+
+class Drawn(NamedTuple):
+    """Firings of some atoms, and what became of the atoms that were asked for."""
+
+    firings: pd.DataFrame
+    """One row a firing, sorted by passage."""
+    attempted: int
+    refused: dict[str, int]
+    """Reason -> atoms."""
+
+
+def draw_firings(host: Host, sae: SAE, site: Site, tokens: Tensor, config: SelectivityConfig | ReadersConfig) -> Drawn:
+    """Random firings of the atoms asked for, else of the most frequent ones, at places that can be scored.
+
+    Raises InputError where no atom fires often enough, and for a feature that the dictionary does not have.
+    """
     fired = all_firings(host, sae, site, tokens)
+    known = check_features(sae, config.features)
+    wanted = known or fired.feature.value_counts().head(config.atoms).index.tolist()
+    attempted = len(known) or min(config.atoms, sae.config.features)
+    alive = set(fired.feature) & set(wanted)
     inside = fired[(fired.position > 0) & (fired.position < tokens.shape[1] - 2)]
-    asked = fired.feature.value_counts().head(atoms).index
-    mixed = inside.iloc[np.random.default_rng(seed).permutation(len(inside))]
-    mixed = mixed[mixed.feature.isin(asked)]
-    enough = mixed.groupby("feature").filter(lambda group: len(group) >= firings)
+    mixed = inside.iloc[np.random.default_rng(config.seed).permutation(len(inside))]
+    mixed = mixed[mixed.feature.isin(wanted)]
+    enough = mixed.groupby("feature").filter(lambda group: len(group) >= config.firings)
     if enough.empty:
-        raise InputError(f"none of {len(asked)} atoms of {site} fires {firings} times where it can be scored")
-    drawn = enough.groupby("feature").head(firings).sort_values(["passage", "position", "feature"])
-    return drawn.reset_index(drop=True), len(asked)
+        raise InputError(
+            f"none of {attempted} atoms of {site} fires {config.firings} times where it can be scored "
+            f"({attempted - len(alive)} never fire): pass more text or ask for fewer firings"
+        )
+    drawn = enough.groupby("feature").head(config.firings).sort_values(["passage", "position", "feature"])
+    reasons = {
+        "never fires": attempted - len(alive),
+        f"fewer than {config.firings} firings": len(alive) - drawn.feature.nunique(),
+    }
+    return Drawn(drawn.reset_index(drop=True), attempted, {reason: n for reason, n in reasons.items() if n})
+
+
+def check_features(sae: SAE, features: tuple[int, ...]) -> list[int]:
+    """Features without repeats; raises InputError for one that the dictionary does not have."""
+    beyond = [feature for feature in features if feature >= sae.config.features]
+    if beyond:
+        raise InputError(f"feature {beyond[0]} was asked for; the dictionary has 0 to {sae.config.features - 1}")
+    return sorted(set(features))
+
+
+def groups(firings: pd.DataFrame, passages: int) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Firings by the passages that run together: (number of the first passage, its firings)."""
+    for begin in range(0, passages, PASSAGES_AT_ONCE):
+        here = firings[(firings.passage >= begin) & (firings.passage < begin + PASSAGES_AT_ONCE)]
+        if len(here):
+            yield begin, here
 
 
 def directions(run: NativeRun, sae: SAE, site: Site, here: pd.DataFrame, seed: int) -> Edits:
