@@ -11,9 +11,10 @@ from test_train import SMALL
 from writesae.cli.train import Command
 from writesae.errors import ConfigError, InputError
 from writesae.sae import BatchTopK, Bilinear, Factored, TopK
-from writesae.training import train, train_many
+from writesae.sae.step import losses_and_gradients
+from writesae.training import many, train, train_many
 from writesae.training.requests import configs
-from writesae.types import Site
+from writesae.types import Site, Target
 
 
 def test_many_at_once_equals_one_by_one(tmp_path: Path) -> None:
@@ -32,6 +33,23 @@ def test_many_at_once_equals_one_by_one(tmp_path: Path) -> None:
             assert torch.equal(result.sae.state_dict()[name], want), name
     again = train_many(store, wanted, tmp_path / "together")
     assert [r.metrics for r in again] == [r.metrics for r in together]
+
+
+@pytest.mark.parametrize(("target", "sparsity"), [("state", TopK(3)), ("write-delta", BatchTopK(3))], ids=str)
+def test_runs_that_share_their_products_equal_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target, sparsity: TopK | BatchTopK
+) -> None:
+    store = MemoryStore()
+    base = replace(SMALL, target=target, sparsity=sparsity, steps=25, dead_after=5, resample_every=10)
+    wanted = [replace(base, site=Site(3, head), seed=seed) for head in (0, 1) for seed in (0, 1)]
+    wanted.append(replace(base, seed=2, sparsity=TopK(2)))  # of another shape: it goes alone
+    groups = []
+    monkeypatch.setattr(many, "losses_and_gradients", lambda *a: groups.append(len(a[0])) or losses_and_gradients(*a))
+    for config, result in zip(wanted, train_many(store, wanted, tmp_path / "together", together=True), strict=True):
+        alone = train(store, config, tmp_path / f"{config.site}{config.seed}")
+        for name, want in alone.sae.state_dict().items():
+            torch.testing.assert_close(result.sae.state_dict()[name], want, rtol=1e-3, atol=1e-5)
+    assert groups == [4] * 25
 
 
 def test_flags_become_configs() -> None:

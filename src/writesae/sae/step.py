@@ -1,6 +1,8 @@
-"""One call for a training step of any dictionary: the loss, with every gradient in place."""
+"""One call for a training step of any dictionary, or of several: the loss, with every gradient in place."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -9,7 +11,8 @@ from writesae.sae.config import BatchTopK, TopK
 from writesae.sae.loss import Dead, Loss, dense_loss
 from writesae.sae.model import SAE
 from writesae.sae.scan_loss import scan_loss, scans
-from writesae.sae.sparse_loss import sparse_loss
+from writesae.sae.sparse_loss import sparse_loss, stacked_loss
+from writesae.sae.stack import Stack
 from writesae.sae.workspace import Workspace
 
 
@@ -30,3 +33,24 @@ def loss_and_gradients(
     loss = scan_loss(sae, batch, dead) if scans(sae, batch) else dense_loss(sae, batch.matrices(), dead)
     torch.autograd.backward(loss.total)
     return Loss(*(x.detach() for x in loss))
+
+
+def losses_and_gradients(
+    saes: Sequence[SAE],
+    batches: Sequence[Batch],
+    dead: Sequence[Dead] | None = None,
+    k: int | None = None,
+    work: Workspace | None = None,
+) -> list[Loss]:
+    """`loss_and_gradients` of several dictionaries by one set of products. TopK and BatchTopK only.
+
+    All have one composition, batches of one shape, and the same `k` and weight of the dead features; raises
+    InputError where the dictionaries differ.
+    """
+    batch = Batch(*(None if x[0] is None else torch.cat(x) for x in zip(*batches, strict=True)))  # type: ignore[arg-type]
+    every = None if dead is None else dead[0]._replace(mask=torch.stack([one.mask for one in dead]))
+    loss, gradients = stacked_loss(Stack(saes), batch, every, k, work)
+    for sae, own in zip(saes, gradients, strict=True):
+        for name, parameter in sae.named_parameters():
+            parameter.grad = own[name]
+    return [Loss(*(x[g] for x in loss)) for g in range(len(saes))]

@@ -18,7 +18,6 @@ import torch
 from writesae.artifacts import Record, load_sae, save_sae
 from writesae.config import Json, to_json
 from writesae.errors import ConfigError, DataError
-from writesae.recurrence.written import Written
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss
@@ -31,6 +30,7 @@ from writesae.training import folder
 from writesae.training.config import TrainConfig
 from writesae.training.data import (
     Sampler,
+    Sequences,
     WriteStore,
     chunk_length,
     head_shape,
@@ -145,7 +145,7 @@ class Run:
         if saved is not None:
             self._restore(saved)
 
-    def _sample(self, everything: Written | None) -> Written:
+    def _sample(self, everything: Sequences | None) -> Sequences:
         """A few training sequences at random, from memory where all of them are there."""
         train = self.split.train
         count = min(len(train), max(1, SAMPLE_TOKENS // self.store.length))
@@ -153,7 +153,7 @@ class Run:
         places = sorted(order[:count].tolist())
         if everything is None:
             return read_sequences(self.store, self.config, [train[i] for i in places])
-        return Written(everything.key[places], everything.update[places], everything.log_decay[places])
+        return everything.pick(places)
 
     def _restore(self, saved: dict[str, object]) -> None:
         self.sae.load_state_dict(cast(dict[str, torch.Tensor], saved["sae"]))
@@ -189,14 +189,24 @@ class Run:
     def advance(self, batch: Batch, log: Loggers) -> None:
         """One optimiser step and what is due after it."""
         started = time.perf_counter()
-        config, sae, step = self.config, self.sae, self.step
-        lr = learning_rate(config, step, self.steps)
+        dead, k = self.due()
+        loss = loss_and_gradients(self.sae, batch, dead, k, self.work)
+        self.learn(batch, loss, log, time.perf_counter() - started)
+
+    def due(self) -> tuple[Dead | None, int | None]:
+        """Set what the schedules ask of this step; what its loss takes of the dead features, and its `k`."""
+        config = self.config
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        sae.width = bandwidth(config, self.width, step, self.steps)
+            group["lr"] = learning_rate(config, self.step, self.steps)
+        self.sae.width = bandwidth(config, self.width, self.step, self.steps)
         inactive = self.idle >= config.dead_after
         dead = Dead(inactive, config.aux_k, config.aux_weight) if config.aux_weight > 0 else None
-        loss = loss_and_gradients(sae, batch, dead, active_features(config, step), self.work)
+        return dead, active_features(config, self.step)
+
+    def learn(self, batch: Batch, loss: Loss, log: Loggers, seconds: float) -> None:
+        """Use the gradients that are in place, after `seconds` spent on them, and do what is due after a step."""
+        started = time.perf_counter() - seconds
+        config, sae = self.config, self.sae
         self._check(loss)
         if config.clip is not None:
             torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
@@ -207,7 +217,7 @@ class Run:
         held_out = self._validate()
         self.seconds += time.perf_counter() - started
         if self.step % config.log_every == 0 or held_out is not None or self.step == self.steps:
-            log.record(self._record(loss, lr, held_out))
+            log.record(self._record(loss, held_out))
             self.resampled = 0
         if self.step % config.checkpoint_every == 0 or self.step == self.steps or self.stopped:
             self.save()
@@ -248,7 +258,7 @@ class Run:
         self.stopped = bool(self.config.patience) and self.waiting >= self.config.patience
         return value
 
-    def _record(self, loss: Loss, lr: float, held_out: float | None) -> StepRecord:
+    def _record(self, loss: Loss, held_out: float | None) -> StepRecord:
         d_k, d_v = self.shape
         return StepRecord(
             step=self.step,
@@ -257,7 +267,7 @@ class Run:
             mse=float(loss.full) / (self.scale**2 * d_k * d_v),
             explained_variance=1 - float(loss.full),
             alive=int((self.idle < self.config.dead_after).sum()),
-            lr=lr,
+            lr=self.optimiser.param_groups[0]["lr"],
             seconds=self.seconds,
             resampled=self.resampled,
             held_out=held_out,

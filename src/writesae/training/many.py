@@ -1,25 +1,37 @@
 """Several runs at once: heads of a layer, seeds, sparsities. Each has its own optimiser, folder and result.
 
-The runs advance in turn, one step each, so that they share one reading of the store: sequences that one run has
-read stay at hand until the others have had them. Every run does exactly what it would do alone, to the bit.
+The runs advance in step, so that they share one reading of the store: sequences that one run has read stay at hand
+until the others have had them. On a CPU they take turns, and every run does exactly what it would do alone, to the
+bit. On a CUDA device, where small products wait for each other, runs of one shape share theirs; each is then what it
+would be alone up to the order of sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.errors import InputError
 from writesae.recurrence.written import Written
+from writesae.sae.batch import Batch
+from writesae.sae.config import BatchTopK, TopK
+from writesae.sae.step import losses_and_gradients
+from writesae.sae.workspace import Workspace
 from writesae.training import folder
 from writesae.training.config import TrainConfig
 from writesae.training.data import Origin, StoredHead, WriteStore
 from writesae.training.log import JsonLines, Logger, Loggers, Service, open_logger
 from writesae.training.loop import Run, TrainResult, cpu_threads, interrupts
 from writesae.training.requests import run_name
+from writesae.training.schedule import active_features
 from writesae.types import Site
 
 MEMORY = 1 << 30
@@ -31,6 +43,7 @@ class SharedStore:
 
     def __init__(self, store: WriteStore, limit: int = MEMORY) -> None:
         self.store, self.limit, self._held = store, limit, 0
+        self._lock = threading.Lock()
         self._writes: dict[tuple[Site, int, int], Written] = {}
 
     @property
@@ -58,16 +71,28 @@ class SharedStore:
         """Where it comes from."""
         return self.store.provenance
 
+    def padding(self) -> NDArray[np.int64]:
+        """Padding tokens of each sequence."""
+        return self.store.padding()
+
     def read(self, site: Site, start: int, stop: int) -> Written:
         """Writes, from memory where they were read lately."""
-        place = (site, start, stop)
-        held = self._writes.get(place)
-        if held is None:
-            held = self._writes[place] = self.store.read(site, start, stop)
-            self._held += _bytes(held)
-            while self._held > self.limit and len(self._writes) > 1:
-                self._held -= _bytes(self._writes.pop(next(iter(self._writes))))
-        return held
+        return self._remembered(self.store.read, site, start, stop)
+
+    def pairs(self, site: Site, start: int, stop: int) -> Written:
+        """Two writes a token, likewise."""
+        return self._remembered(self.store.pairs, site, start, stop)
+
+    def _remembered(self, read: Callable[[Site, int, int], Written], site: Site, start: int, stop: int) -> Written:
+        place = (site, start, stop)  # a head has writes or pairs, never both
+        with self._lock:  # runs read ahead in threads of their own
+            held = self._writes.get(place)
+            if held is None:
+                held = self._writes[place] = read(site, start, stop)
+                self._held += _bytes(held)
+                while self._held > self.limit and len(self._writes) > 1:
+                    self._held -= _bytes(self._writes.pop(next(iter(self._writes))))
+            return held
 
     def keys(self, site: Site, start: int, stop: int) -> Tensor:
         """Write keys."""
@@ -82,17 +107,58 @@ def _bytes(written: Written) -> int:
     return sum(x.nbytes for x in written if x is not None)
 
 
+class _Turn(NamedTuple):
+    run: Run
+    log: Loggers
+    batches: Iterator[Batch]
+
+
+_Group = list[tuple[_Turn, Batch]]
+
+
+def _groups(ready: _Group, together: bool | None) -> list[_Group]:
+    """The runs whose next steps share their products; others alone, in order."""
+    groups: dict[object, _Group] = {}
+    for number, (turn, batch) in enumerate(ready):
+        run, config = turn.run, turn.run.config
+        shared = run.device.type == "cuda" if together is None else together
+        if shared and isinstance(config.sparsity, TopK | BatchTopK):
+            k = active_features(config, run.step)
+            key = (run.sae_config, batch.key.shape, run.device, config.aux_weight, config.aux_k, k)
+            groups.setdefault(key, []).append((turn, batch))
+        else:
+            groups[number] = [(turn, batch)]
+    return list(groups.values())
+
+
+def _advance(group: _Group, work: Workspace) -> None:
+    if len(group) == 1:
+        (turn, batch) = group[0]
+        turn.run.advance(batch, turn.log)
+        return
+    started = time.perf_counter()
+    due = [turn.run.due() for turn, _ in group]
+    dead = [one for one, _ in due if one is not None] or None
+    batches = [batch for _, batch in group]
+    losses = losses_and_gradients([turn.run.sae for turn, _ in group], batches, dead, due[0][1], work)
+    seconds = (time.perf_counter() - started) / len(group)
+    for (turn, batch), loss in zip(group, losses, strict=True):
+        turn.run.learn(batch, loss, turn.log, seconds)
+
+
 def train_many(
     store: WriteStore,
     configs: Sequence[TrainConfig],
     out: str | Path,
     services: Sequence[Service] = (),
     loggers: Sequence[Logger] = (),
+    together: bool | None = None,
 ) -> list[TrainResult]:
     """Train every configuration in a folder of its own under `out` (in `out` itself where there is only one).
 
-    The results are those of `train` on each, in order. Raises InputError if two runs would share a folder, and what
-    `train` raises; an interrupt saves every run.
+    `together` says whether runs of one shape share their products; None: on CUDA devices only. The results are those
+    of `train` on each, in order: to the bit where nothing is shared. Raises InputError if two runs would share a
+    folder, and what `train` raises; an interrupt saves every run.
     """
     names = [run_name(config) for config in configs]
     if len(set(names)) < len(names):
@@ -112,18 +178,18 @@ def train_many(
             run.prepare()
             opened = [open_logger(service, names[number], places[number]) for service in services]
             lines = JsonLines(run.out / folder.HISTORY, run.step)
-            turns.append((run, stack.enter_context(Loggers([lines, *opened, *loggers])), run.batches()))
+            turns.append(_Turn(run, stack.enter_context(Loggers([lines, *opened, *loggers])), run.batches()))
+        work = Workspace()
         while turns:
-            left = []
-            for run, log, batches in turns:
-                batch = next(batches, None)
-                if batch is not None:
-                    run.advance(batch, log)
-                    left.append((run, log, batches))
+            drawn = [(turn, next(turn.batches, None)) for turn in turns]
+            ready = [(turn, batch) for turn, batch in drawn if batch is not None]
+            for group in _groups(ready, together):
+                _advance(group, work)
+            left = [turn for turn, _ in ready]
             turns = left
             if interrupted.is_set() and turns:
-                for run, _, _ in turns:
-                    run.save()
+                for turn in turns:
+                    turn.run.save()
                 raise KeyboardInterrupt(f"{len(turns)} runs stopped and saved; the same command goes on from there")
         for number, run in active:
             results[number] = run.finish()
