@@ -10,7 +10,8 @@ import pytest
 from random_hosts import dictionary
 from writesae.artifacts import Record, save_sae
 from writesae.cli import COMMANDS, main
-from writesae.edits.compare import mark_changes
+from writesae.edits import install
+from writesae.edits.compare import compare, mark_changes
 from writesae.hosts import Host
 from writesae.types import Site
 
@@ -49,12 +50,56 @@ def test_erase_and_amplify_with_a_dictionary(host: Host, tmp_path: Path, capsys:
     site = Site(5, 0)
     save_sae(dictionary(host, site), tmp_path / "sae", Record(host="tiny-gdn", site=site))
     flags = ["--site", "L5.H0", "--dictionary", str(tmp_path / "sae"), "--features", "1,2", "--new-tokens", "4"]
-    main(["edit", "erase", PROMPT, *flags, "--positions", "2,-1"])
+    main(["edit", "erase", PROMPT, *flags, "--when", "2,-1"])
     assert "multiply features 1, 2 by 0, at positions 2, -1" in " ".join(capsys.readouterr().out.split())
     main(["edit", "amplify", PROMPT, *flags, "--amount", "60", "--when", "sentence-ends"])
     assert "add 60 to features 1, 2" in " ".join(capsys.readouterr().out.split())
     main(["edit", "amplify", PROMPT, *flags, "--factor", "1"])
     assert "the edit changed no token" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "described"),
+    [
+        (["suppress", "--features", "1,2", "--factor", "0.25"], "multiply features 1, 2 by 0.25, always (everywhere)"),
+        (["suppress", "--features", "1", "--when", "generated"], "multiply features 1 by 0, always (generated)"),
+        (["clamp", "--features", "4", "--value", "9"], "clamp features 4 to 9"),
+        (["replace", "--when", "firing:3"], "by the top atom at its coefficient, where feature 3 fires above 0"),
+        (
+            ["replace", "--feature", "5", "--amplitude", "norm", "--when", "-1"],
+            "by atom 5 at its norm, at positions -1",
+        ),
+        (["erase", "--when", "firing:3"], "erase the native write (delta form), where feature 3 fires above 0"),
+    ],
+)
+def test_the_other_edits_of_features(
+    words: list[str], described: str, host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_sae(dictionary(host, Site(5, 0)), tmp_path / "sae", Record(host="tiny-gdn", site=Site(5, 0)))
+    flags = ["--site", "L5.H0", "--dictionary", str(tmp_path / "sae"), "--new-tokens", "3", "--no-stream"]
+    main(["edit", words[0], PROMPT, *words[1:], *flags])
+    assert described in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_write_is_transplanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A write put in its own place changes nothing; another's, on top, is named."""
+    flags = ["--site", "L5.H0", "--new-tokens", "3", "--json", str(tmp_path / "t.json")]
+    main(["edit", "transplant", PROMPT, "--source", PROMPT, *flags])
+    assert "the edit changed no token" in capsys.readouterr().out
+    main(["edit", "transplant", PROMPT, "--source", "In the year", "--position", "2", "--keep", *flags])
+    edits = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["edits"]
+    assert edits == ["L5.H0: transplant a write, at positions 2, after_token"]
+
+
+def test_text_is_handed_out_as_it_comes(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = install(host, Site(5, 0), target=" war", magnitude=20.0, timing="at_token")
+    pieces: list[tuple[str, str]] = []
+    found = compare(plan, PROMPT, 5, on_text=lambda side, text: pieces.append((side, text)))
+    for side, texts in (("unedited", found.native_texts), ("edited", found.edited_texts)):
+        assert [text for name, text in pieces if name == side] == list(texts)
+    main(["edit", "erase", PROMPT, "--site", "L5.H0", "--new-tokens", "2"])
+    out = capsys.readouterr().out
+    assert out.index("unedited") < out.index("edited  ") < out.index(PROMPT)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +119,17 @@ def test_erase_and_amplify_with_a_dictionary(host: Host, tmp_path: Path, capsys:
             "layer 5 overflows by the edit L5.H0: install ' war' (exact) at 1e+37 x the native write's norm",
         ),
         (["install", "", "--site", "L5.H0", "--target", " war"], "a prompt is empty"),
-        (["erase", PROMPT, "--site", "L5.H0", "--positions", "40"], "position 40, which was never reached"),
-        (["erase", PROMPT, "--site", "L5.H0", "--positions=-40"], "before a prompt of"),
+        (["erase", PROMPT, "--site", "L5.H0", "--when", "40"], "position 40, which was never reached"),
+        (["erase", PROMPT, "--site", "L5.H0", "--when", "-40"], "before a prompt of"),
         (["erase", PROMPT, "--site", "L5.H0", "--features", "3"], "features belong to a dictionary"),
-        (["amplify", PROMPT, "--site", "L5.H0", "--factor", "2"], "needs --dictionary"),
+        (["amplify", PROMPT, "--site", "L5.H0", "--factor", "2"], "amplify needs --dictionary"),
+        (["clamp", PROMPT, "--site", "L5.H0", "--features", "2"], "clamp needs --dictionary"),
+        (["replace", PROMPT, "--site", "L5.H0"], "replace needs --dictionary"),
+        (["erase", PROMPT, "--site", "L5.H0", "--when", "never"], "'never' is none of always, prompt, generated"),
+        (["erase", PROMPT, "--site", "L5.H0", "--when", "firing:x"], "not written like"),
+        (["erase", PROMPT, "--site", "L5.H0", "--when", "firing:3"], "needs --dictionary FOLDER with that feature"),
+        (["transplant", PROMPT, "--site", "L5.H0"], "a prompt is empty"),
+        (["transplant", PROMPT, "--site", "L5.H0", "--source", "In", "--source-position", "5"], "position 5 was asked"),
         (["erase", PROMPT, "--site", "L5.H0", "--new-tokens", "0"], "give at least 1"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from importlib.metadata import version
@@ -13,11 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from writesae.config import Json
-from writesae.edits.generation import Sampling, generate
+from writesae.edits.generation import OnTokens, Sampling, encode_prompts, generate
 from writesae.edits.plan import Edited
 from writesae.hosts import Host
 
 Mark = Literal["same", "changed"]
+Side = Literal["unedited", "edited"]
+SIDES: tuple[Side, Side] = ("unedited", "edited")
+OnText = Callable[[Side, str], None]
+"""Called with every piece of a continuation's text as soon as it is complete."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +101,45 @@ def mark_changes(native: Sequence[int], edited: Sequence[int]) -> tuple[tuple[Ma
     return tuple(left), tuple(right)
 
 
-def compare(plan: Edited, prompt: str, new_tokens: int = 20, sampling: Sampling | None = None) -> Comparison:
-    """Continue a prompt without and with edits, with the same seed. Raises InputError as `generate` does."""
+def compare(
+    plan: Edited,
+    prompt: str,
+    new_tokens: int = 20,
+    sampling: Sampling | None = None,
+    on_text: OnText | None = None,
+) -> Comparison:
+    """Continue a prompt without and with edits, with the same seed, and hand out both texts as they come.
+
+    Raises InputError as `generate` does.
+    """
     sampling = Sampling() if sampling is None else sampling
     host = plan.host
-    rows = [host.tokenizer.encode(prompt, add_special_tokens=False)]
-    native = generate(host, rows, (), new_tokens, sampling).tokens[0]
-    edited = plan.generate(rows, new_tokens, sampling).tokens[0]
+    rows = encode_prompts(host, prompt)
+    edits = plan.edits(rows)
+    told = {side: _reader(host, rows[0], side, on_text) for side in SIDES}
+    native = generate(host, rows, (), new_tokens, sampling, on_tokens=told["unedited"]).tokens[0]
+    edited = generate(host, rows, edits, new_tokens, sampling, on_tokens=told["edited"]).tokens[0]
     marks = mark_changes(native, edited)
     return Comparison(
-        host.name, host.revision, prompt, tuple(str(e) for e in plan.edits(rows)), sampling, tuple(native),
+        host.name, host.revision, prompt, tuple(map(str, edits)), sampling, tuple(native),
         tuple(edited), _texts(host, native), _texts(host, edited), *marks,
     )  # fmt: skip
+
+
+def _reader(host: Host, prompt: list[int], side: Side, on_text: OnText | None) -> OnTokens | None:
+    """Turn tokens into text that is handed out whole: a character may take several tokens."""
+    if on_text is None:
+        return None
+    tokens, shown = list(prompt), [host.text(prompt)]
+
+    def read(new: list[int]) -> None:
+        tokens.extend(new)
+        text = host.text(tokens)
+        if not text.endswith("\ufffd"):  # else a character's first bytes: wait for the others
+            on_text(side, text.removeprefix(shown[0]))
+            shown[0] = text
+
+    return read
 
 
 def _texts(host: Host, tokens: Sequence[int]) -> tuple[str, ...]:
