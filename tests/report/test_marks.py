@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from writesae.report import marks, plots, words
-from writesae.report.records import Firings, HeadRow, HistoryRow, MedianKL, Outcome, Substitution, TargetRun
-from writesae.report.sections import verdict
+from writesae.report import marks, words
+from writesae.report.quickstart import HistoryRow, Substitution, TargetRun
+from writesae.report.run_parts import alive, explained, verdict
+from writesae.report.sections.substitution import Outcome
 
 
 @pytest.mark.parametrize(
@@ -61,29 +61,6 @@ def test_log_axis_holds_whole_decades() -> None:
     assert marks.log_axis([1.0]) == marks.LogAxis(0, 1)
 
 
-def test_heat_map_shades_between_lowest_and_highest() -> None:
-    heads = [
-        HeadRow(2, 0, 0.2, None, None, None, False),
-        HeadRow(2, 1, 0.6, None, None, None, True),
-        HeadRow(5, 1, 1.0, None, None, None, False),
-    ]
-    table = marks.heat_map(heads, lambda head: head.decay)
-    assert table.heads == [0, 1]
-    assert [layer for layer, _ in table.rows] == [2, 5]
-    middle = table.rows[0][1][1]
-    assert middle is not None
-    assert (middle.value, middle.chosen) == (0.6, True)
-    assert middle.shade == pytest.approx(0.5)
-    assert table.rows[1][1][0] is None
-    assert (table.low, table.high, table.floor) == (0.2, 1.0, None)
-
-
-def test_heat_map_is_logarithmic_above_its_floor() -> None:
-    heads = [HeadRow(0, i, None, None, None, kl, False) for i, kl in enumerate((1.0, 0.1, 0.01, 1e-7, 0.0))]
-    table = marks.heat_map(heads, lambda head: head.delete_kl, floor=0.01)
-    assert [cell.shade for cell in table.rows[0][1] if cell] == pytest.approx([1.0, 0.5, 0.0, 0.0, 0.0])
-
-
 def test_strip_path_has_one_bar_a_component_scaled_to_the_largest() -> None:
     assert marks.strip_path([1.0, -2.0]) == "M0.1 1h.8v-0.500h-.8zM1.1 1h.8v1.000h-.8z"
     assert marks.strip_path([0.0]).count("M") == 1
@@ -101,43 +78,15 @@ def test_strip_path_has_one_bar_a_component_scaled_to_the_largest() -> None:
 def test_verdict_follows_the_widest_interval(
     interval: tuple[float, float] | None, clustered: tuple[float, float] | None, tone: str
 ) -> None:
-    outcome = Outcome(7, 7, {}, 0.55, interval, MedianKL(), interval_clustered=clustered)
+    outcome = Outcome(7, 7, {}, 0.55, interval, {}, interval_clustered=clustered)
     assert verdict(outcome).tone == tone
-
-
-def _firings(atom: list[float], n: int) -> Firings:
-    kl = {name: np.full(n, 0.5) for name in ("atom_norm", "delete", "random", "random_norm")}
-    return Firings(
-        {"atom": np.array(atom)} | kl, np.arange(n), np.ones(n), np.ones(n), [" x"] * n, ["a b x"] * n
-    )  # fmt: skip
-
-
-def test_scatter_counts_what_it_draws_and_what_it_clips() -> None:
-    scatter = plots.kl_scatter(_firings([0.25, 0.0, float("nan"), 0.125, 2.0], 5))
-    assert (scatter.scored, scatter.drawn, scatter.floored) == (4, 4, 1)
-    assert scatter.floor == 0.125
-    assert list(scatter.figure.data[0].x) == [0.25, 0.125, 0.125, 2.0]
-    assert len(scatter.readings) == 4
-    assert scatter.readings[2] == ("a b", " x", "feature 3, coefficient 1.00, cosine to the write 1.00")
-
-
-def test_scatter_thins_a_long_series_evenly() -> None:
-    n = plots.MOST_POINTS + 101
-    scatter = plots.kl_scatter(_firings(np.linspace(0.1, 1.0, n).tolist(), n))
-    assert (scatter.drawn, scatter.scored) == (plots.MOST_POINTS, n)
-    assert scatter.figure.data[0].x[-1] == 1.0
 
 
 def test_explained_variance_has_held_out_dots_where_they_were_measured() -> None:
     history = [HistoryRow(1, 10, 0.5, 0.1, 7), HistoryRow(2, 20, 0.4, 0.2, 6, 0.15), HistoryRow(3, 30, 0.3, None, 5)]
-    outcome = Substitution(0, 0, {}, None, None, MedianKL())
-    line, dots = plots.explained([TargetRun("state", outcome, history, {}, [])]).data
+    outcome = Substitution(0, 0, {}, None, None, {})
+    line, dots = explained([TargetRun("state", outcome, history, [])]).data
     assert (line.mode, list(line.x), list(line.y)) == ("lines", [10, 20], [0.1, 0.2])
     assert (dots.mode, list(dots.x), list(dots.y)) == ("markers", [20], [0.15])
-    (count,) = plots.alive([TargetRun("state", outcome, history, {}, [])]).data
+    (count,) = alive([TargetRun("state", outcome, history, [])]).data
     assert list(count.y) == [7, 6, 5]
-
-
-def test_scatter_of_nothing() -> None:
-    scatter = plots.kl_scatter(_firings([], 0))
-    assert (scatter.drawn, scatter.scored) == (0, 0)

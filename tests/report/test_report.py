@@ -129,10 +129,12 @@ def test_provenance_names_host_revision_hashes_seed_and_versions(run: Path, page
 
 
 def test_every_head_and_the_chosen_one_are_drawn(page: Page) -> None:
-    classes = [value.split() for tag, name, value in page.attributes if tag == "td" and name == "class"]
-    cells = [one for one in classes if "cell" in one]
-    assert len(cells) == 4 * 36
-    assert sum("chosen" in one for one in cells) == 4
+    figures = json.loads(page.packed("figures"))
+    for name in ("decay", "write_share", "stable_rank", "delete_kl"):
+        figure = figures[f"spectrum-1-{name}"]["figure"]
+        assert [len(row) for row in figure["data"][0]["z"]] == [6] * 6
+        (ring,) = figure["layout"]["shapes"]
+        assert (ring["x0"], ring["y0"]) == (0 - 0.48, 4 - 0.47)  # L5.H0: the fifth of the six layers
 
 
 def test_atoms_show_their_factors_contexts_and_tokens(run: Path, page: Page) -> None:
@@ -156,7 +158,8 @@ def test_hostile_text_stays_text(source: str, page: Page) -> None:
 
 def test_corpus_text_is_kept_from_what_plotly_reads_as_markup(page: Page) -> None:
     figures = json.loads(page.packed("figures"))
-    assert set(figures) >= {"scatter-state-after_token", "scatter-write-at_token", "training-explained"}
+    drawn = {"substitution-1-scatter-after_token", "substitution-2-scatter-at_token", "training-explained"}
+    assert set(figures) >= drawn
     tokens = [token for one in figures.values() for _, token, _ in one["readings"]]
     assert HOSTILE[0] in tokens
     assert "alert" not in json.dumps([one["figure"] for one in figures.values()])
@@ -226,7 +229,7 @@ def test_a_damaged_file_is_named(copy: Path, name: str, content: str) -> None:
 
 def test_a_missing_column_is_named(copy: Path) -> None:
     shutil.copy(copy / "spectrum.parquet", copy / "substitution" / "state.parquet")
-    with pytest.raises(DataError, match="no column kl_atom"):
+    with pytest.raises(DataError, match="no column protocol"):
         write_report(copy)
 
 

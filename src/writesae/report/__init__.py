@@ -1,5 +1,21 @@
-"""Result files of a run -> one self-contained HTML page. Reads files only; never a model, a store or a dictionary."""
+"""Results -> one self-contained HTML page, or figures. Reads results only; never a model, a store or a dictionary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from writesae.report.render import write_report
 
-__all__ = ["write_report"]
+if TYPE_CHECKING:
+    from writesae.report.notebook import Plots, plot
+
+__all__ = ["Plots", "plot", "write_report"]
+
+
+def __getattr__(name: str) -> object:
+    """`plot` knows the results of evaluations, and so loads torch; the page does not."""
+    if name in ("Plots", "plot"):
+        import writesae.report.notebook
+
+        return getattr(writesae.report.notebook, name)
+    raise AttributeError(f"module 'writesae.report' has no attribute {name!r}")

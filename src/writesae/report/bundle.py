@@ -6,12 +6,13 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
+
+from writesae.report.parts import Plot
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,9 @@ def integrity(source: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')}"
 
 
-def figures_json(figures: Mapping[str, go.Figure], readings: Mapping[str, Sequence[tuple[str, ...]]]) -> str:
+def figures_json(plots: Mapping[str, Plot]) -> str:
     """Every figure by element id, with what to show about its points, as JSON."""
     data = {
-        name: {"figure": json.loads(figure.to_json()), "readings": readings.get(name, [])}
-        for name, figure in figures.items()
+        name: {"figure": json.loads(plot.figure.to_json()), "readings": plot.readings} for name, plot in plots.items()
     }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

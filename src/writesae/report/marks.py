@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from writesae.report.records import HeadRow, Outcome
+from writesae.report.sections.substitution import Outcome
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Whisker:
     """The clustered interval, drawn behind."""
 
 
-def whiskers(protocol: str, outcome: Outcome) -> list[Whisker]:
+def whiskers(outcome: Outcome) -> list[Whisker]:
     """The win rates of one protocol: the atom at its coefficient and at the write's norm, and the strict chain."""
     return [
         Whisker("at its coefficient", outcome.win_rate, outcome.interval, outcome.interval_clustered),
@@ -54,56 +54,6 @@ def log_axis(values: Sequence[float | None]) -> LogAxis:
         return LogAxis(-1, 1)
     low, high = math.floor(min(logs)), math.ceil(max(logs))
     return LogAxis(low, max(high, low + 1))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One head in a heat map."""
-
-    value: float | None
-    shade: float
-    """0 (lowest) to 1 (highest)."""
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """Layer x head table of one measured quantity."""
-
-    heads: list[int]
-    rows: list[tuple[int, list[Cell | None]]]
-    """(layer, one cell a head; None where the layer has no such head)."""
-    low: float | None
-    high: float | None
-    floor: float | None
-    """Shading is logarithmic from here up; linear where this is None."""
-
-
-def heat_map(heads: Sequence[HeadRow], read: Callable[[HeadRow], float | None], floor: float | None = None) -> HeatMap:
-    """Shade every head by `read(head)`: linearly, or where a positive `floor` is given by its logarithm above that."""
-    values = [value for row in heads if (value := read(row)) is not None]
-
-    def scale(value: float) -> float:
-        return value if floor is None else math.log(max(value, floor))
-
-    low, high = (scale(min(values)), scale(max(values))) if values else (0.0, 1.0)
-
-    def cell(row: HeadRow) -> Cell:
-        value = read(row)
-        if value is None:
-            return Cell(None, 0.0, row.chosen)
-        return Cell(value, (scale(value) - low) / (high - low) if high > low else 0.5, row.chosen)
-
-    places = {(row.layer, row.head): cell(row) for row in heads}
-    columns = sorted({row.head for row in heads})
-    layers = sorted({row.layer for row in heads})
-    return HeatMap(
-        columns,
-        [(layer, [places.get((layer, head)) for head in columns]) for layer in layers],
-        min(values, default=None),
-        max(values, default=None),
-        floor,
-    )
 
 
 def strip_path(vector: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 MISSING = "\u2013"
 
@@ -84,6 +85,10 @@ def condition(name: str) -> str:
         "delete": "nothing, write deleted",
         "random": "random, same coefficient",
         "random_norm": "random, the write\u2019s norm",
+        "orthogonal": "orthogonal rank-1, same coefficient",
+        "other_atom": "another atom, as large",
+        "pca": "first principal direction",
+        "flat_svd": "flat dictionary, top singular pair",
     }
     return words.get(name, name.replace("_", " "))
 
@@ -110,3 +115,88 @@ def power(value: float) -> str:
     """A power of ten on an axis: 0.001 -> `10⁻³`, but 0.01 to 100 written out."""
     exponent = round(math.log10(value))
     return f"{value:g}" if -2 <= exponent <= 2 else f"10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """With its sign and so many decimals: `+0.632`, `−300`."""
+    return _minus(f"{value:+,.{digits}f}") if value is not None and _known(value) else MISSING
+
+
+def sentence(text: str) -> str:
+    """With a capital at its start and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """`1 dictionary`, `2 dictionaries`."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def plain(value: float | None, digits: int = 4) -> str:
+    """As a decimal with at most so many digits after the point: 0.03, 1, 30.28."""
+    if value is None or not _known(value):
+        return MISSING
+    text = f"{value:,.{digits}f}"
+    return _minus(text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def r_squared(value: float | None) -> str:
+    """Three decimals, more nines where it is close to 1: `0.994`, `0.99996`."""
+    if value is None or not _known(value):
+        return MISSING
+    digits = 3 if not 0.9995 <= value < 1 else min(9, 1 - math.floor(math.log10(1 - value)))
+    return _minus(f"{value:.{digits}f}")
+
+
+def span(bounds: tuple[float, float] | None, digits: int = 3) -> str:
+    """(-0.0016, 0.0002) -> `−0.0016 to +0.0002`."""
+    if bounds is None or not all(_known(bound) for bound in bounds):
+        return MISSING
+    return f"{signed(bounds[0], digits)} to {signed(bounds[1], digits)}"
+
+
+def tick(value: float) -> str:
+    """A power of ten with its sign on an axis that holds zero."""
+    if value == 0:
+        return "0"
+    return ("\u2212" if value < 0 else "") + power(abs(value))
+
+
+def short_condition(name: str) -> str:
+    """`condition` in a word or two, for the side of a chart."""
+    words = {
+        "atom": "atom",
+        "atom_norm": "atom, resized",
+        "delete": "nothing",
+        "random": "random",
+        "random_norm": "random, resized",
+        "orthogonal": "orthogonal",
+        "other_atom": "other atom",
+        "pca": "PCA",
+        "flat_svd": "flat, SVD",
+    }
+    return words.get(name, name.replace("_", " "))
+
+
+def brief(digest: str) -> str:
+    """The first ten characters of a hash; a name is left whole."""
+    return digest[:10] if re.fullmatch(r"[0-9a-f]{20,}", digest) else digest
+
+
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Nested names joined by spaces: {"sae": {"state": x}} -> {"sae state": x}; lists are joined by commas."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{name} ")
+        elif isinstance(value, list | tuple):
+            found[name] = ", ".join(map(str, value)) or "none"
+        else:
+            found[name] = "none" if value is None else str(value)
+    return found
+
+
+def decimals(value: float | None, digits: int = 2) -> str:
+    """With exactly so many digits after the point: 30.30."""
+    return _minus(f"{value:,.{digits}f}") if value is not None and _known(value) else MISSING

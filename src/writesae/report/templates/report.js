@@ -9,14 +9,16 @@ const isDark = () => (root.style.colorScheme ? root.style.colorScheme === "dark"
 const button = $("theme");
 
 function themed() {
-  button.textContent = isDark() ? "Light" : "Dark";
+  if (button) button.textContent = isDark() ? "Light" : "Dark";
   draw();
 }
-button.hidden = false;
-button.addEventListener("click", () => {
-  root.style.colorScheme = isDark() ? "light" : "dark";
-  themed();
-});
+if (button) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    root.style.colorScheme = isDark() ? "light" : "dark";
+    themed();
+  });
+}
 dark.addEventListener("change", themed);
 let screenScheme = "";
 addEventListener("beforeprint", () => {
@@ -39,7 +41,7 @@ function resolved(value) {
     probe.style.color = value;
     return getComputedStyle(probe).color;
   }
-  if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(resolved);
+  if (Array.isArray(value)) return value.map(resolved);
   if (value && typeof value === "object") {
     return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, resolved(one)]));
   }
@@ -88,63 +90,63 @@ async function start() {
   draw();
 }
 
-/* Choices: a radio group named NAME shows the elements whose data-NAME is its value. */
-function choose(fieldset) {
-  const name = fieldset.dataset.choose;
-  const value = fieldset.querySelector("input:checked").value;
-  for (const element of document.querySelectorAll(`[data-${name}]`)) {
-    element.hidden = element.dataset[name] !== value;
+/* Atom browser, on a page that has one: a choice of dictionary, a search, an order, a page at a time. */
+function browser(search) {
+  const page = 6;
+  let shown = page;
+  const sort = $("atom-sort");
+  const more = $("atom-more");
+  const choice = document.querySelector("[data-choose]");
+  const tools = document.querySelector(".tools");
+
+  function choose() {
+    const value = choice.querySelector("input:checked").value;
+    for (const group of document.querySelectorAll("[data-atoms]")) group.hidden = group.dataset.atoms !== value;
   }
-}
-for (const fieldset of document.querySelectorAll("[data-choose]")) {
-  fieldset.addEventListener("change", () => {
-    choose(fieldset);
-    draw();
+  function browse() {
+    const group = document.querySelector("[data-atoms]:not([hidden])");
+    const wanted = search.value.trim().toLowerCase();
+    const key = (card) => (card.dataset[sort.value] === "" ? -Infinity : Number(card.dataset[sort.value]));
+    const cards = [...group.querySelectorAll(".atom-card")].sort((a, b) => key(b) - key(a) || 0);
+    let found = 0;
+    for (const card of cards) {
+      group.append(card);
+      const hit = !wanted || card.textContent.toLowerCase().includes(wanted);
+      if (hit) found += 1;
+      card.hidden = !hit || found > shown;
+    }
+    $("atom-count").textContent = wanted ? `${found} of ${cards.length} atoms` : `${cards.length} atoms`;
+    more.hidden = found <= shown;
+    more.textContent = `Show ${Math.min(page, found - shown)} more of ${found - shown}`;
+  }
+
+  tools.hidden = false;
+  for (const title of document.querySelectorAll(".group-title")) title.hidden = true;
+  tools.addEventListener("submit", (event) => event.preventDefault());
+  choice.addEventListener("change", () => {
+    choose();
     browse();
   });
-  choose(fieldset);
+  search.addEventListener("input", () => {
+    shown = page;
+    browse();
+  });
+  sort.addEventListener("change", browse);
+  more.addEventListener("click", () => {
+    shown += page;
+    browse();
+  });
+  choose();
+  browse();
+}
+if ($("atom-search")) browser($("atom-search"));
+
+/* In a notebook the page is a frame, which is made as high as the page. */
+function framed() {
+  if (window.frameElement) window.frameElement.style.height = `${root.scrollHeight + 4}px`;
 }
 
-/* Atom browser */
-const PAGE = 6;
-let shown = PAGE;
-const search = $("atom-search");
-const sort = $("atom-sort");
-const more = $("atom-more");
-
-function browse() {
-  const group = document.querySelector("[data-atoms]:not([hidden])");
-  if (!group) return;
-  const wanted = search.value.trim().toLowerCase();
-  const key = (card) => (card.dataset[sort.value] === "" ? -Infinity : Number(card.dataset[sort.value]));
-  const cards = [...group.querySelectorAll(".atom-card")].sort((a, b) => key(b) - key(a) || 0);
-  let found = 0;
-  for (const card of cards) {
-    group.append(card);
-    const hit = !wanted || card.textContent.toLowerCase().includes(wanted);
-    if (hit) found += 1;
-    card.hidden = !hit || found > shown;
-  }
-  $("atom-count").textContent = wanted ? `${found} of ${cards.length} atoms` : `${cards.length} atoms`;
-  more.hidden = found <= shown;
-  more.textContent = `Show ${Math.min(PAGE, found - shown)} more of ${found - shown}`;
-}
-
-document.querySelector(".tools").hidden = false;
-for (const title of document.querySelectorAll(".group-title")) title.hidden = true;
-document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
-search.addEventListener("input", () => {
-  shown = PAGE;
-  browse();
-});
-sort.addEventListener("change", browse);
-more.addEventListener("click", () => {
-  shown += PAGE;
-  browse();
-});
-browse();
-
-start().then(themed, (error) => {
+start().then(themed).then(framed, (error) => {
   for (const place of document.querySelectorAll(".canvas")) {
     place.textContent = `This browser could not draw the figure (${error}).`;
   }

@@ -1,0 +1,315 @@
+"""The parts that figures are built from. Colours are CSS variables: report.js or `palette.standalone` resolves them."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import plotly.graph_objects as go
+
+from writesae.report import words
+from writesae.report.measured import Floats
+from writesae.report.structure import Interval, finite
+
+MOST_POINTS = 1500
+"""Points drawn a series; a longer series is thinned evenly, and the caption says so."""
+
+NUMERICAL_ZERO = 1e-9
+"""KLs below this many nats say nothing in single precision."""
+
+ROW = 30
+"""Height in pixels of one line of a dot-and-whisker chart."""
+
+
+def canvas(height: int = 330) -> go.Figure:
+    """An empty figure in the page's style."""
+    axis = {
+        "gridcolor": "var(--rule)",
+        "linecolor": "var(--rule-strong)",
+        "zeroline": False,
+        "zerolinecolor": "var(--rule-strong)",
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "var(--rule-strong)",
+        "title": {"font": {"size": 13}, "standoff": 10},
+        "automargin": True,
+    }
+    return go.Figure(
+        layout={
+            "template": None,
+            "height": height,
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "var(--sans)", "size": 12, "color": "var(--ink-soft)"},
+            "margin": {"l": 8, "r": 14, "t": 8, "b": 8},
+            "xaxis": axis,
+            "yaxis": axis,
+            "barmode": "overlay",
+            "bargap": 0.04,
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "y": 1.02,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "font": {"size": 13},
+            },
+            "hoverlabel": {
+                "bgcolor": "var(--paper)",
+                "bordercolor": "var(--rule-strong)",
+                "align": "left",
+                "font": {"family": "var(--sans)", "size": 13, "color": "var(--ink)"},
+            },
+        }
+    )
+
+
+def label(text: object) -> str:
+    """Text from a result file, as Plotly may show it: never markup, never a template."""
+    return html.escape(words.visible(str(text))).replace("%{", "%\u200b{")
+
+
+def rounded(values: Floats | Sequence[float | None]) -> list[float | None]:
+    """Four significant digits, which is finer than any screen; None where there is no number."""
+    return [float(f"{v:.4g}") if v is not None and finite(float(v)) else None for v in values]
+
+
+def thinned(n: int, most: int = MOST_POINTS) -> list[int]:
+    """At most `most` of n indices, evenly spaced."""
+    return np.linspace(0, n - 1, min(n, most)).round().astype(int).tolist() if n else []
+
+
+def drawn_of(drawn: int, all_of_them: int, what: str) -> str:
+    """What a caption says about a thinned series."""
+    if drawn == all_of_them:
+        return f"{words.count(drawn)} {what}."
+    return f"{words.count(drawn)} of {words.count(all_of_them)} {what} drawn, evenly thinned."
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A value with its interval, on one line of a chart."""
+
+    line: str
+    value: float | None
+    interval: Interval | None
+    text: str = ""
+    """What pointing at it says, beside the value."""
+
+
+def dots(
+    figure: go.Figure,
+    series: str,
+    entries: Sequence[Dot],
+    colour: str,
+    shift: float,
+    write: Callable[[float | None], str],
+    hollow: bool = False,
+) -> None:
+    """One dot with its whiskers a line; `shift` moves a series off the line's middle, up to half a line."""
+    kept = [(i, e) for i, e in enumerate(entries) if finite(e.value)]
+    values = [float(e.value or 0.0) for _, e in kept]
+    bounds = [e.interval or (v, v) for (_, e), v in zip(kept, values, strict=True)]
+
+    def says(e: Dot) -> str:
+        about = [label(e.line), write(e.value), label(e.text)]
+        if e.interval:
+            about[1] += f" [{write(e.interval[0])}, {write(e.interval[1])}]"
+        return "<br>".join(filter(None, about))
+
+    figure.add_trace(
+        go.Scatter(
+            x=rounded(values),
+            y=[i + shift for i, _ in kept],
+            name=label(series),
+            mode="markers",
+            marker={
+                "color": "var(--surface)" if hollow else colour,
+                "size": 9,
+                "line": {"color": colour, "width": 2},
+            },
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": rounded([high - v for (_, high), v in zip(bounds, values, strict=True)]),
+                "arrayminus": rounded([v - low for (low, _), v in zip(bounds, values, strict=True)]),
+                "color": colour,
+                "thickness": 2.5,
+                "width": 0,
+            },
+            text=[says(e) for _, e in kept],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )
+
+
+def lines_of(figure: go.Figure, names: Sequence[str]) -> None:
+    """Name the lines of a dot chart, the first on top, and give it its height."""
+    figure.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=[label(name) for name in names],
+        range=[len(names) - 0.5, -0.5],
+        showgrid=False,
+        ticks="",
+    )
+    figure.update_layout(height=90 + round(ROW * 1.25 * max(2, len(names))))
+
+
+def log_ticks(low: float, high: float) -> dict[str, object]:
+    """Settings of a logarithmic axis from `low` to `high`, with at most six labelled decades."""
+    bounds = [math.log10(low), math.log10(high)]
+    return {
+        "type": "log",
+        "range": bounds,
+        "dtick": max(1, round((bounds[1] - bounds[0]) / 5)),
+        "exponentformat": "power",
+        "tickangle": 0,
+        "tickfont": {"size": 11},
+    }
+
+
+def upright(figure: go.Figure, x: float, text: str = "", dash: str = "dash") -> None:
+    """A reference line at one x, named at its top."""
+    figure.add_vline(x=x, line={"color": "var(--ink-soft)", "width": 1.25, "dash": dash})
+    if text:
+        figure.add_annotation(
+            x=x,
+            y=1,
+            yref="paper",
+            yanchor="top",
+            xanchor="left",
+            xshift=4,
+            text=text,
+            showarrow=False,
+            font={"size": 12},
+        )
+
+
+def diagonal(figure: go.Figure, low: float, high: float) -> None:
+    """The line where both axes are equal."""
+    figure.add_trace(
+        go.Scatter(
+            x=[low, high],
+            y=[low, high],
+            mode="lines",
+            line={"color": "var(--ink)", "width": 1.5, "dash": "dot"},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+
+
+def corner(figure: go.Figure, text: str, *, top: bool, left: bool) -> None:
+    """A word in a corner of the plot, on a ground that keeps it readable over points."""
+    figure.add_annotation(
+        xref="paper",
+        yref="paper",
+        x=0.02 if left else 0.98,
+        y=0.98 if top else 0.02,
+        xanchor="left" if left else "right",
+        yanchor="top" if top else "bottom",
+        text=text,
+        showarrow=False,
+        font={"size": 12, "color": "var(--ink)"},
+        bgcolor="var(--surface)",
+        opacity=0.85,
+    )
+
+
+def histogram(
+    figure: go.Figure, values: Floats, edges: Floats, name: str, colour: str, unit: str, opacity: float = 0.62
+) -> list[int]:
+    """Bars of how many values lie between each two edges; returns the counts. The last bin holds its upper edge."""
+    counts = np.histogram(values, edges)[0]
+    spans = [f"{words.quantity(float(a))} to {words.quantity(float(b))}" for a, b in pairwise(edges)]
+    figure.add_trace(
+        go.Bar(
+            x=rounded((edges[:-1] + edges[1:]) / 2),
+            y=counts.tolist(),
+            width=rounded(np.diff(edges) * 0.96),
+            name=label(name),
+            marker={"color": colour, "opacity": opacity, "line": {"width": 0}},
+            text=spans,
+            textposition="none",
+            hovertemplate=f"{unit} %{{text}}: %{{y}}<extra></extra>",
+        )
+    )
+    return [int(n) for n in counts]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Numbers by row and column, None where there is none."""
+
+    rows: list[str]
+    columns: list[str]
+    values: list[list[float | None]]
+
+
+def heat_map(
+    grid: Grid,
+    write: Callable[[float | None], str],
+    *,
+    floor: float | None = None,
+    around: float | None = None,
+    ringed: Sequence[tuple[int, int]] = (),
+) -> go.Figure:
+    """Cells shaded by value, linearly; by logarithm above `floor`; or by logarithm to both sides of `around`.
+
+    `ringed` cells (row, column) are outlined.
+    """
+
+    def scaled(value: float | None) -> float | None:
+        if value is None or not finite(value):
+            return None
+        if around is not None:
+            return math.log(max(value, 1e-12) / around)
+        return value if floor is None else math.log(max(value, floor))
+
+    def written(value: float | None) -> str:
+        return "\u2248 0" if floor is not None and value is not None and value < floor else write(value)
+
+    shades = [[scaled(value) for value in row] for row in grid.values]
+    known = [shade for row in shades for shade in row if shade is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    if around is not None:
+        high = max(abs(low), abs(high)) or 1.0
+        low = -high
+    wide = len(grid.columns) > 8
+    cold, middle, hot = ("var(--write)", "var(--sunken)", "var(--heat)")
+    scale = [[0, middle], [1, hot]] if around is None else [[0, cold], [0.5, middle], [1, hot]]
+    figure = canvas(70 + (20 if wide else 34) * len(grid.rows))
+    figure.add_trace(
+        go.Heatmap(
+            z=[rounded(row) for row in shades],
+            x=[label(name) for name in grid.columns],
+            y=[label(name) for name in grid.rows],
+            zmin=low,
+            zmax=high if high > low else low + 1,
+            colorscale=scale,
+            showscale=False,
+            xgap=3,
+            ygap=3,
+            text=[[written(value) if value is not None else "" for value in row] for row in grid.values],
+            texttemplate=None if wide else "%{text}",
+            textfont={"size": 12},
+            hovertemplate="%{y} %{x}: %{text}<extra></extra>",
+            hoverongaps=False,
+        )
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", type="category")
+    figure.update_xaxes(side="top", showgrid=False, ticks="", type="category", tickangle=0)
+    for row, column in ringed:
+        figure.add_shape(
+            type="rect",
+            x0=column - 0.48,
+            x1=column + 0.48,
+            y0=row - 0.47,
+            y1=row + 0.47,
+            line={"color": "var(--write)", "width": 3},
+        )
+    return figure

@@ -1,0 +1,52 @@
+"""What a section of the page is made of: a sentence, figures, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import plotly.graph_objects as go
+
+
+class Reading(NamedTuple):
+    """What the page shows about a firing that is pointed at: plain text, set as text."""
+
+    before: str
+    token: str
+    numbers: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One interactive figure in its frame."""
+
+    name: str
+    """Unique within its panel."""
+    title: str
+    figure: go.Figure
+    """Colours are CSS variables (`palette`); its height is in the layout."""
+    caption: str = ""
+    width: Literal["third", "half", "whole"] = "half"
+    readings: list[Reading] = field(default_factory=list)
+    """By index; the figure's customdata are indices into it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as they are to be read; the first column names the row."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Everything that the page says about one result."""
+
+    finding: str
+    """One or two sentences with the main number, how many it is over, and its interval."""
+    plots: tuple[Plot, ...]
+    table: Table
+    note: str = ""
+    """What a reader must know to read the table or the figures."""

@@ -1,0 +1,172 @@
+"""Where in the model a write matters: every recurrent head, measured without a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from writesae.report import words
+from writesae.report.figures import NUMERICAL_ZERO, Grid, canvas, corner, heat_map, rounded
+from writesae.report.measured import Measured
+from writesae.report.parts import Panel, Plot, Table
+
+MEMORY = 0.5
+"""A head remembers where a token's own write is at most this share of the state after it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the audit chooses."""
+
+    default_site: str
+
+
+Map = tuple[str, str, str, Callable[[float | None], str], float | None]
+
+MAPS: tuple[Map, ...] = (
+    ("decay", "Decay", "Mean share of the state that a token keeps.", words.fixed, None),
+    (
+        "write_share",
+        "Write share",
+        "Norm of one write over the norm of the state after it, median.",
+        words.compact,
+        None,
+    ),
+    (
+        "stable_rank",
+        "Stable rank",
+        "Squared norm over the largest squared singular value, median.",
+        words.compact,
+        None,
+    ),
+    (
+        "delete_kl",
+        "Effect of deleting a write",
+        "Median KL of the next token, in nats; logarithmic shading.",
+        words.compact,
+        NUMERICAL_ZERO,
+    ),
+)
+"""(column, title, caption, how numbers are written, floor of a logarithmic shading)."""
+
+
+def build(of: Measured) -> Panel:
+    """Four heat maps of the heads, singular values where they were kept, and effect against memory."""
+    columns = [column for column, *_ in MAPS]
+    of.need(["chosen"])
+    heads, site = of.numeric(["layer", "head", *columns]), of.read(Summary).default_site
+    heads = heads.assign(site=[f"L{int(a)}.H{int(b)}" for a, b in zip(heads.layer, heads["head"], strict=True)])
+    plots = [_map(heads, *one) for one in MAPS]
+    plots.append(_memory(heads))
+    if "singular_values" in heads:
+        plots.append(_curves(heads))
+    remembering = int((heads.write_share <= MEMORY).sum())
+    best = heads[heads.site == site]
+    effect = (
+        ", where deleting one write moves the next token by a median "
+        f"{words.quantity(float(best.delete_kl.iloc[0]))} nats"
+        if len(best)
+        else ""
+    )
+    finding = (
+        f"{words.count(remembering)} of {words.plural(len(heads), 'recurrent head')} hold more than their last write; "
+        f"of these, writes matter most at {words.visible(site)}{effect}."
+    )
+    return Panel(
+        finding,
+        tuple(plots),
+        _table(heads),
+        "Ringed: the head that was chosen. A head remembers where one write is at most half of its state.",
+    )
+
+
+def _map(
+    heads: pd.DataFrame,
+    column: str,
+    title: str,
+    caption: str,
+    write: Callable[[float | None], str],
+    floor: float | None,
+) -> Plot:
+    layers, names = sorted(heads.layer.unique()), sorted(heads["head"].unique())
+    found = {(a, b): float(v) for a, b, v in zip(heads.layer, heads["head"], heads[column], strict=True)}
+    values = [[found.get((layer, head)) for head in names] for layer in layers]
+    chosen = heads[heads.chosen.astype(bool)]
+    ringed = [(layers.index(a), names.index(b)) for a, b in zip(chosen.layer, chosen["head"], strict=True)]
+    grid = Grid([f"L{int(a)}" for a in layers], [f"H{int(b)}" for b in names], values)
+    figure = heat_map(grid, write, floor=floor, ringed=ringed)
+    known = heads[column][np.isfinite(heads[column])]
+    ends = f" From {words.quantity(float(known.min()))} to {words.quantity(float(known.max()))}." if len(known) else ""
+    return Plot(column, title, figure, caption + ends)
+
+
+def _memory(heads: pd.DataFrame) -> Plot:
+    """Write share (x) against what deleting a write does (y), one dot a head."""
+    figure = canvas(360)
+    for chosen, rows in heads.groupby(heads.chosen.astype(bool)):
+        figure.add_trace(
+            go.Scatter(
+                x=rounded(rows.write_share.to_numpy()),
+                y=rounded(np.maximum(rows.delete_kl.to_numpy(), NUMERICAL_ZERO)),
+                text=list(rows.site),
+                name="chosen" if chosen else "other heads",
+                mode="markers+text" if chosen else "markers",
+                textposition="top center",
+                textfont={"size": 13, "color": "var(--ink)"},
+                marker={
+                    "color": "var(--write)" if chosen else "var(--heat)",
+                    "size": 11 if chosen else 8,
+                    "opacity": 0.8,
+                },
+                hovertemplate="%{text}<br>write share %{x:.3g}, KL %{y:.3g}<extra></extra>",
+                showlegend=False,
+            )
+        )
+    figure.add_vline(x=MEMORY, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    figure.update_xaxes(title="share of one write in the state", range=[-0.03, 1.04])
+    figure.update_yaxes(title="KL of deleting it (nats)", type="log", dtick=1, exponentformat="power")
+    corner(figure, "remembers", top=False, left=True)
+    corner(figure, "last write only", top=False, left=False)
+    return Plot("memory", "Memory and effect", figure, "One dot a head. Dashed: a write is half of the state.")
+
+
+def _curves(heads: pd.DataFrame) -> Plot:
+    """Singular values of the state over the largest, one line a head."""
+    figure = canvas(360)
+    for row in heads.sort_values("chosen").to_dict("records"):
+        values = np.asarray(row["singular_values"], dtype=float)
+        chosen = bool(row["chosen"])
+        top = values.max(initial=0.0) or 1.0
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(1, len(values) + 1)),
+                y=rounded(np.maximum(values / top, 1e-6)),
+                name=str(row["site"]),
+                mode="lines",
+                line={"color": "var(--write)" if chosen else "var(--heat)", "width": 3 if chosen else 1.25},
+                opacity=1 if chosen else 0.45,
+                hovertemplate=f"{row['site']}, number %{{x}}: %{{y:.3g}}<extra></extra>",
+                showlegend=False,
+            )
+        )
+    figure.update_xaxes(title="number of the singular value")
+    figure.update_yaxes(title="over the largest", type="log", dtick=1, exponentformat="power")
+    return Plot(
+        "singular",
+        "Singular values of the state",
+        figure,
+        "Mean over positions, one line a head; orange: the chosen head.",
+    )
+
+
+def _table(heads: pd.DataFrame) -> Table:
+    strongest = heads.sort_values("delete_kl", ascending=False).head(8)
+    rows = [
+        (str(row["site"]), *(write(float(str(row[column]))) for column, _, _, write, _ in MAPS))
+        for row in strongest.to_dict("records")
+    ]
+    return Table(("strongest heads", *(title.lower() for _, title, *_ in MAPS)), rows)
