@@ -8,9 +8,11 @@ from writesae.errors import InputError
 from writesae.sae import BatchTopK, Bilinear, Factored, Flat, Linear, SAEConfig, TopK
 from writesae.sae import sparse_loss as module
 from writesae.sae.batch import Batch
+from writesae.sae.encoding import encode_block
 from writesae.sae.loss import Dead
 from writesae.sae.sparse_loss import sparse_loss, stacked_loss
 from writesae.sae.stack import Stack
+from writesae.sae.workspace import Workspace
 
 COUNT = 3
 
@@ -52,6 +54,26 @@ def test_equals_each_alone_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(module, "BLOCK_NUMBERS", 2 * 13 * 35 * COUNT)
     check(SAEConfig(K, V, N, sparsity=TopK(3)), kind, None)
     check(SAEConfig(K, V, N, sparsity=BatchTopK(3)), kind, None)
+
+
+@pytest.mark.parametrize("kind", ["scalar", "vector", "write"])
+@pytest.mark.parametrize("encoder", [Bilinear(), Bilinear(2), Linear()], ids=str)
+def test_half_rounds_the_factors_of_products_only(kind: str, encoder: Bilinear | Linear) -> None:
+    """Features are picked as if every factor were a bfloat16 number, with exact sums; the rest is exact."""
+    config = SAEConfig(K, V, N, encoder, TopK(3))
+    sae, batch = make_sae(config), make_batch(kind)
+    loss, gradients = sparse_loss(sae, batch, half=True)
+    exact, _ = sparse_loss(sae, batch)
+    assert loss.total != exact.total
+    assert loss.total == pytest.approx(exact.total.item(), rel=0.02)
+    rounded = Batch(*(None if x is None else x.bfloat16().float() for x in batch))._replace(log_decay=batch.log_decay)  # type: ignore[arg-type]
+    if kind == "write" and isinstance(encoder, Bilinear):
+        clone = make_sae(config)
+        for factors in clone.encoder_factors:
+            factors.data = factors.data.bfloat16().float()
+        want = encode_block(Stack([clone]), rounded, None, Workspace()).pre
+        torch.testing.assert_close(encode_block(Stack([sae], half=True), batch, None, Workspace()).pre, want)
+    assert all(torch.isfinite(x).all() for x in gradients.values())
 
 
 def test_different_dictionaries_are_refused() -> None:

@@ -38,22 +38,22 @@ def encode_block(stack: Stack, batch: Batch, matrices: Tensor | None, work: Work
     if not isinstance(config.encoder, Bilinear):
         assert matrices is not None
         pre = work.take("pre", matrices, stack.count, len(matrices) // stack.count, config.features)
-        bias, encoder = stack.apart(stack.b_enc).unsqueeze(1), stack.apart(stack.enc.flatten(1))
-        return Encoded(torch.baddbmm(bias, stack.apart(matrices.flatten(1)), encoder.mT, out=pre).flatten(0, 1))
+        stack.product(stack.apart(matrices.flatten(1)), stack.apart(stack.enc.flatten(1)).mT, pre)
+        return Encoded(_add_bias(stack, pre.flatten(0, 1)))
     rank = config.encoder.rank
     v, w = (stack.apart(x).transpose(1, 2).flatten(1, 2) for x in stack.encoder_factors)  # [G, r N, d]
     if not batch.scalar_decay:
         assert matrices is not None
-        return Encoded(_add_bias(stack, _by_rank(_project(matrices, v, w, work), rank)))
-    left = _products("left", batch.key, v, work)
-    right = _products("right", batch.update, w, work)
+        return Encoded(_add_bias(stack, _by_rank(_project(stack, matrices, v, w, work), rank)))
+    left = _products(stack, "left", batch.key, v, work)
+    right = _products(stack, "right", batch.update, w, work)
     if batch.log_decay is None or batch.initial is None:
         pre = torch.mul(left, right, out=work.take("pre", left, *left.shape))
         return Encoded(_add_bias(stack, _by_rank(pre, rank)), left, right)
     chunks, length = batch.key.shape[:2]
     kept, since = decay_matrix(batch.log_decay)
     drive = work.take("drive", left, chunks, length + 1, left.shape[1])
-    drive[:, 0] = _project(batch.initial, v, w, work)
+    drive[:, 0] = _project(stack, batch.initial, v, w, work)
     torch.mul(left.view(chunks, length, -1), right.view(chunks, length, -1), out=drive[:, 1:])
     mixing = torch.cat([since.unsqueeze(2), kept], 2)
     pre = work.take("pre", left, chunks, length, config.features)
@@ -71,18 +71,18 @@ def _add_bias(stack: Stack, pre: Tensor) -> Tensor:
     return pre
 
 
-def _products(name: str, rows: Tensor, factors: Tensor, work: Workspace) -> Tensor:
+def _products(stack: Stack, name: str, rows: Tensor, factors: Tensor, work: Workspace) -> Tensor:
     """`[G T, r N]` inner products of each dictionary's rows `[G B, C, d]` with its factors `[G, r N, d]`."""
     flat = rows.reshape(len(factors), -1, rows.shape[-1])
-    return torch.bmm(flat, factors.mT, out=work.take(name, flat, *flat.shape[:2], factors.shape[1])).flatten(0, 1)
+    return stack.product(flat, factors.mT, work.take(name, flat, *flat.shape[:2], factors.shape[1])).flatten(0, 1)
 
 
-def _project(states: Tensor, v: Tensor, w: Tensor, work: Workspace) -> Tensor:
+def _project(stack: Stack, states: Tensor, v: Tensor, w: Tensor, work: Workspace) -> Tensor:
     """`v_i^T S w_i`, `[G n, r N]`, of states `[G n, K, V]` and factors `[G, r N, d]`."""
     d_k, d_v = states.shape[1:]
     together = states.view(len(v), -1, d_k, d_v).transpose(1, 2).reshape(len(v), d_k, -1)
     seen = work.take("seen", states, len(v), v.shape[1], together.shape[2])
-    torch.bmm(v, together, out=seen)
+    stack.product(v, together, seen)
     return seen.view(*v.shape[:2], -1, d_v).mul_(w.unsqueeze(2)).sum(-1).transpose(1, 2).flatten(0, 1)
 
 

@@ -77,15 +77,21 @@ class _Step:
 
 
 def sparse_loss(
-    sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None, work: Workspace | None = None
+    sae: SAE,
+    batch: Batch,
+    dead: Dead | None = None,
+    k: int | None = None,
+    work: Workspace | None = None,
+    half: bool = False,
 ) -> tuple[Loss, Gradients]:
     """The loss of a batch and the gradient of every parameter, by name. TopK and BatchTopK only.
 
     `k` replaces the sparsity's own while a schedule lowers it; `work` keeps memory from one call to the next:
-    gradients returned before are overwritten by a call with the same one.
+    gradients returned before are overwritten by a call with the same one. `half` rounds the factors of the products
+    that pick features to bfloat16.
     """
     together = None if dead is None else dead._replace(mask=dead.mask.unsqueeze(0))
-    loss, gradients = stacked_loss(Stack([sae]), batch, together, k, work)
+    loss, gradients = stacked_loss(Stack([sae], half), batch, together, k, work)
     return Loss(*(x[0] for x in loss)), gradients[0]
 
 

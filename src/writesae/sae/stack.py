@@ -23,8 +23,9 @@ Gradients = dict[str, Tensor]
 class Stack:
     """`G` dictionaries. Raises InputError where they differ in composition or shape."""
 
-    def __init__(self, saes: Sequence[SAE]) -> None:
-        self.config, self.count = saes[0].config, len(saes)
+    def __init__(self, saes: Sequence[SAE], half: bool = False) -> None:
+        """`half`: the products that pick features round their factors to bfloat16 and add up in fp32."""
+        self.config, self.count, self.half = saes[0].config, len(saes), half
         if any(sae.config != self.config for sae in saes):
             raise InputError("dictionaries of different shape or composition cannot be stepped together")
         self.parameters: Gradients = {}
@@ -75,6 +76,15 @@ class Stack:
         """`[G N, r, K]` and `[G N, r, V]` of a bilinear encoder; the decoder's where tied."""
         names = ("v_dec", "w_dec") if self.config.tied else ("v_enc", "w_enc")
         return self.parameters[names[0]], self.parameters[names[1]]
+
+    def product(self, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+        """Batched product for pre-activations, in `out`."""
+        if not self.half:
+            return torch.bmm(left, right, out=out)
+        left, right = left.bfloat16(), right.bfloat16()
+        if out.device.type == "cuda":
+            return out.copy_(torch.bmm(left, right, out_dtype=torch.float32))
+        return torch.bmm(left.float(), right.float(), out=out)  # the same numbers, and no faster
 
     def apart(self, rows: Tensor) -> Tensor:
         """`[G x, ...]` as `[G, x, ...]`."""

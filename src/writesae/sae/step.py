@@ -17,14 +17,20 @@ from writesae.sae.workspace import Workspace
 
 
 def loss_and_gradients(
-    sae: SAE, batch: Batch, dead: Dead | None = None, k: int | None = None, work: Workspace | None = None
+    sae: SAE,
+    batch: Batch,
+    dead: Dead | None = None,
+    k: int | None = None,
+    work: Workspace | None = None,
+    half: bool = False,
 ) -> Loss:
     """The loss of a batch by the fastest exact form; `p.grad` of every parameter is replaced.
 
-    `k` replaces that of TopK and BatchTopK while a schedule lowers it; `work` keeps memory between calls.
+    `k` replaces that of TopK and BatchTopK while a schedule lowers it; `work` keeps memory between calls;
+    `half` picks the features of TopK and BatchTopK by products of bfloat16 factors.
     """
     if isinstance(sae.config.sparsity, TopK | BatchTopK):
-        loss, gradients = sparse_loss(sae, batch, dead, k, work)
+        loss, gradients = sparse_loss(sae, batch, dead, k, work, half)
         for name, parameter in sae.named_parameters():
             parameter.grad = gradients[name]
         return loss
@@ -41,6 +47,7 @@ def losses_and_gradients(
     dead: Sequence[Dead] | None = None,
     k: int | None = None,
     work: Workspace | None = None,
+    half: bool = False,
 ) -> list[Loss]:
     """`loss_and_gradients` of several dictionaries by one set of products. TopK and BatchTopK only.
 
@@ -49,7 +56,7 @@ def losses_and_gradients(
     """
     batch = Batch(*(None if x[0] is None else torch.cat(x) for x in zip(*batches, strict=True)))  # type: ignore[arg-type]
     every = None if dead is None else dead[0]._replace(mask=torch.stack([one.mask for one in dead]))
-    loss, gradients = stacked_loss(Stack(saes), batch, every, k, work)
+    loss, gradients = stacked_loss(Stack(saes, half), batch, every, k, work)
     for sae, own in zip(saes, gradients, strict=True):
         for name, parameter in sae.named_parameters():
             parameter.grad = own[name]

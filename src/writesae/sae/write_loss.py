@@ -120,7 +120,7 @@ def inner_each(stack: Stack, left: Tensor, right: Tensor) -> Tensor:
     """`sum left right` over the tokens of each dictionary, `[G]`. No batched product: its sums are too naive."""
     if stack.count == 1:
         return torch.dot(left.flatten(), right.flatten()).unsqueeze(0)
-    return torch.linalg.vecdot(stack.apart(left).flatten(1), stack.apart(right).flatten(1))
+    return (stack.apart(left) * stack.apart(right)).flatten(1).sum(1)
 
 
 def _plain(stack: Stack, key: Tensor, update: Tensor, bias: BiasTerms) -> Tensor:

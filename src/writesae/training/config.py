@@ -18,6 +18,8 @@ from writesae.sae.config import (
 )
 from writesae.types import Site, Target
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -43,6 +45,10 @@ class TrainConfig:
     """Tokens a step (rounded up to whole chunks where the target is the state)."""
     chunk: int | None = None
     """Consecutive tokens that share one rebuilt state; None: half the head size, 16 to 64. State target only."""
+    stride: int = 1
+    """Distance between a chunk's tokens that one step trains on; it divides the chunk. Above 1, a chunk is used up in
+    `stride` visits and a batch mixes so many times more chunks, nearer to independent tokens; but each token's state is
+    then projected on its own, which costs a scalar-decay head more than the scan does. State target only."""
     lr: float = 3e-4
     """Adam's learning rate after the warm-up."""
     lr_end: float = 3e-5
@@ -87,6 +93,9 @@ class TrainConfig:
     """GiB of writes and chunk-start states that may be held at once; more is read in shuffled groups of sequences."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a CUDA device where there is one."""
+    precision: Precision = "float32"
+    """Of matrix products: `float32` exactly; `tf32` on CUDA devices that have it; `bfloat16` also rounds the factors of
+    the products that pick the features of TopK and BatchTopK (sums stay fp32). No gain on a CPU."""
     threads: int = 1
     """CPU threads; 0 leaves torch's setting. A step's products are small: more threads gain little on an idle machine
     and lose several-fold on a busy one, while two runs side by side use two cores fully. Bits depend on the number."""
@@ -94,9 +103,18 @@ class TrainConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
-        positive = (self.batch, self.log_every, self.checkpoint_every, self.dead_after, self.validate_tokens)
+        positive = (
+            self.stride,
+            self.batch,
+            self.log_every,
+            self.checkpoint_every,
+            self.dead_after,
+            self.validate_tokens,
+        )
         if min(positive) < 1 or (self.chunk is not None and self.chunk < 1):
-            raise ConfigError("batch, chunk, log_every, checkpoint_every, dead_after, validate_tokens start at 1")
+            raise ConfigError(
+                "batch, chunk, stride, log_every, checkpoint_every, dead_after, validate_tokens start at 1"
+            )
         if (self.steps is None and self.epochs <= 0) or (self.steps is not None and self.steps < 1):
             raise ConfigError(f"a run needs steps or epochs above 0, not steps={self.steps}, epochs={self.epochs}")
         if not 0 < self.validation < 1:

@@ -27,7 +27,7 @@ from writesae.sae.presets import name_of
 from writesae.sae.step import loss_and_gradients
 from writesae.sae.workspace import Workspace
 from writesae.training import folder
-from writesae.training.config import TrainConfig
+from writesae.training.config import Precision, TrainConfig
 from writesae.training.data import (
     Sampler,
     Sequences,
@@ -190,7 +190,8 @@ class Run:
         """One optimiser step and what is due after it."""
         started = time.perf_counter()
         dead, k = self.due()
-        loss = loss_and_gradients(self.sae, batch, dead, k, self.work)
+        with products(self.config.precision) as half:
+            loss = loss_and_gradients(self.sae, batch, dead, k, self.work, half)
         self.learn(batch, loss, log, time.perf_counter() - started)
 
     def due(self) -> tuple[Dead | None, int | None]:
@@ -320,6 +321,17 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def products(precision: Precision) -> Iterator[bool]:
+    """Let CUDA devices use TF32 unless all is `float32`; yields whether features are picked in bfloat16."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+    try:
+        yield precision == "bfloat16"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

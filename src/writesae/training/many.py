@@ -29,7 +29,7 @@ from writesae.training import folder
 from writesae.training.config import TrainConfig
 from writesae.training.data import Origin, StoredHead, WriteStore
 from writesae.training.log import JsonLines, Logger, Loggers, Service, open_logger
-from writesae.training.loop import Run, TrainResult, cpu_threads, interrupts
+from writesae.training.loop import Run, TrainResult, cpu_threads, interrupts, products
 from writesae.training.requests import run_name
 from writesae.training.schedule import active_features
 from writesae.types import Site
@@ -124,7 +124,7 @@ def _groups(ready: _Group, together: bool | None) -> list[_Group]:
         shared = run.device.type == "cuda" if together is None else together
         if shared and isinstance(config.sparsity, TopK | BatchTopK):
             k = active_features(config, run.step)
-            key = (run.sae_config, batch.key.shape, run.device, config.aux_weight, config.aux_k, k)
+            key = (run.sae_config, batch.key.shape, run.device, config.aux_weight, config.aux_k, k, config.precision)
             groups.setdefault(key, []).append((turn, batch))
         else:
             groups[number] = [(turn, batch)]
@@ -140,7 +140,8 @@ def _advance(group: _Group, work: Workspace) -> None:
     due = [turn.run.due() for turn, _ in group]
     dead = [one for one, _ in due if one is not None] or None
     batches = [batch for _, batch in group]
-    losses = losses_and_gradients([turn.run.sae for turn, _ in group], batches, dead, due[0][1], work)
+    with products(group[0][0].run.config.precision) as half:
+        losses = losses_and_gradients([turn.run.sae for turn, _ in group], batches, dead, due[0][1], work, half)
     seconds = (time.perf_counter() - started) / len(group)
     for (turn, batch), loss in zip(group, losses, strict=True):
         turn.run.learn(batch, loss, turn.log, seconds)
