@@ -22,7 +22,8 @@ from writesae.sae import SAE, BatchTopK, JumpReLU, TopK, evaluate
 from writesae.sae.compare import write_cosines
 from writesae.sae.step import loss_and_gradients
 from writesae.training import TrainConfig, open_logger, train
-from writesae.training.data import Sampler, make_chunks, read_sequences, split_sequences, whole_batches
+from writesae.training.chunks import make_chunks
+from writesae.training.data import Sampler, Sequences, read_sequences, split_sequences, whole_batches
 from writesae.training.initial import initial_sae, moments
 from writesae.training.log import JsonLines, StepRecord, read_history
 from writesae.training.plots import plot_atom, plot_cosines, plot_history
@@ -54,7 +55,9 @@ def test_batches_hold_the_states_of_the_store(decays: int, memory: float) -> Non
     numbers = split_sequences(store, config).train
     sampler = Sampler(store, config, numbers, 2.0, CPU)
     everything = read_sequences(store, config, numbers)
-    known = {tuple(k.tolist()): s for k, s in zip(everything.key.flatten(0, 1), _states(everything), strict=True)}
+    known = {
+        tuple(k.tolist()): s for k, s in zip(everything.written.key.flatten(0, 1), _states(everything), strict=True)
+    }
     source = sampler.batches(3)
     for _ in range(sampler.steps_per_epoch):
         batch = next(source)
@@ -65,8 +68,8 @@ def test_batches_hold_the_states_of_the_store(decays: int, memory: float) -> Non
     assert len(known) == 11
 
 
-def _states(written: object) -> torch.Tensor:
-    return states_reference(written).flatten(0, 1)  # type: ignore[arg-type]
+def _states(sequences: Sequences) -> torch.Tensor:
+    return states_reference(sequences.written).flatten(0, 1)
 
 
 def test_an_epoch_visits_every_chunk_once_and_can_start_anywhere() -> None:
@@ -106,7 +109,9 @@ def test_the_start_has_the_right_bias_and_scale() -> None:
         torch.testing.assert_close(sae.preactivations(sae.bias), torch.zeros(23), atol=1e-5, rtol=0)
         scaled = states * variance**-0.5
         assert (scaled - sae(scaled)).square().sum((1, 2)).mean() < 1  # better than the mean alone
-    still = whole_batches(writes._replace(update=0 * writes.update), SMALL, 13, 1.0)
+    still = whole_batches(
+        replace(writes, written=writes.written._replace(update=0 * writes.written.update)), SMALL, 13, 1.0
+    )
     with pytest.raises(DataError, match="nothing to learn"):
         moments(still)
 
@@ -267,6 +272,6 @@ def test_chunks_of_a_length_that_does_not_divide() -> None:
     store = MemoryStore()
     writes = read_sequences(store, SMALL, [0, 1])
     chunks = make_chunks(writes, SMALL, 13, 1.0, CPU)
-    assert chunks.positions.tolist() == [0, 13, 26, 39, 40]
+    assert chunks.first.tolist() == [0, 13, 26, 39, 40, 53, 66, 79, 92, 93]
     batch = chunks.take(torch.tensor([4, 9]))
-    torch.testing.assert_close(batch.matrices(), states_reference(writes)[:, 40:53].flatten(0, 1))
+    torch.testing.assert_close(batch.matrices(), states_reference(writes.written)[:, 40:53].flatten(0, 1))

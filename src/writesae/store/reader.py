@@ -90,7 +90,7 @@ class StreamStore:
         if layer.erase == "own":
             raise InputError(
                 f"{site} ({layer.family}) writes two rank-1 matrices a token, so it has no delta write: "
-                "read its native writes and its erasure"
+                "read its native writes and its erasure, or both as `pairs`"
             )
         return self._written(site, start, stop)
 
@@ -110,6 +110,20 @@ class StreamStore:
         if layer.erase != "own":
             raise InputError(f"{site} ({layer.family}) erases nothing but along its key: its writes hold all of it")
         return Erasure(*(self._head(site, name, start, stop) for name in ("erase_write", "erased")))
+
+    def pairs(self, site: Site, start: int, stop: int) -> Written:
+        """The writes of a family with an erase direction of its own, two a token: `[B, 2 T, ..]`.
+
+        `-e_t erased_t^T` after the decay of token `t`, then `k_t v_t^T` without one, so that the states after the odd
+        numbered writes (from 0) are the tokens' states: any family's chunk of states is rebuilt in one way. Raises
+        InputError for the other families, whose `read` holds all that a token adds.
+        """
+        erasure = self.erasure(site, start, stop)
+        native = self._written(site, start, stop)
+        decay = torch.stack([native.log_decay, torch.zeros_like(native.log_decay)], 2)
+        key = torch.stack([-erasure.write, native.key], 2)
+        update = torch.stack([erasure.erased, native.update], 2)
+        return Written(key.flatten(1, 2), update.flatten(1, 2), decay.flatten(1, 2))
 
     def _written(self, site: Site, start: int, stop: int) -> Written:
         gate = self._head(site, "erase_gate", start, stop) if self.layers[site.layer].erase == "key" else None

@@ -1,0 +1,153 @@
+"""Training units: chunks of consecutive tokens with the state before them, or loose tokens for write targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from writesae.recurrence.written import Written, rebuild_states, states_before
+from writesae.sae.batch import Batch
+from writesae.training.config import TrainConfig
+from writesae.training.sequences import Sequences
+
+
+def chunk_length(config: TrainConfig, d_k: int, d_v: int, length: int) -> int:
+    """Tokens a chunk of the state target."""
+    wanted = max(16, min(64, max(d_k, d_v) // 2)) if config.chunk is None else config.chunk
+    return min(wanted, length)
+
+
+def positions(time: int, length: int) -> list[int]:
+    """First token of each chunk; the last chunk overlaps the one before where `length` does not divide `time`."""
+    return sorted({*range(0, time - length + 1, length), time - length}) if time >= length else []
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Units in memory. Tokens of all sequences follow each other, padding left out."""
+
+    key: Tensor
+    """`[n, K]`; where `pairs`, two rows a token."""
+    update: Tensor
+    """`[n, V]`, scaled."""
+    log_decay: Tensor | None
+    """`[n, 1 | K]`; None for write targets."""
+    starts: Tensor | None
+    """State before each chunk, `[P, K, V]`, scaled; None for write targets."""
+    first: Tensor
+    """Row of each chunk's first token, `[P]`; for write targets every token."""
+    sequence: list[int]
+    """Place of the sequence that each chunk is from, `P` long."""
+    length: int
+    """Tokens a chunk."""
+    stride: int = 1
+    """A unit is every so-manyth token of a chunk, so a chunk makes `stride` units."""
+    pairs: bool = False
+    """Whether a token writes two matrices."""
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return len(self.first) * self.stride
+
+    def take(self, units: Tensor) -> Batch:
+        """The batch of these units, by number."""
+        chunk, phase = units // self.stride, units % self.stride
+        count = self.length * (2 if self.pairs else 1)
+        row = (self.first[chunk].unsqueeze(1) + torch.arange(count, device=units.device)).flatten()
+
+        def pick(x: Tensor) -> Tensor:
+            return x.index_select(0, row).view(len(units), count, -1)
+
+        if self.log_decay is None or self.starts is None:
+            return Batch(pick(self.key), pick(self.update), None, None)
+        written = Written(pick(self.key), pick(self.update), pick(self.log_decay))
+        initial = self.starts.index_select(0, chunk)
+        if self.pairs or self.stride > 1:
+            return loose(written, initial, self.pairs, phase, self.stride)
+        return Batch(written.key, written.update, written.log_decay, initial)
+
+
+def loose(written: Written, initial: Tensor | None, pairs: bool, phase: Tensor | None = None, stride: int = 1) -> Batch:
+    """Tokens of chunks as chunks of one token, whose `initial` is all of the state but the token's own last write.
+
+    `phase` `[B]` and `stride` choose tokens `phase, phase + stride, ...` of each chunk; every token if absent. With
+    `pairs` the chunk holds two writes a token, and the token's state is that after the second.
+    """
+    states = rebuild_states(written, initial)
+    key, update = written.key, written.update
+    if pairs:  # what is left after the erase is the state before the native write
+        states, key, update = states[:, 0::2], key[:, 1::2], update[:, 1::2]
+    if phase is not None and stride > 1:
+        kept = phase.unsqueeze(1) + stride * torch.arange(key.shape[1] // stride, device=phase.device)
+        row = torch.arange(len(kept), device=phase.device).unsqueeze(1)
+        states, key, update = states[row, kept], key[row, kept], update[row, kept]
+    key, update = key.reshape(-1, 1, key.shape[-1]), update.reshape(-1, 1, update.shape[-1])
+    left = states.reshape(-1, *states.shape[-2:])
+    if not pairs:
+        left = left - key.mT * update
+    return Batch(key, update, key.new_zeros(len(key), 1, 1), left)
+
+
+def make_chunks(sequences: Sequences, config: TrainConfig, length: int, scale: float, device: torch.device) -> Chunks:
+    """Prepare sequences for sampling. Those shorter than a chunk make none."""
+    per_token = 2 if sequences.pairs else 1
+    parts: list[tuple[Tensor, ...]] = []
+    first: list[Tensor] = []
+    owner: list[int] = []
+    base = 0
+    state = config.target == "state"
+    for places, written in sequences.unpadded():
+        begins = positions(written.key.shape[1] // per_token, length if state else 1)
+        if not begins:
+            continue
+        written = written._replace(update=written.update * scale).to(device)
+        rows, time = written.key.shape[:2]
+        starts = written.key.new_empty(0)  # write targets have none
+        if state:
+            starts = states_before(written, [per_token * x for x in begins]).flatten(0, 1)
+        parts.append((written.key.flatten(0, 1), written.update.flatten(0, 1), written.log_decay.flatten(0, 1), starts))
+        here = base + time * torch.arange(rows).unsqueeze(1) + per_token * torch.tensor(begins)
+        first.append(here.flatten().to(device))
+        owner += [place for place in places for _ in begins]
+        base += rows * time
+    key, update, decay, starts = (torch.cat(x) if len(x) > 1 else x[0] for x in zip(*parts, strict=True))
+    where = torch.cat(first)
+    if not state:
+        return Chunks(key, update, None, None, where, owner, 1)
+    return Chunks(key, update, decay, starts, where, owner, length, config.stride, sequences.pairs)
+
+
+def whole_batches(sequences: Sequences, config: TrainConfig, length: int, scale: float) -> list[Batch]:
+    """Whole sequences as batches, every token that is no padding once: full chunks of `length`, and then the rest."""
+    batches: list[Batch] = []
+    for _, written in sequences.unpadded():
+        written = written._replace(update=written.update * scale)
+        if written.key.shape[1] == 0:
+            continue
+        if config.target == "state":
+            batches += _chunked(written, length, sequences.pairs)
+        else:
+            batches.append(Batch(written.key.flatten(0, 1)[:, None], written.update.flatten(0, 1)[:, None], None, None))
+    return batches
+
+
+def _chunked(written: Written, length: int, pairs: bool) -> Iterator[Batch]:
+    length *= 2 if pairs else 1
+    time = written.key.shape[1]
+    starts = states_before(written, range(0, time, length))
+    whole = time // length
+    for first, stop, size in ((0, whole, length), (whole, whole + 1, time - whole * length)):
+        if size == 0 or stop == first:
+            continue
+        begin = first * length
+        parts = [
+            x[:, begin : begin + (stop - first) * size].reshape(-1, size, x.shape[-1])
+            for x in written[:3]
+            if x is not None
+        ]
+        initial = starts[:, first:stop].flatten(0, 1)
+        yield loose(Written(*parts), initial, True) if pairs else Batch(parts[0], parts[1], parts[2], initial)
