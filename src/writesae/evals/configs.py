@@ -26,8 +26,8 @@ AtomClass = Literal["register", "bundle"]
 
 EVALUATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "substitution": ("writesae.evals.substitution:SubstitutionConfig", "one atom in the place of one write"),
-        "population": ("writesae.evals.population:PopulationConfig", "the same atom by atom, by class"),
+        "substitution": ("writesae.evals.substitution_config:SubstitutionConfig", "one atom in the place of one write"),
+        "population": ("writesae.evals.population_config:PopulationConfig", "the same atom by atom, by class"),
         "partition": ("writesae.evals.configs:PartitionConfig", "registers, bundles and nulls"),
         "logit_shift": ("writesae.evals.configs:LogitShiftConfig", "predicted against measured logit changes"),
         "fidelity": ("writesae.evals.configs:FidelityConfig", "perplexity with reconstructed states"),

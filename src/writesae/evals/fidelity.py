@@ -21,9 +21,9 @@ from torch.nn.functional import cross_entropy
 from transformers import Cache
 
 from writesae.errors import InputError
+from writesae.evals.batches import free_floats
 from writesae.evals.configs import FidelityConfig as FidelityConfig
 from writesae.evals.parts import Parts
-from writesae.evals.patching import free_floats
 from writesae.evals.provenance import Provenance, provenance
 from writesae.evals.result import Result
 from writesae.evals.stats import Interval, Test, clustered, wilcoxon

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from writesae.errors import InputError
+from writesae.evals.batches import free_floats
 from writesae.evals.configs import PassageLossConfig as PassageLossConfig
 from writesae.evals.controls import random_component
 from writesae.evals.firings import PASSAGES_AT_ONCE
 from writesae.evals.parts import Parts
-from writesae.evals.patching import free_floats
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
 from writesae.evals.selectivity import check_features

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch.overrides import TorchFunctionMode
 
-from writesae.evals.patching import MEMORY_SHARE, free_floats
+from writesae.evals.batches import MEMORY_SHARE, free_floats
 from writesae.hosts import Host
 
 

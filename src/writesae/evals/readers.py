@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.batches import rows_at_once
 from writesae.evals.configs import ReadersConfig as ReadersConfig
 from writesae.evals.firings import PASSAGES_AT_ONCE
 from writesae.evals.parts import Parts
-from writesae.evals.patching import edit_response, rows_at_once
+from writesae.evals.patching import edit_response
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
 from writesae.evals.selectivity import directions, draw_firings, groups
