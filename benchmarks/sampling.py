@@ -17,7 +17,7 @@ from pathlib import Path
 
 import tyro
 
-from writesae.sae import TopK
+from writesae.sae import TopK, evaluate
 from writesae.store import StreamStore, open_store
 from writesae.training import TrainConfig
 from writesae.training.log import Loggers
@@ -68,7 +68,8 @@ def trained(store: StreamStore, config: TrainConfig, out: Path) -> tuple[float, 
     for batch in run.batches():
         run.advance(batch, Loggers([]))
     seconds = time.process_time() - started
-    return run.finish().metrics.mse, 1e3 * seconds / run.step
+    run.sae.normalise_()
+    return evaluate(run.sae, run.held_out, run.scale).mse, 1e3 * seconds / run.step
 
 
 def main(options: Options) -> None:

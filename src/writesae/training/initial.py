@@ -13,6 +13,10 @@ from writesae.sae.config import JumpReLU, SAEConfig
 from writesae.sae.encoding import preactivations
 from writesae.sae.model import SAE
 from writesae.sae.sparse_loss import blocks
+from writesae.sae.workspace import Workspace
+
+SLICE_NUMBERS = 1 << 18
+"""Numbers in the matrices that are summed at once."""
 
 
 class Moments(NamedTuple):
@@ -27,16 +31,19 @@ class Moments(NamedTuple):
 @torch.no_grad()
 def moments(batches: list[Batch]) -> Moments:
     """Mean and variance of the modelled matrices; raises DataError if they do not vary."""
-    total, square, tokens = None, 0.0, 0
+    total = square = None
+    work, tokens = Workspace(), 0
     for batch in batches:
-        for row in range(0, batch.key.shape[0], 64):
-            matrices = batch.rows(row, row + 64).matrices()
-            total = matrices.double().sum(0) if total is None else total + matrices.double().sum(0)
-            square += float(matrices.double().square().sum())
-            tokens += matrices.shape[0]
-    assert total is not None
+        limit = max(1, SLICE_NUMBERS // (batch.key.shape[-1] * batch.update.shape[-1]))
+        for _, _, matrices in batch.slices(limit, work):  # float32 within a slice, float64 across them
+            flat = matrices.flatten()
+            sums = matrices.sum(0).double(), flat.dot(flat).double()
+            total, square = sums if total is None or square is None else (total + sums[0], square + sums[1])
+            tokens += len(matrices)
+    if total is None or square is None:
+        raise DataError("there are no training matrices to sample: every sequence is padding")
     mean = total / tokens
-    variance = square / tokens - float(mean.square().sum())
+    variance = float(square / tokens - mean.square().sum())
     if not variance > 0:
         raise DataError(f"{tokens} sampled training matrices have variance {variance}: there is nothing to learn")
     return Moments(mean.float(), variance)
