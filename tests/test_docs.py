@@ -1,14 +1,18 @@
-"""Every shell line of docs/cli.md runs as printed."""
+"""What the pages of docs/ show runs as printed."""
 
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from writesae.cli import COMMANDS, main
+from writesae.sae.config import Decoder, Encoder, Sparsity
+from writesae.sae.presets import PRESETS
 
-PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "cli.md"
 
 
 def test_the_command_line_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +34,18 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         main([name, "--help"])
     assert stop.value.code == 0
     assert f"writesae {name}" in capsys.readouterr().out
+
+
+def test_the_dictionaries_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "dictionaries.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert "L5.H2" in capsys.readouterr().out
+    for name in PRESETS:
+        assert f"`{name}`" in page
+    for part in get_args(Encoder) + get_args(Decoder) + get_args(Sparsity):
+        assert f"`{part.__name__}" in page
