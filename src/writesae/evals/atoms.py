@@ -89,13 +89,14 @@ def portraits(
     sample = sample.reset_index(drop=True)
     slot = {int(feature): i for i, feature in enumerate(mass.index)}
     moved = torch.zeros(len(slot), host.vocabulary, dtype=torch.float64)
-    parts = []
+    counts = torch.bincount(torch.tensor(sample.feature.to_numpy()), minlength=sae.config.features)
+    share, parts = 1 / counts.double(), []
     at_once = passages_at_once(host, tokens.shape[1], site.layer)
     for begin in range(0, len(tokens), at_once):
         part = sample[(sample.passage >= begin) & (sample.passage < begin + at_once)]
         if len(part):
             run = native_run(host, tokens[begin : begin + at_once], site.layer)
-            parts.append(_effects(run, sae, site, part, begin, timing, seed, moved, slot))
+            parts.append(_effects(run, sae, site, part, begin, timing, seed, moved, slot, share))
         if progress is not None:
             progress(min(begin + at_once, len(tokens)), len(tokens))
     scored = pd.concat(parts)
@@ -128,10 +129,11 @@ def _effects(
     seed: int,
     moved: Tensor,
     slot: dict[int, int],
+    share: Tensor,
 ) -> pd.DataFrame:
-    """Score atom, deletion and a random matrix at some firings; adds each atom's mean logit change to `moved`.
+    """Score atom, deletion and a random matrix at some firings; adds `share` of each one's logit change to `moved`.
 
-    `begin` is the number of the run's first passage.
+    `begin` is the number of the run's first passage, `share` `[N]` one over a feature's firings in all passages.
     """
     passage, position, feature = (torch.tensor(part[c].tolist()) for c in ("passage", "position", "feature"))
     writes = head_writes(run, site.head)
@@ -147,7 +149,6 @@ def _effects(
         torch.stack([firings.value, firings.w, random.value], 1), weight,
     )  # fmt: skip
     kl = torch.empty(len(part), 3, dtype=torch.float64)
-    share = 1 / torch.bincount(feature, minlength=sae.config.features).double()
     for scored in patched_logits(run, edits, timing):
         for which, native, patched in zip(scored.which.tolist(), scored.native, scored.patched, strict=True):
             kl[which] = kl_divergence(native, patched)[:, 0].cpu()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from writesae.evals.batches import MEMORY_SHARE as MEMORY_SHARE
 from writesae.evals.batches import free_floats as free_floats
 from writesae.evals.batches import rows_at_once as rows_at_once
 from writesae.hosts import KernelCall

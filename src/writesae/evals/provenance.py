@@ -53,4 +53,9 @@ def provenance(host: Host, site: Site, tokens: Tensor, *saes: SAE) -> Provenance
                 f"the dictionary is for {sae.config.d_k} x {sae.config.d_v} matrices, "
                 f"but {site} writes {layer.d_k} x {layer.d_v}"
             )
+        if layer.family == "rwkv7" and sae.config.target != "write-value":
+            raise InputError(
+                f"{site} belongs to RWKV-7, whose heads add two rank-1 matrices a token: only a dictionary of its "
+                f"native writes (write-value) can be evaluated, not one of target {sae.config.target}"
+            )
     return Provenance(host.name, host.revision, str(site), tuple(map(sae_hash, saes)), tokens_hash(tokens))

@@ -156,6 +156,22 @@ def joint_substitution(
     return Substitution(sites, target, config, host.name, host.revision, summaries, records, source)
 
 
+def first_and_second(
+    given: Sequence[tuple[Site, SAE]], config: SubstitutionConfig
+) -> tuple[dict[Site, SAE], dict[Site, SAE]]:
+    """The first dictionary of every head, whose atoms are written, and the second, that of the control `flat_svd`.
+
+    Raises InputError for a third one, or for a second one that no control asks for.
+    """
+    saes, flats = dict[Site, SAE](), dict[Site, SAE]()
+    for site, sae in given:
+        if site in flats or (site in saes and "flat_svd" not in config.controls):
+            what = "two dictionaries" if site in flats else "one dictionary without the control flat_svd"
+            raise InputError(f"more dictionaries of {site} were given than it can use: {what} a head, no more")
+        (flats if site in saes else saes)[site] = sae
+    return saes, flats
+
+
 def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Records one after the other; what was refused for each reason (`attrs["refused"]`) is added up."""
     refused: dict[str, int] = {}

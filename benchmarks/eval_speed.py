@@ -1,6 +1,6 @@
 """The forked-run substitution against the cache-copy protocol: the same firings, the same machine, both KLs.
 
-    python benchmarks/substitution_speed.py [--host tiny-gdn|qwen3.5-0.8b-shaped] [--firings 200] [--slow-firings 20]
+    python benchmarks/eval_speed.py [--host tiny-gdn|qwen3.5-0.8b-shaped] [--firings 200] [--slow-firings 20]
 
 The slow protocol runs each firing's prefix, deep-copies the cache once a condition, edits the state in the copy and
 feeds the next token (`writesae.evals.reference`). Both score the same five conditions. `qwen3.5-0.8b-shaped` has that

@@ -1,0 +1,91 @@
+"""What fits at once changes how long an evaluation takes, and nothing that it says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from writesae.evals.atoms import portraits
+from writesae.evals.batches import PASSAGES, ROWS, passages_at_once, rows_at_once
+from writesae.evals.firings import all_firings
+from writesae.evals.population import PopulationConfig, population
+from writesae.evals.substitution import SubstitutionConfig, substitution
+from writesae.hosts import Host
+from writesae.hosts.fork import native_run
+from writesae.sae import SAE, Flat, Linear, SAEConfig, TopK
+from writesae.types import Site
+
+SITE = Site(5, 2)
+LITTLE = 1e-6
+"""GiB: one passage and one edit at a time."""
+
+
+def dictionary(seed: int = 5) -> SAE:
+    return SAE(SAEConfig(32, 32, 61, sparsity=TopK(3), target="write-delta"), torch.Generator().manual_seed(seed))
+
+
+def same(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    """Equal places and atoms; numbers equal up to what float32 logits carry."""
+    assert list(first) == list(second)
+    assert len(first) == len(second) > 0
+    for name in first:
+        if str(name).startswith("kl_"):
+            assert (abs(first[name] - second[name]) <= 1e-4 * first[name] + 4e-6 * np.sqrt(first[name])).all(), name
+        elif first[name].dtype.kind == "f":
+            np.testing.assert_allclose(first[name], second[name], rtol=1e-4, atol=1e-6)
+        elif not str(name).startswith("top1_"):
+            assert first[name].equals(second[name])
+
+
+def test_substitution_is_the_same_whatever_the_batch(host: Host, passages: torch.Tensor) -> None:
+    flat = SAE(SAEConfig(32, 32, 17, Linear(), TopK(2), Flat(), "write-delta"), torch.Generator().manual_seed(3))
+    controls = ("orthogonal", "other_atom", "pca", "flat_svd")
+    for memory in (None, LITTLE):
+        config = SubstitutionConfig(("after_token",), controls=controls, firings=29, memory=memory)  # type: ignore[arg-type]
+        found = substitution(host, dictionary(), SITE, passages, config, flat=flat).records
+        if memory is None:
+            first = found
+    same(first, found)
+
+
+def test_random_matrices_depend_on_neither_passages_nor_controls(host: Host, passages: torch.Tensor) -> None:
+    protocol = SubstitutionConfig(("after_token",), firings=200)
+    every = substitution(host, dictionary(), SITE, passages, protocol).records
+    fewer = SubstitutionConfig(("after_token",), controls=("orthogonal",), firings=200)
+    again = substitution(host, dictionary(), SITE, passages, fewer).records[list(every)]
+    same(every, again)
+
+
+def test_population_is_the_same_whatever_the_batch(host: Host, passages: torch.Tensor) -> None:
+    results = []
+    for memory in (None, LITTLE):
+        protocol = SubstitutionConfig(("after_token",), controls=("other_atom",), memory=memory)
+        config = PopulationConfig(atoms=7, most=3, fewest=2, protocol=protocol)
+        results.append(population(host, dictionary(), SITE, passages, config).records)
+    same(*results)
+
+
+def test_firings_and_portraits_are_the_same_whatever_the_batch(
+    host: Host, passages: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = all_firings(host, dictionary(), SITE, passages)
+    pd.testing.assert_frame_equal(whole, all_firings(host, dictionary(), SITE, passages, memory=LITTLE), rtol=1e-4)
+    many = portraits(host, dictionary(), SITE, passages, atoms=3, firings=5)
+    monkeypatch.setattr("writesae.evals.batches.free_floats", lambda *_: LITTLE * 2**28)
+    few = portraits(host, dictionary(), SITE, passages, atoms=3, firings=5)
+    for one, other in zip(many, few, strict=True):
+        assert one.feature == other.feature
+        assert one.kl["random"] == pytest.approx(other.kl["random"], rel=1e-3)
+        assert one.promotes[0].score == pytest.approx(other.promotes[0].score, rel=1e-2, abs=1e-5)
+
+
+def test_more_memory_takes_more_at_once(host: Host, passages: torch.Tensor) -> None:
+    run = native_run(host, passages, SITE.layer)
+    rows = [rows_at_once(run, 6, 1, memory) for memory in (LITTLE, 0.02, 0.05, 100.0)]
+    assert rows == sorted(rows)
+    assert (rows[0], rows[-1]) == (1, ROWS)
+    assert rows[1] < rows[2] < ROWS
+    assert rows_at_once(run, 12, 4, 0.05) < rows[2]
+    groups = [passages_at_once(host, 53, SITE.layer, memory) for memory in (LITTLE, 0.01, 100.0)]
+    assert (groups[0], groups[-1]) == (1, PASSAGES)
+    assert 1 < groups[1] < PASSAGES
