@@ -85,6 +85,8 @@ def test_a_family_with_an_erase_of_its_own_keeps_both_rank_one_parts(blocks: Tok
         state = state - erasure.write[:, t, :, None] * erasure.erased[:, t, None, :]
         state = state + key[:, t, :, None] * value[:, t, None, :]
         torch.testing.assert_close(state, states[:, t])
+    rebuilt = states_reference(store.pairs(site, 3, SEQUENCES))[:, 1::2]
+    torch.testing.assert_close(rebuilt, states[3:])
     with pytest.raises(InputError, match="two rank-1 matrices"):
         store.read(site, 0, 1)
 

@@ -109,6 +109,18 @@ def test_pools_mix_runs_of_neighbours_and_read_ahead_without_a_trace() -> None:
             assert torch.equal(want.update, batch.update)
 
 
+@pytest.mark.parametrize("target", ["state", "write-delta"])
+@pytest.mark.parametrize("memory", [1.0, 8e-5])
+def test_a_step_knows_its_sequences(target: Target, memory: float) -> None:
+    store = MemoryStore(sequences=31, padding=PADDING)
+    for number in range(31):  # the first value channel says which sequence a token is from
+        store.data[1].update[number, int(store.padded[number]) :, 0] = number + 1
+    config = replace(SMALL, target=target, memory=memory, batch=39, chunk=13)
+    source = sampler(store, config, list(range(31)))
+    for step, batch in enumerate(islice(source.batches(0), 2 * source.steps_per_epoch)):
+        assert source.sequences(step) == sorted({round(float(x)) - 1 for x in batch.update[..., 0].flatten()})
+
+
 def test_bad_numbers_of_a_later_pool_name_the_step() -> None:
     store, config = MemoryStore(sequences=61), replace(SMALL, memory=8e-5, batch=13)
     source = sampler(store, config, list(range(61)))

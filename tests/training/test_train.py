@@ -148,7 +148,7 @@ def test_what_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mo
         return loss._replace(error=loss.error * torch.nan) if calls == 33 else loss
 
     monkeypatch.setattr(module, "loss_and_gradients", broken)
-    with pytest.raises(DataError, match=r"step 33; the checkpoint of step 25"):
+    with pytest.raises(DataError, match=r"L3\.H1 is nan at step 33 \(sequences [\d, ]+.*the checkpoint of step 25"):
         train(MemoryStore(), SMALL, tmp_path / "loss")
     monkeypatch.undo()
     resumed = train(MemoryStore(), SMALL, tmp_path / "loss")
@@ -192,6 +192,41 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
     resumed = train(store, SMALL, tmp_path / "run")
     assert torch.equal(resumed.sae.v_dec, train(store, SMALL, tmp_path / "whole").sae.v_dec)
+
+
+def test_a_full_disk_stops_the_history_too(tmp_path: Path) -> None:
+    """`/dev/full` refuses every byte, as a disk does that fills up between two records."""
+    store, history = MemoryStore(), tmp_path / "run" / "history.jsonl"
+    with pytest.raises(Kill):
+        train(store, SMALL, tmp_path / "run", [KillAt(50)])
+    kept = history.read_bytes()
+    history.unlink()
+    history.symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"cannot write .*history\.jsonl: "):
+        train(store, SMALL, tmp_path / "run")
+    history.unlink()
+    history.write_bytes(kept + b'{"step": 51, "los')
+    resumed, whole = train(store, SMALL, tmp_path / "run"), train(store, SMALL, tmp_path / "whole")
+    assert resumed.metrics == whole.metrics
+    assert [r.loss for r in resumed.history] == [r.loss for r in whole.history]
+
+
+def test_a_full_disk_at_the_end_leaves_no_half_dictionary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.torch
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("save_file", "serialize_file"):
+        monkeypatch.setattr(safetensors.torch, name, full)
+    monkeypatch.setattr("writesae.artifacts.folder.save_file", full, raising=False)
+    store = MemoryStore()
+    with pytest.raises(OutputError, match="No space left"):
+        train(store, SMALL, tmp_path / "run")
+    assert not (tmp_path / "run" / "sae" / "manifest.json").exists()
+    assert not (tmp_path / "run" / "result.json").exists()
+    monkeypatch.undo()
+    assert train(store, SMALL, tmp_path / "run").metrics == train(store, SMALL, tmp_path / "whole").metrics
 
 
 def test_configs_survive_json() -> None:

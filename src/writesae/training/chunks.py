@@ -25,6 +25,17 @@ def positions(time: int, length: int) -> list[int]:
     return sorted({*range(0, time - length + 1, length), time - length}) if time >= length else []
 
 
+def owners(padding: list[int], time: int, length: int) -> list[int]:
+    """Place of the sequence that each chunk is from, in the order in which `make_chunks` makes them."""
+    return [
+        place
+        for size in sorted(set(padding))
+        for place, own in enumerate(padding)
+        if own == size
+        for _ in positions(time - size, length)
+    ]
+
+
 @dataclass(frozen=True)
 class Chunks:
     """Units in memory. Tokens of all sequences follow each other, padding left out."""
@@ -39,8 +50,6 @@ class Chunks:
     """State before each chunk, `[P, K, V]`, scaled; None for write targets."""
     first: Tensor
     """Row of each chunk's first token, `[P]`; for write targets every token."""
-    sequence: list[int]
-    """Place of the sequence that each chunk is from, `P` long."""
     length: int
     """Tokens a chunk."""
     stride: int = 1
@@ -97,10 +106,9 @@ def make_chunks(sequences: Sequences, config: TrainConfig, length: int, scale: f
     per_token = 2 if sequences.pairs else 1
     parts: list[tuple[Tensor, ...]] = []
     first: list[Tensor] = []
-    owner: list[int] = []
     base = 0
     state = config.target == "state"
-    for places, written in sequences.unpadded():
+    for written in sequences.unpadded():
         begins = positions(written.key.shape[1] // per_token, length if state else 1)
         if not begins:
             continue
@@ -112,19 +120,18 @@ def make_chunks(sequences: Sequences, config: TrainConfig, length: int, scale: f
         parts.append((written.key.flatten(0, 1), written.update.flatten(0, 1), written.log_decay.flatten(0, 1), starts))
         here = base + time * torch.arange(rows).unsqueeze(1) + per_token * torch.tensor(begins)
         first.append(here.flatten().to(device))
-        owner += [place for place in places for _ in begins]
         base += rows * time
     key, update, decay, starts = (torch.cat(x) if len(x) > 1 else x[0] for x in zip(*parts, strict=True))
     where = torch.cat(first)
     if not state:
-        return Chunks(key, update, None, None, where, owner, 1)
-    return Chunks(key, update, decay, starts, where, owner, length, config.stride, sequences.pairs)
+        return Chunks(key, update, None, None, where, 1)
+    return Chunks(key, update, decay, starts, where, length, config.stride, sequences.pairs)
 
 
 def whole_batches(sequences: Sequences, config: TrainConfig, length: int, scale: float) -> list[Batch]:
     """Whole sequences as batches, every token that is no padding once: full chunks of `length`, and then the rest."""
     batches: list[Batch] = []
-    for _, written in sequences.unpadded():
+    for written in sequences.unpadded():
         written = written._replace(update=written.update * scale)
         if written.key.shape[1] == 0:
             continue

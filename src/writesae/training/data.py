@@ -15,7 +15,7 @@ from torch import Tensor
 
 from writesae.errors import ConfigError, DataError, InputError
 from writesae.sae.batch import Batch
-from writesae.training.chunks import Chunks, chunk_length, make_chunks, positions, whole_batches
+from writesae.training.chunks import Chunks, chunk_length, make_chunks, owners, positions, whole_batches
 from writesae.training.config import TrainConfig
 from writesae.training.sequences import (
     Origin,
@@ -79,8 +79,8 @@ class Sampler:
         self.stride = config.stride if state else 1
         if self.length % self.stride:
             raise ConfigError(f"stride {self.stride} does not divide the chunk of {self.length} tokens")
-        padding = store.padding()
-        units = {n: self.stride * len(positions(store.length - int(padding[n]), self.length)) for n in numbers}
+        self.padding = dict(zip(numbers, store.padding()[numbers].tolist(), strict=True))
+        units = {n: self.stride * len(positions(store.length - self.padding[n], self.length)) for n in numbers}
         self.numbers = [n for n in numbers if units[n]]
         if not self.numbers:
             raise InputError(
@@ -152,13 +152,24 @@ class Sampler:
                 del read
                 place = next(places)
                 ahead = None if self._held() else reader.submit(self._read, *place[:2])
-                order = torch.randperm(chunks.units, generator=self._generator(2, epoch, pool)).to(self.device)
+                order = self._order(epoch, pool, chunks.units).to(self.device)
                 for i in range(within, self.steps_per_pool[pool]):
                     yield chunks.take(self._units(order, i))
                     step += 1
                 del chunks  # before the next pool's are made
         finally:
             reader.shutdown(wait=False, cancel_futures=True)
+
+    def sequences(self, step: int) -> list[int]:
+        """Numbers of the sequences that a step's batch is from, rising."""
+        epoch, pool, within = next(self._places(*divmod(step, self.steps_per_epoch)))
+        numbers = self._pool(epoch, pool)
+        place = owners([self.padding[n] for n in numbers], self.store.length, self.length)
+        units = self._units(self._order(epoch, pool, len(place) * self.stride), within)
+        return sorted({numbers[place[unit // self.stride]] for unit in units.tolist()})
+
+    def _order(self, epoch: int, pool: int, units: int) -> Tensor:
+        return torch.randperm(units, generator=self._generator(2, epoch, pool))
 
     def _held(self) -> bool:
         """Whether every sequence is in memory."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,42 +55,42 @@ class JsonLines:
     """The history on disk, one JSON object a line. Opening it drops what lies after `step` (a resumed run's tail)."""
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = [r for r in read_history(path) if r.step <= step] if path.exists() else []
+        """Raises OutputError where the disk refuses, DataError for a file that holds something else."""
         self.path = path
-        path.write_text("".join(_line(r) for r in kept), encoding="utf-8")
-        self.file = path.open("a", encoding="utf-8")
+        with self._refusal():
+            self.file = path.open("ab", buffering=0)  # a line that the disk did not take is not tried again at the end
+            self.file.truncate(sum(size for record, size in _lines(path) if record.step <= step))
 
     def record(self, record: StepRecord) -> None:
-        """Append and flush; raises OutputError where the disk refuses."""
-        try:
-            self.file.write(_line(record))
-            self.file.flush()
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
+        """Append; raises OutputError where the disk refuses."""
+        with self._refusal():
+            self.file.write((json.dumps(asdict(record)) + "\n").encode())
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
 
-
-def _line(record: StepRecord) -> str:
-    return json.dumps(asdict(record)) + "\n"
+    @contextmanager
+    def _refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
 
 
 def read_history(path: Path) -> list[StepRecord]:
     """The records of a run; a last line that was cut short by a kill is left out. Raises DataError otherwise."""
-    records = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines):
-        if not line:
-            continue
+    return [record for record, _ in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[tuple[StepRecord, int]]:
+    """Records and the bytes of their lines."""
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1]):  # what follows the last line end is empty or was cut short
         try:
-            records.append(StepRecord(**json.loads(line)))
+            yield StepRecord(**json.loads(line)), len(line) + 1
         except (ValueError, TypeError) as error:
-            if number == len(lines) - 1:
-                break
             raise DataError(f"{path}, line {number + 1} is no record of a run: {error}") from None
-    return records
 
 
 class Console:

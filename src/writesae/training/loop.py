@@ -227,9 +227,12 @@ class Run:
         value = float(loss.total)
         if not math.isfinite(value):
             kept = (self.step // self.config.checkpoint_every) * self.config.checkpoint_every
+            numbers = self.sampler.sequences(self.step)
+            some = ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
             raise DataError(
-                f"the loss of {self.config.site} is {value} at step {self.step + 1:,}; "
-                f"the checkpoint of step {kept:,} is kept. Lower the learning rate (now {self.config.lr:g})"
+                f"the loss of {self.config.site} is {value} at step {self.step + 1:,} (sequences {some}, whose "
+                f"numbers are finite); the checkpoint of step {kept:,} is kept. "
+                f"Lower the learning rate (now {self.config.lr:g})"
             )
 
     @torch.no_grad()

@@ -154,13 +154,13 @@ class Sequences:
         """The same on another device."""
         return Sequences(self.written.to(device), self.padding, self.pairs)
 
-    def unpadded(self) -> Iterator[tuple[list[int], Written]]:
-        """Sequences of one padding at a time, without it, and their places. Nothing is copied where none is padded."""
+    def unpadded(self) -> Iterator[Written]:
+        """Sequences of one padding at a time, rising, without it. Nothing is copied where none is padded."""
         per_token = 2 if self.pairs else 1
         for padding in sorted(set(self.padding.tolist())):
             places = (self.padding == padding).nonzero().squeeze(1).tolist()
             some = self.written if len(places) == len(self.padding) else self.pick(places).written
-            yield places, some.tokens(per_token * padding, some.key.shape[1])
+            yield some.tokens(per_token * padding, some.key.shape[1])
 
 
 def read_sequences(store: WriteStore, config: TrainConfig, numbers: Sequence[int]) -> Sequences:
