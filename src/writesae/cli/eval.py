@@ -22,8 +22,9 @@ class Request:
     out: Path
     """Folder of the result."""
     sae: tuple[str, ...] = ()
-    """Dictionaries: folders or Hub repositories. Several for fidelity (heads of one or more layers) and for seeds (of
-    one head); a flat one after the first for substitution's control flat_svd; none for spectrum."""
+    """Dictionaries: folders or Hub repositories. Several for substitution (heads edited together) and fidelity (of one
+    or more layers), and for seeds (of one head); a second one of a head for substitution's control flat_svd; none for
+    spectrum."""
     site: str | None = None
     """Head of the dictionaries, "L5.H0", where they do not say it themselves."""
     host: str = "tiny-gdn"

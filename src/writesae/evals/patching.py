@@ -15,9 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from writesae.evals.batches import MEMORY_SHARE as MEMORY_SHARE
-from writesae.evals.batches import free_floats as free_floats
-from writesae.evals.batches import rows_at_once as rows_at_once
+from writesae.evals.batches import rows_at_once
 from writesae.hosts import KernelCall
 from writesae.hosts.fork import NativeRun, Response, Rows
 from writesae.recurrence import Stream, respond
