@@ -61,7 +61,9 @@ class Measured:
             )
 
     def filled(self, records: pd.DataFrame, more: Mapping[str, pd.DataFrame]) -> Measured:
-        """With its tables."""
+        """With its tables; raises DataError where there is no record."""
+        if records.empty:
+            raise DataError(f"the records of {self.file} have no rows: there is nothing to report")
         return replace(self, records=records, more=more)
 
     def read(self, kind: type[T]) -> T:

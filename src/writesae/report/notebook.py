@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from writesae.errors import InputError
 from writesae.evals.result import Result
 from writesae.evals.substitution import Substitution
+from writesae.report.figures import label
 from writesae.report.measured import Measured
 from writesae.report.page import page
 from writesae.report.palette import standalone
@@ -52,7 +53,7 @@ def plot(result: Result[Any, Any] | Substitution | str | Path) -> Plots:
     figures = {one.name: standalone(one.figure) for one in panel.plots}
     for one in panel.plots:
         figures[one.name].update_layout(
-            title={"text": one.title, "x": 0.02}, margin={"t": 90, "l": 20, "r": 20, "b": 20}
+            title={"text": label(one.title), "x": 0.02}, margin={"t": 90, "l": 20, "r": 20, "b": 20}
         )
     return Plots(panel.finding, figures, panel.table, of)
 

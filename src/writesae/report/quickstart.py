@@ -220,9 +220,8 @@ def _measured(
     source = Source(host.name, host.revision, site, () if sae is None else (str(sae),), tokens)
     seed = {} if summary.seed is None else {"seed": summary.seed}
     config = (summary.protocol if name == "substitution" else {}) | seed
-    return Measured(
-        name, place, str(path), source, vars(source), config, attempted, n, refused, given, read_table(path)
-    )
+    found = Measured(name, place, str(path), source, vars(source), config, attempted, n, refused, given)
+    return found.filled(read_table(path), {})
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -74,14 +74,11 @@ def read_json(path: Path) -> object:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A Parquet file as a table; raises DataError where it cannot be read or has no rows."""
+    """A Parquet file as a table; raises DataError where it cannot be read."""
     try:
-        table = pd.read_parquet(path)
+        return pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"cannot read {path} as Parquet: {' '.join(str(error).split())}") from None
-    if table.empty:
-        raise DataError(f"{path} has no rows: there is nothing to report")
-    return table
 
 
 def finite(value: float | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,16 +18,24 @@ COLOUR = {"native": "var(--random)", "reconstruction": "var(--atom)", "zero": "v
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Over all scored suffix tokens."""
+class Replaced:
+    """Over all scored suffix tokens, with the states of some heads replaced."""
 
-    tokens: int
     perplexity: dict[str, float | None]
     delta: float | None
     nats: float | None
     interval: Interval | None
     recovered: float | None
     wilcoxon: Test
+
+
+@dataclass(frozen=True)
+class Summary(Replaced):
+    """Every head that has a dictionary at once."""
+
+    tokens: int = field(kw_only=True)
+    scopes: dict[str, Replaced] = field(default_factory=dict)
+    """A head, or the heads of a layer -> the same of these alone."""
 
 
 def build(of: Measured) -> Panel:
@@ -42,6 +50,8 @@ def build(of: Measured) -> Panel:
     plots = [_perplexity(summary), _added(added, intervals)]
     if "zero" in conditions:
         plots.append(_passages(added, records.passage.tolist()))
+    if summary.scopes:
+        plots.append(_scopes(summary))
     finding = (
         f"Reconstructed states change the loss of the text that follows by {words.signed(summary.nats, 4)} nats a "
         "token "
@@ -96,6 +106,23 @@ def _added(added: pd.DataFrame, intervals: dict[str, Interval]) -> Plot:
     )
 
 
+def _scopes(summary: Summary) -> Plot:
+    """Loss that reconstruction adds where all heads, those of one layer, or one head are replaced."""
+    parts: dict[str, Replaced] = {"all together": summary, **summary.scopes}
+    figure = canvas()
+    lines_of(figure, list(parts))
+    entries = [
+        Dot(name, one.nats, one.interval, f"recovered {words.percent(one.recovered)}") for name, one in parts.items()
+    ]
+    dots(figure, "reconstruction", entries, COLOUR["reconstruction"], 0.0, lambda v: words.signed(v, 4))
+    upright(figure, 0.0, "native", dash="solid")
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title="added loss (nats a token)")
+    return Plot(
+        "scopes", "Which heads cost what", figure, "Bars: 95 % bootstrap intervals over passages.", width="whole"
+    )
+
+
 def _passages(added: pd.DataFrame, passages: list[float]) -> Plot:
     """Loss added by zeroed states (x) against loss added by reconstructed ones (y), one dot a passage."""
     figure = canvas()
@@ -135,4 +162,8 @@ def _table(summary: Summary, added: pd.DataFrame, intervals: dict[str, Interval]
             )
         else:
             rows.append((name, words.plain(value, 3), words.MISSING, words.MISSING))
+    for scope, one in summary.scopes.items():
+        perplexity = words.plain(one.perplexity.get("reconstruction"), 3)
+        name = f"reconstruction of {scope} alone"
+        rows.append((name, perplexity, words.signed(one.nats, 4), words.span(one.interval, 4)))
     return Table(("states", "perplexity", "added nats a token, mean over passages", "95 % interval"), rows)

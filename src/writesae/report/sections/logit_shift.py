@@ -38,6 +38,7 @@ class Fit:
     r2_pooled: float | None
     r2_fitted: float | None
     sign: float | None
+    protocol: str = "after_token"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class RankFit:
     rank: int
     r2_pooled: float | None
     sign: float | None
+    protocol: str = "after_token"
 
 
 @dataclass(frozen=True)
@@ -60,40 +62,44 @@ class Summary:
 
 
 def build(of: Measured) -> Panel:
-    """Measured against predicted for each predictor, and R² by the size of the write."""
+    """Measured against predicted for each predictor, and R² by the size of the write, for each timing and position."""
     records = of.numeric(["measured", "epsilon", "horizon", "rank", "feature", *PREDICTORS])
     summary = of.read(Summary)
     named = {fit.predictor for fit in summary.fits} | {fit.predictor for fit in summary.by_rank}
     if unknown := named - PREDICTORS.keys():
         raise DataError(f"{of.file} names predictors this page does not know: {', '.join(sorted(unknown))}")
+    cells = list(dict.fromkeys((fit.protocol, fit.horizon) for fit in summary.fits))
     small = records[(records.epsilon == records.epsilon.min()) & (records.horizon == records.horizon.min())]
-    plots = [_scatter(small, name) for name in PREDICTORS]
-    plots += [_by_epsilon(summary, horizon) for horizon in sorted({fit.horizon for fit in summary.fits})]
+    if cells and "protocol" in small:
+        small = small[small.protocol == cells[0][0]]
+    plots = [_scatter(small, name) for name in PREDICTORS] if len(small) else []
+    plots += [_by_epsilon(summary, *cell) for cell in cells]
     note = (
-        "R\u00b2 is the median over atoms with an effect above the rounding of the logits"
-        f" (root mean square {words.quantity(summary.noise)}); \u2018fitted\u2019 multiplies each atom\u2019s "
-        "predictions by the one factor "
-        "that suits them best. Signs count effects above the rounding only." + _ranks(summary)
+        "R\u00b2 is the median over atoms with an effect above the rounding of the logits (root mean square "
+        f"{words.quantity(summary.noise)}); \u2018fitted\u2019 multiplies each atom\u2019s predictions by the one "
+        f"factor that suits them best. Signs count effects above the rounding only.{_ranks(summary)}"
     )
     return Panel(_finding(summary), tuple(plots), _table(summary), note)
+
+
+def _where(protocol: str, horizon: int) -> str:
+    """Which logits were read: the first scored position is 1."""
+    return f"{words.protocol(protocol)}, scored position {horizon}"
 
 
 def _finding(summary: Summary) -> str:
     if not summary.fits:
         return "No atom had an effect above the rounding of the logits."
-    least = min((fit.epsilon, fit.horizon) for fit in summary.fits)
-    said = []
-    for name, (title, _) in PREDICTORS.items():
-        fit = next((f for f in summary.fits if (f.predictor, f.epsilon, f.horizon) == (name, *least)), None)
-        if fit is not None:
-            said.append(
-                f"{title} R\u00b2 {words.r_squared(fit.r2)} with nothing fitted, {words.r_squared(fit.r2_fitted)} "
-                "with one "
-                f"factor an atom, the right sign at {words.percent(fit.sign)}"
-            )
-    atoms = max(fit.atoms for fit in summary.fits if (fit.epsilon, fit.horizon) == least)
-    where = f"A write {words.plain(least[0])} as large as a native one, read {words.plural(least[1], 'token')} later"
-    return f"{where}, over {words.plural(atoms, 'atom')}: {'; '.join(said)}."
+    first = summary.fits[0].protocol
+    least = min((fit.epsilon, fit.horizon) for fit in summary.fits if fit.protocol == first)
+    fits = [f for f in summary.fits if (f.epsilon, f.horizon) == least and f.protocol == first]
+    said = [
+        f"{PREDICTORS[fit.predictor][0]} R\u00b2 {words.r_squared(fit.r2)} with nothing fitted, "
+        f"{words.r_squared(fit.r2_fitted)} with one factor an atom, the right sign at {words.percent(fit.sign)}"
+        for fit in fits
+    ]
+    where = f"A write {words.plain(least[0])} as large as a native one, {_where(first, least[1])}"
+    return f"{where}, over {words.plural(max(fit.atoms for fit in fits), 'atom')}: {'; '.join(said)}."
 
 
 def _scatter(cell: pd.DataFrame, name: str) -> Plot:
@@ -151,12 +157,13 @@ def _decades(unit: float, top: float) -> list[float]:
     return [*(-value for value in positive[::-1]), 0.0, *positive]
 
 
-def _by_epsilon(summary: Summary, horizon: int) -> Plot:
+def _by_epsilon(summary: Summary, protocol: str, horizon: int) -> Plot:
     """R² against the size of the write: solid with nothing fitted, dashed with one factor an atom."""
     figure = canvas(340)
     lowest = 0.0
     for name, (title, colour) in PREDICTORS.items():
-        fits = sorted((f for f in summary.fits if (f.predictor, f.horizon) == (name, horizon)), key=lambda f: f.epsilon)
+        mine = [f for f in summary.fits if (f.predictor, f.protocol, f.horizon) == (name, protocol, horizon)]
+        fits = sorted(mine, key=lambda f: f.epsilon)
         for fitted in (False, True):
             values = [f.r2_fitted if fitted else f.r2 for f in fits]
             how = "one factor an atom" if fitted else "nothing fitted"
@@ -191,7 +198,8 @@ def _by_epsilon(summary: Summary, horizon: int) -> Plot:
     caption = "Solid: nothing fitted. Dotted, hollow: one factor an atom. Median over atoms."
     if lowest <= LOWEST:
         caption += f" Values below {words.plain(LOWEST)} are drawn there."
-    return Plot(f"epsilon-{horizon}", f"Read {words.plural(horizon, 'token')} later", figure, caption)
+    title = f"R\u00b2 {_where(protocol, horizon)}"
+    return Plot(f"epsilon-{protocol}-{horizon}", title, figure, caption)
 
 
 def _table(summary: Summary) -> Table:
@@ -199,7 +207,7 @@ def _table(summary: Summary) -> Table:
     smallest = min((fit.epsilon for fit in summary.fits), default=0.0)
     rows = []
     for fit in (fit for fit in summary.fits if fit.epsilon == smallest):
-        about = f"{PREDICTORS[fit.predictor][0]}, {words.plural(fit.horizon, 'token')} later"
+        about = f"{PREDICTORS[fit.predictor][0]}, {_where(fit.protocol, fit.horizon)}"
         numbers = (fit.r2, fit.r2_least, fit.r2_pooled, fit.r2_fitted)
         rows.append((about, words.count(fit.atoms), *map(words.r_squared, numbers), words.percent(fit.sign)))
     head = (f"size {words.plain(smallest)}", "atoms", "R\u00b2, median", "least", "pooled", "fitted, median", "sign")
@@ -210,7 +218,9 @@ def _ranks(summary: Summary) -> str:
     """How the predictors do for tokens that the model finds likely and unlikely."""
     said = []
     for name, (title, _) in PREDICTORS.items():
-        found = [(one.rank, one.r2_pooled) for one in summary.by_rank if one.predictor == name]
+        first = next((one.protocol for one in summary.by_rank), None)
+        mine = [one for one in summary.by_rank if (one.predictor, one.protocol) == (name, first)]
+        found = [(one.rank, one.r2_pooled) for one in mine]
         if found:
             said.append(f"{title} " + ", ".join(f"{words.r_squared(r2)} (rank {rank})" for rank, r2 in found))
     return f" By the token\u2019s native rank, pooled R\u00b2 at the smallest size: {'; '.join(said)}." if said else ""

@@ -26,6 +26,8 @@ class Summary:
     bits: dict[str, float | None]
     intervals: dict[str, Interval | None]
     tests: dict[str, Test]
+    recovered: float | None = None
+    """Share of the loss that deletion adds and the atoms do not."""
 
 
 def build(of: Measured) -> Panel:
@@ -43,6 +45,8 @@ def build(of: Measured) -> Panel:
         f"Bits a token that replacing all {words.count(summary.firings)} firings of the class adds, mean of "
         f"{words.plural(summary.passages, 'passage')} with a 95 % interval over passages: {'; '.join(said)}."
     )
+    if summary.recovered is not None:
+        finding += f" Of what deletion costs, the atoms recover {words.percent(summary.recovered)}."
     rows = []
     for c, bits in summary.bits.items():
         p = summary.tests[c].p if c in summary.tests else None

@@ -80,9 +80,7 @@ def _distribution(timing: str, atoms: pd.DataFrame) -> Plot:
         colour = COLOUR.get(str(name), "var(--random)")
         histogram(figure, group.win.to_numpy(), np.linspace(0, 1, 21), str(name), colour, "win rate")
         upright(figure, float(group.win.mean()), dash="dot")
-    figure.update_xaxes(
-        title="atom\u2019s share of firings closer than deletion", tickformat=".0%", range=[-0.01, 1.01]
-    )
+    figure.update_xaxes(title="firings closer than deletion", tickformat=".0%", range=[-0.01, 1.01])
     figure.update_yaxes(title="atoms", rangemode="tozero")
     return Plot(
         f"rates-{timing}",
@@ -111,7 +109,7 @@ def _cosine(timing: str, atoms: pd.DataFrame) -> Plot:
             )
         )
     figure.add_hline(y=0.5, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
-    figure.update_xaxes(title="atom\u2019s median cosine to the native write")
+    figure.update_xaxes(title="median cosine to the native write")
     figure.update_yaxes(title="win rate", tickformat=".0%", range=[-0.04, 1.04])
     caption = drawn_of(len(kept), len(atoms), "atoms") + " Dashed: one half."
     return Plot(f"cosine-{timing}", "Do atoms that look like writes work better?", figure, caption)

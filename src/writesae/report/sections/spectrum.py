@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from writesae.errors import DataError
 from writesae.report import words
 from writesae.report.figures import NUMERICAL_ZERO, Grid, canvas, corner, heat_map, rounded
 from writesae.report.measured import Measured
@@ -24,6 +25,9 @@ class Summary:
 
     default_site: str
 
+
+LEAST_SHARE = 1e-4
+"""Where the axis of singular values ends: less is rounding."""
 
 Map = tuple[str, str, str, Callable[[float | None], str], float | None]
 
@@ -63,7 +67,7 @@ def build(of: Measured) -> Panel:
     plots = [_map(heads, *one) for one in MAPS]
     plots.append(_memory(heads))
     if "singular_values" in heads:
-        plots.append(_curves(heads))
+        plots.append(_curves(heads, of.file))
     remembering = int((heads.write_share <= MEMORY).sum())
     best = heads[heads.site == site]
     effect = (
@@ -134,17 +138,19 @@ def _memory(heads: pd.DataFrame) -> Plot:
     return Plot("memory", "Memory and effect", figure, "One dot a head. Dashed: a write is half of the state.")
 
 
-def _curves(heads: pd.DataFrame) -> Plot:
-    """Singular values of the state over the largest, one line a head."""
+def _curves(heads: pd.DataFrame, file: str) -> Plot:
+    """Singular values of the state as shares of its norm, one line a head."""
     figure = canvas(360)
     for row in heads.sort_values("chosen").to_dict("records"):
-        values = np.asarray(row["singular_values"], dtype=float)
         chosen = bool(row["chosen"])
-        top = values.max(initial=0.0) or 1.0
+        try:
+            values = np.asarray(row["singular_values"], dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            raise DataError(f"the records of {file} hold singular values that are no numbers") from None
         figure.add_trace(
             go.Scatter(
                 x=list(range(1, len(values) + 1)),
-                y=rounded(np.maximum(values / top, 1e-6)),
+                y=rounded(np.maximum(values, LEAST_SHARE)),
                 name=str(row["site"]),
                 mode="lines",
                 line={"color": "var(--write)" if chosen else "var(--heat)", "width": 3 if chosen else 1.25},
@@ -154,13 +160,11 @@ def _curves(heads: pd.DataFrame) -> Plot:
             )
         )
     figure.update_xaxes(title="number of the singular value")
-    figure.update_yaxes(title="over the largest", type="log", dtick=1, exponentformat="power")
-    return Plot(
-        "singular",
-        "Singular values of the state",
-        figure,
-        "Mean over positions, one line a head; orange: the chosen head.",
+    figure.update_yaxes(title="share of the state\u2019s norm", type="log", dtick=1, exponentformat="power")
+    caption = (
+        f"Median over positions, one line a head; orange: the chosen one. Drawn from {words.power(LEAST_SHARE)} up."
     )
+    return Plot("singular", "Singular values of the state", figure, caption)
 
 
 def _table(heads: pd.DataFrame) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from writesae.report.figures import (
     diagonal,
     dots,
     drawn_of,
+    label,
     lines_of,
     log_ticks,
     rounded,
@@ -42,6 +43,9 @@ class Detail:
     paired_delta: float | None
     cliffs_delta: float | None
     failures_by_quartile: tuple[float | None, float | None, float | None, float | None]
+    win_rate_by_step: tuple[float | None, ...] = ()
+    """At each scored position."""
+    median_kl_by_step: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,16 @@ class Outcome:
 
 def build(of: Measured) -> Panel:
     """Scatter of firings, win rates over every condition, and the KLs themselves, under each timing."""
-    of.need(["protocol", "feature", "coefficient", "cosine"])
+    of.need(["protocol", "cosine"])
     outcomes = of.read(dict[str, Outcome])
     records = of.numeric(_kls(of.records) or [f"kl_{name}" for name in CONDITIONS])
     of.need(f"kl_{name}" for name in CONDITIONS)
     tables = {timing: records[records.protocol == timing] for timing in outcomes}
     scatters = tuple(_scatter(of, timing, table) for timing, table in tables.items())
-    plots = (*scatters, _wins(tables), _distances(tables)) if any(len(t) for t in tables.values()) else ()
-    return Panel(_finding(outcomes), plots, _table(tables, outcomes), _note(outcomes))
+    plots = [*scatters, _wins(tables), _distances(tables)] if any(len(t) for t in tables.values()) else []
+    if any(one.detail is not None and len(one.detail.win_rate_by_step) > 1 for one in outcomes.values()):
+        plots += _steps(outcomes)
+    return Panel(_finding(outcomes), tuple(plots), _table(tables, outcomes), _note(outcomes))
 
 
 def _kls(records: pd.DataFrame) -> list[str]:
@@ -125,7 +131,7 @@ def _scatter(of: Measured, timing: str, table: pd.DataFrame) -> Plot:
                 x=rounded(np.maximum(shown["atom"], floor)),
                 y=rounded(np.maximum(shown[name], floor)),
                 customdata=list(range(len(rows))),
-                text=None if readings else [reading.numbers.replace(", ", "<br>") for reading in described],
+                text=None if readings else [label(one.numbers).replace(", ", "<br>") for one in described],
                 name=f"against {name}",
                 mode="markers",
                 marker={
@@ -166,11 +172,16 @@ def _floor(values: Floats) -> float:
 def _reading(row: Mapping[object, object]) -> Reading:
     token, context = str(row.get("token_text", "")), str(row.get("context", ""))
     before = words.visible(context[: -len(token)] if token and context.endswith(token) else context)
-    numbers = ", ".join(
-        f"{name} {words.quantity(float(str(row[key])))}"
-        for name, key in (("coefficient", "coefficient"), ("cosine to the write", "cosine"))
-    )
-    return Reading(before.lstrip(), words.visible_token(token), f"feature {row['feature']}, {numbers}")
+    numbers = [
+        f"{str(name).replace('_', ' ')} {words.quantity(float(str(value)))}"
+        for name, value in row.items()
+        if str(name).split("_")[0] == "coefficient"
+    ]
+    features = [
+        f"{str(name).replace('_', ' ')} {value}" for name, value in row.items() if str(name).split("_")[0] == "feature"
+    ]
+    cosine = f"cosine to the write {words.quantity(float(str(row['cosine'])))}"
+    return Reading(before.lstrip(), words.visible_token(token), words.visible(", ".join([*features, *numbers, cosine])))
 
 
 def _wins(tables: Mapping[str, pd.DataFrame]) -> Plot:
@@ -219,6 +230,38 @@ def _distances(tables: Mapping[str, pd.DataFrame]) -> Plot:
         figure,
         "Dot: median over firings; bar: the middle half. Smaller is closer.",
     )
+
+
+def _steps(outcomes: Mapping[str, Outcome]) -> list[Plot]:
+    """Where several positions were scored: win rate and median KL at each."""
+    wins, kls = canvas(), canvas()
+    looks = {"atom": "var(--atom)", "delete": "var(--delete)", "random": "var(--random)"}
+    for timing, dash in zip(outcomes, ("solid", "dot"), strict=False):
+        detail = outcomes[timing].detail
+        if detail is None:
+            continue
+        positions = list(range(1, len(detail.win_rate_by_step) + 1))
+        about = {"mode": "lines+markers", "hovertemplate": "position %{x}: %{y:.3g}<extra></extra>"}
+        name = words.protocol(timing)
+        line = {"color": "var(--atom)", "width": 2.25, "dash": dash}
+        wins.add_trace(
+            go.Scatter(x=positions, y=rounded(detail.win_rate_by_step), name=label(name), line=line, **about)
+        )
+        for condition, colour in looks.items():
+            medians = rounded(detail.median_kl_by_step.get(condition, ()))
+            line, said = {"color": colour, "width": 2.25, "dash": dash}, f"{condition}, {name}"
+            kls.add_trace(go.Scatter(x=positions, y=medians, name=label(said), line=line, **about))
+    for figure in (wins, kls):
+        figure.update_xaxes(title="scored position, the first one is 1", dtick=1)
+    wins.add_hline(y=0.5, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    wins.update_yaxes(title="win rate over deletion", tickformat=".0%", range=[-0.02, 1.02])
+    kls.update_yaxes(title="median KL (nats)", type="log", exponentformat="power", dtick=1)
+    return [
+        Plot(
+            "steps-wins", "Does it last?", wins, "Share of firings where the atom is closer, at each scored position."
+        ),
+        Plot("steps-kl", "How the effect fades", kls, "Median over firings at each scored position."),
+    ]
 
 
 def _styles(tables: Mapping[str, pd.DataFrame]) -> list[tuple[str, str, float, bool]]:
