@@ -1,16 +1,18 @@
 """Time of one training step (forward and backward), factored against dense, on one CPU thread.
 
-    python benchmarks/step_time.py [--features 2048 16384] [--d 128] [--k 32] [--tokens 256] [--chunk 64]
+    python benchmarks/step_time.py [--features 2048 4096 8192 16384] [--d 64 128] [--k 32] [--tokens 256] [--quick]
 
-Prints for each dictionary size: milliseconds of the factored state step and of the write step; their ratio to the
-dense bilinear step (einsum encoder over ready-made states, dense decode) and to a dense flat TopK step; the relative
-error of the loss and of the worst gradient; the time of the factored step's matrix-product flops at this machine's
-measured rate (the floor); and the peak memory that each step adds, measured in a process of its own.
+Prints for each head and dictionary size and both targets: milliseconds of the factored step, of the dense bilinear step
+(einsum encoder over ready-made states, dense decode) and of a dense flat TopK step; how many times faster the factored
+one is; the multiple of the floor that it takes (its matrix products at this machine's measured rate); the peak memory
+that it adds as a share of the dense bilinear step's, each in a process of its own; and the largest relative error of
+the loss and the gradients. The largest dense steps take about 6 GiB.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -64,6 +66,13 @@ def dense_step(sae: SAE, matrices: Tensor) -> dict[str, Tensor]:
     return dict(zip(names, torch.autograd.grad(loss.total, list(sae.parameters())), strict=True)) | {"loss": loss.total}
 
 
+def dense_time(shape: tuple[int, int, int, int, int], flat: bool, repeats: int) -> float:
+    """Milliseconds of the dense step, flat or bilinear, on ready-made states."""
+    sae, batch = make(*shape, flat=flat, target="state")
+    matrices = batch.matrices()
+    return best_ms(lambda: dense_step(sae, matrices), repeats)
+
+
 def agreement(sae: SAE, batch: Batch) -> float:
     """Largest relative difference, loss and every gradient, between the factored and the dense step."""
     dense = dense_step(sae, batch.matrices())
@@ -110,49 +119,49 @@ def peak_mb(kind: str, shape: tuple[int, int, int, int, int]) -> float:
     return value
 
 
+def measure(features: int, d: int, options: argparse.Namespace, rate: float) -> None:
+    """One size: the dense steps, then both targets, a line each."""
+    shape = (features, d, options.k, options.tokens, options.chunk)
+    few = max(1, options.repeats // 3)
+    flat_ms, dense_ms = (dense_time(shape, kind, few) for kind in (True, False))
+    memory = {} if options.no_memory else {kind: peak_mb(kind, shape) for kind in ("dense", "state", "write")}
+    for target in ("state", "write"):
+        sae, batch = make(*shape, flat=False, target=target)
+        work = Workspace()
+        step = best_ms(lambda s=sae, b=batch, w=work: sparse_loss(s, b, work=w), options.repeats)  # type: ignore[misc]
+        floor = floor_ms(*shape, target, rate)
+        room = f"1/{memory['dense'] / max(memory[target], 1):.0f}" if memory else "-"
+        print(
+            f"{d:4} {features:9,} {target:>7} {step:9.1f} {dense_ms:11,.0f} {flat_ms:9,.0f}"
+            f" {dense_ms / step:9.0f}x {flat_ms / step:8.0f}x {step / floor:8.1f}x {room:>9}"
+            f" {agreement(sae, batch) if options.check else math.nan:10.0e}",
+            flush=True,
+        )
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure the grid and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=int, nargs="+", default=[2048, 16384])
-    parser.add_argument("--d", type=int, default=128)
+    parser.add_argument("--features", type=int, nargs="+", default=[2048, 4096, 8192, 16384])
+    parser.add_argument("--d", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=10, help="runs of a factored step; dense steps run a third")
-    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--no-memory", action="store_true", help="leave the processes out that measure memory")
+    parser.add_argument("--no-check", dest="check", action="store_false", help="leave the gradients unchecked")
+    parser.add_argument("--quick", action="store_true", help="one small size, seconds")
     options = parser.parse_args()
+    if options.quick:
+        options.features, options.d, options.repeats = [2048], [64], 4
     torch.set_num_threads(1)
     rate = gemm_rate()
     print(f"torch {torch.__version__}, 1 thread, fp32 products at {rate / 1e9:.0f} Gflop/s")
-    print(f"d = {options.d}, k = {options.k}, {options.tokens} tokens in chunks of {options.chunk}")
-    few = max(1, options.repeats // 3)
-    for features in options.features:
-        shape = (features, options.d, options.k, options.tokens, options.chunk)
-        flat, batch = make(*shape, flat=True, target="state")
-        matrices = batch.matrices()
-        flat_ms = best_ms(lambda sae=flat, x=matrices: dense_step(sae, x), few)  # type: ignore[misc]
-        del flat
-        sae, batch = make(*shape, flat=False, target="state")
-        dense_ms = best_ms(lambda sae=sae, x=matrices: dense_step(sae, x), few)  # type: ignore[misc]
-        print(
-            f"\n{features:,} features: dense bilinear step {dense_ms:,.0f} ms, dense flat TopK step {flat_ms:,.0f} ms"
-        )
-        memory = {} if options.no_memory else {kind: peak_mb(kind, shape) for kind in ("dense", "state", "write")}
-        for target in ("state", "write"):
-            sae, batch = make(*shape, flat=False, target=target)
-            work = Workspace()
-            step = best_ms(lambda sae=sae, b=batch, w=work: sparse_loss(sae, b, work=w), options.repeats)  # type: ignore[misc]
-            floor = floor_ms(*shape, target, rate)
-            print(
-                f"  {target:5}  {step:8.1f} ms"
-                f"  {dense_ms / step:6.0f}x dense bilinear  {flat_ms / step:6.0f}x dense flat"
-                f"  gradients within {agreement(sae, batch):.0e}  floor {floor:.1f} ms, {step / floor:.1f}x"
-            )
-            if memory:
-                print(
-                    f"         peak memory {memory[target]:,.0f} MiB against {memory['dense']:,.0f} MiB, "
-                    f"1/{memory['dense'] / max(memory[target], 1):.0f}"
-                )
+    print(f"k = {options.k}, {options.tokens} tokens in chunks of {options.chunk}; processor time, memory of one step")
+    print("   d  features  target   step ms  bilinear ms   flat ms   bilinear     flat   floor    memory  gradients")
+    for d in options.d:
+        for features in options.features:
+            measure(features, d, options, rate)
 
 
 if __name__ == "__main__":

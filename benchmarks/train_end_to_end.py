@@ -1,6 +1,6 @@
 """Tokens a second of training, from a store on disk to the update, against the bare step on batches in memory.
 
-    python benchmarks/train_end_to_end.py [--d 128] [--features 2048] [--sequences 160] [--memory 0.05]
+    python benchmarks/train_end_to_end.py [--d 128] [--features 2048] [--sequences 200] [--memory 0.12]
 
 Captures random streams into a store, has the system forget the files (where it can), and trains one head twice, once
 with all writes in memory and once in pools of `memory` GiB that are read again in every epoch. The clock runs from
@@ -48,13 +48,13 @@ class Options:
     """Atoms."""
     k: int = 32
     """Active atoms a token."""
-    sequences: int = 160
+    sequences: int = 200
     """Sequences in the store; a fifth of them is held out."""
     length: int = 512
     """Tokens a sequence."""
-    epochs: float = 2.0
+    epochs: float = 2.5
     """Passes over the training sequences."""
-    memory: float = 0.05
+    memory: float = 0.12
     """GiB of the small pools."""
     target: Literal["state", "write-delta"] = "state"
     """What is modelled."""
