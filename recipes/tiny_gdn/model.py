@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+from transformers import PreTrainedModel, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 from transformers.models.qwen3_5 import modeling_qwen3_5 as qwen
 
 CPU_CHUNK = 32
@@ -83,11 +83,11 @@ def build_optimisers(model: nn.Module, rate: float, decay: float) -> list[torch.
     ]
 
 
-def save_host(model: Qwen3_5ForCausalLM, tokenizer: Path, folder: Path) -> None:
+def save_host(model: PreTrainedModel, tokenizer: Path, folder: Path) -> None:
     """bfloat16 safetensors, configuration and tokenizer, as `load_host` reads them; whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    copy = Qwen3_5ForCausalLM(model.config).to(torch.bfloat16)
+    copy = type(model)(model.config).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.save_pretrained(partial)
     shutil.copy(tokenizer, partial / "tokenizer.json")

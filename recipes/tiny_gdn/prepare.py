@@ -36,6 +36,8 @@ class Options:
     """Folder for the tokenizer and the arrays."""
     vocabulary: int = 4096
     """Entries of the byte-level BPE vocabulary, at most 65,536."""
+    tokenizer: Path | None = None
+    """A `tokenizer.json` to use in place of learning one, so that two hosts share their tokens."""
 
 
 def read_split(corpus: Path, split: str) -> dict[str, list[str]]:
@@ -86,7 +88,10 @@ def main(options: Options) -> None:
     """Tokenise everything."""
     options.tokens.mkdir(parents=True, exist_ok=True)
     train = read_split(options.corpus, "train")
-    tokenizer = learn_tokenizer(train, options.vocabulary)
+    if options.tokenizer is None:
+        tokenizer = learn_tokenizer(train, options.vocabulary)
+    else:
+        tokenizer = Tokenizer.from_file(str(options.tokenizer))
     tokenizer.save(str(options.tokens / "tokenizer.json"))
     for name, documents in read_split(options.corpus, "heldout").items():
         np.save(options.tokens / f"heldout_{name}.npy", np.concatenate(encode(tokenizer, documents)))

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import torch
 import tyro
 from model import Shape, build_model, build_optimisers, save_host, token_bytes
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,14 @@ def say(log: Path, **entry: object) -> None:
         file.write(line + "\n")
 
 
-def main(options: Options) -> None:
-    """Train, evaluate, save."""
+def main(options: Options, build: Callable[..., PreTrainedModel] = build_model) -> None:
+    """Train what `build(shape, vocabulary, device)` gives, evaluate, save."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     tokenizer = options.tokens / "tokenizer.json"
     sizes = token_bytes(tokenizer)
     data = torch.from_numpy(np.load(options.tokens / "train.npy").astype(np.int32))
-    model = build_model(options.shape, len(sizes), options.device)
+    model = build(options.shape, len(sizes), options.device)
     optimisers = build_optimisers(model, options.rate, options.decay)
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoint, log = options.out / "checkpoint.pt", options.out / "log.jsonl"
