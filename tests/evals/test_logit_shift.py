@@ -1,5 +1,6 @@
 """Predicted against measured logit changes, and every predictor against its formula written out."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -101,7 +102,9 @@ def test_nothing_lies_between_the_last_layer_and_the_logits() -> None:
 def test_summary_by_hand() -> None:
     y, p = [1.0, 2.0, 3.0], [1.0, 2.0, 4.0]
     table = pd.DataFrame({"measured": y, "exact": p, "direct": [-1.0, 2, 3], "closed": [2.0, 4, 6], "noise": [0.0] * 3})
-    table = table.assign(feature=4, epsilon=0.1, horizon=2, rank=0, protocol="at_token", precision="float32")
+    table = table.assign(
+        feature=4, passage=[0, 1, 2], epsilon=0.1, horizon=2, rank=0, protocol="at_token", precision="float32"
+    )
     config = LogitShiftConfig(timings=("at_token",))
     s = summarise(table, config)
     assert s.fit("exact", 0.1, 2, "at_token").r2 == pytest.approx(0.5)
@@ -109,6 +112,12 @@ def test_summary_by_hand() -> None:
     closed = s.fit("closed", 0.1, 2, "at_token")
     assert (closed.r2, closed.r2_fitted) == pytest.approx((1 - 14 / 2, 1.0))
     assert [r.rank for r in s.by_rank] == [0, 0, 0]
+    assert np.isnan(s.by_cell[0].r2_pooled)  # one epsilon
+    twice = pd.concat([table, table.assign(epsilon=0.2, measured=[2.0, 4.0, 7.0], exact=[2.0, 4.0, 8.0])])
+    fitted = next(f for f in summarise(twice, config).by_cell if f.predictor == "exact")
+    # only the third cell, 3 and 7 against 4 and 8, is not proportional: its factor is 68/80
+    left = (3 - 4 * 68 / 80) ** 2 + (7 - 8 * 68 / 80) ** 2
+    assert fitted.r2_pooled == pytest.approx(1 - left / np.var([1, 2, 3, 2, 4, 7]) / 6)
     loud = summarise(table.assign(noise=1.0), config)  # an effect of about 2 is not 30 times a rounding of 1
     assert loud.fits == ()
 

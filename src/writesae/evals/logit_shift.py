@@ -81,12 +81,26 @@ class RankFit:
 
 
 @dataclass(frozen=True)
+class CellFit:
+    """One predictor with one factor fitted a cell (passage, atom, position, token) over all epsilons, as published.
+
+    Whatever the predictor, this measures only whether the change is proportional to epsilon.
+    """
+
+    predictor: str
+    r2_pooled: float
+    """nan with a single epsilon, where every cell fits itself."""
+    protocol: Protocol = "after_token"
+
+
+@dataclass(frozen=True)
 class LogitShiftSummary:
     """How well each predictor does."""
 
     fits: tuple[Fit, ...]
     by_rank: tuple[RankFit, ...]
     """At the smallest epsilon."""
+    by_cell: tuple[CellFit, ...]
     noise: float
     """Root mean square difference of native logits between two ways to compute them: the rounding."""
     precision: str
@@ -312,7 +326,7 @@ def summarise(records: pd.DataFrame, config: LogitShiftConfig) -> LogitShiftSumm
     """The summary of the records; nothing else enters it."""
     floor = _floor(records)
     loud = records[_measurable(records).to_numpy()]
-    fits, ranks = [], []
+    fits, ranks, cells = [], [], []
     for timing in config.timings:
         for predictor in PREDICTORS:
             for _, cell in loud[loud.protocol == timing].groupby(["epsilon", "horizon"]):
@@ -321,7 +335,19 @@ def summarise(records: pd.DataFrame, config: LogitShiftConfig) -> LogitShiftSumm
             for _, cell in small.groupby("rank"):
                 pooled, sign = r_squared(cell.measured, cell[predictor]), _sign(cell, predictor, floor)
                 ranks.append(RankFit(predictor, int(cell["rank"].iloc[0]), pooled, sign, timing))
-    return LogitShiftSummary(tuple(fits), tuple(ranks), floor, str(records.precision.iloc[0]))
+            cells.append(CellFit(predictor, _cell_fit(loud[loud.protocol == timing], predictor), timing))
+    return LogitShiftSummary(tuple(fits), tuple(ranks), tuple(cells), floor, str(records.precision.iloc[0]))
+
+
+def _cell_fit(records: pd.DataFrame, predictor: str) -> float:
+    """R^2 over all records after each cell's predictions are multiplied by the one number that fits it best."""
+    if records.epsilon.nunique() < 2:
+        return float("nan")
+    keys = [records[name] for name in ("passage", "feature", "horizon", "rank")]
+    products, squares = (
+        (records[predictor] * records[name]).groupby(keys).transform("sum") for name in ("measured", predictor)
+    )
+    return r_squared(records.measured, records[predictor] * (products / squares).fillna(0.0))
 
 
 def _fit(cell: pd.DataFrame, predictor: str, timing: Protocol, floor: float) -> Fit:
