@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ from writesae.attribution import (
     LogitDifference,
     LogProbability,
     TextLoss,
+    ablate_atoms,
     ablate_heads,
     ablate_writes,
     atom_map,
     attribute,
+    check_plot,
     small_edits,
     write_page,
 )
-from writesae.edits import AddMatrix, At, Edit, editing
+from writesae.edits import AddMatrix, At, Edit, ScaleFeatures, editing
 from writesae.edits.targets import Target
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -97,6 +100,27 @@ def test_measured_edits_are_those_of_the_editing_engine(tiny: Host) -> None:
         assert float(expected) != pytest.approx(float(tiny.logits(text[None])[0, -1, 7]), rel=1e-3)
 
 
+@pytest.mark.parametrize("seed", [None, 1])
+def test_taking_an_atom_out_is_suppressing_it(tiny: Host, seed: int | None) -> None:
+    """Each measured effect against the editing engine, for dictionaries of two heads in two layers."""
+    text, target = some_text(), Logit((7,))
+    saes = {site: dictionary(tiny, site, features=101, k=5) for site in (Site(0, 3), Site(1, 2))}
+    found = attribute(tiny, text, target, saes)
+    compared = ablate_atoms(found, 9, seed)
+    native = float(tiny.logits(text[None])[0, -1, 7])
+    assert len({item.split()[0] for item in compared.items}) == (2 if seed else 1)  # the largest are all in layer 0
+    for item, predicted, measured in zip(compared.items, compared.predicted, compared.measured, strict=True):
+        site, feature, place = re.fullmatch(r"(\S+) atom (\d+) at (\d+)", item).groups()  # type: ignore[union-attr]
+        where, i, t = Site.parse(site), int(feature), int(place)
+        assert predicted == pytest.approx(float(found.atoms[where].effect[t, i]))
+        edit = Edit(where, ScaleFeatures(saes[where], (i,), 0.0), At((t,)), "at_token")
+        with torch.no_grad(), editing(tiny, [edit]):
+            erased = float(tiny.run(text[None])[0, -1, 7])
+        assert measured == pytest.approx(native - erased, rel=1e-3, abs=1e-6)
+    with pytest.raises(InputError, match="no dictionary was priced"):
+        ablate_atoms(attribute(tiny, text, target))
+
+
 @pytest.mark.parametrize("target", [Logit((5, 6), position=3), LogitDifference(5, 6), LogProbability(4), TextLoss()])
 def test_every_kind_of_target(tiny: Host, target: Target) -> None:
     """Against measured small edits; positions after the target's cannot matter."""
@@ -124,9 +148,12 @@ def test_the_embedded_host_is_explained(host: Host, passages: torch.Tensor, tmp_
     assert np.isfinite(heads.measured).all()
     figure = atom_map(found, site, 9)
     assert np.asarray(figure.data[0].z).shape == (9, len(text))
-    write_page(found, tmp_path / "page.html")
+    checks = {"atoms": ablate_atoms(found, 30), "heads": heads}
+    assert checks["atoms"].correlation > 0.9
+    assert [len(trace.x) for trace in check_plot(found, checks).data] == [2, 30, 2, 42]
+    write_page(found, tmp_path / "page.html", checks=checks)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert all(title in page for title in ("Atoms of L5.H0", "Native writes"))
+    assert all(title in page for title in ("Atoms of L5.H0", "Native writes", "Deleted for real"))
     assert "<script src=" not in page
 
 

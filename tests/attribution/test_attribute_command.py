@@ -30,13 +30,16 @@ def test_lists_pictures_and_json(host: Host, tmp_path: Path, capsys: pytest.Capt
          "--dictionary", f"L5.H0={tmp_path / 'sae'}"]
     )  # fmt: skip
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("native writes", "atoms", "deleting heads for real"))
+    assert all(
+        word in printed for word in ("native writes", "atoms", "deleting heads for real", "deleting atoms for real")
+    )
     data = json.loads(out.read_text(encoding="utf-8"))
     assert data["target"] == {"kind": "Logit", "tokens": host.tokenizer.encode(" the"), "position": -1}
     assert (len(data["top_writes"]), len(data["top_atoms"]), len(data["checks"]["heads"]["items"])) == (3, 3, 42)
     total = sum(x for layer in data["writes"].values() for row in layer for x in row)
     assert sum(data["layers"].values()) == pytest.approx(total, abs=1e-3)
-    assert "Atoms of L5.H0" in page.read_text(encoding="utf-8")
+    assert {item.split()[1] for item in data["checks"]["atoms"]["items"]} == {"atom"}
+    assert all(title in page.read_text(encoding="utf-8") for title in ("Atoms of L5.H0", "Deleted for real"))
 
 
 @pytest.mark.parametrize(

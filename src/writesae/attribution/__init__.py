@@ -1,8 +1,15 @@
 """Which past writes made the model say this: first-order effects of atoms, writes, heads and layers, checked."""
 
 from writesae.attribution.attribute import AtomEffects, Attribution, Contribution, attribute
-from writesae.attribution.measured import Compared, ablate_heads, ablate_writes, edited_scores, small_edits
-from writesae.attribution.picture import atom_map, write_map, write_page
+from writesae.attribution.measured import (
+    Compared,
+    ablate_atoms,
+    ablate_heads,
+    ablate_writes,
+    edited_scores,
+    small_edits,
+)
+from writesae.attribution.picture import atom_map, check_plot, write_map, write_page
 from writesae.edits.targets import Logit, LogitDifference, LogProbability, TextLoss
 
 __all__ = [
@@ -14,10 +21,12 @@ __all__ = [
     "Logit",
     "LogitDifference",
     "TextLoss",
+    "ablate_atoms",
     "ablate_heads",
     "ablate_writes",
     "atom_map",
     "attribute",
+    "check_plot",
     "edited_scores",
     "small_edits",
     "write_map",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from writesae.attribution.attribute import Attribution
 from writesae.edits.targets import Target, check_target, positions_kept
+from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.recurrence import Stream, delta_values
 from writesae.types import Protocol, Site
@@ -145,34 +147,83 @@ def small_edits(found: Attribution, site: Site, atom: Tensor, position: Tensor, 
     return Compared(items, _numbers(atoms.price[position, atom] / norm), _numbers((up.double() - down) / (2 * size)))
 
 
+class _Deletion(NamedTuple):
+    """Something rank-1 that was written once: what it is called, and what its effect was said to be."""
+
+    name: str
+    layer: int
+    head: int
+    position: int
+    key: Tensor
+    """`[K]`."""
+    value: Tensor
+    """`[V]`; the deletion adds `-key value^T`."""
+    predicted: float
+
+
+def _delete(found: Attribution, deletions: list[_Deletion]) -> Compared:
+    """Delete each in its own copy of the text and measure what it contributed."""
+    items, predicted, measured = [], [], []
+    for layer in sorted({d.layer for d in deletions}):
+        here = [d for d in deletions if d.layer == layer]
+        head, position = (torch.tensor([getattr(d, n) for d in here[:1] + here]) for n in ("head", "position"))
+        # a copy with nothing added stands beside them, so that both carry the same rounding
+        key = torch.stack([torch.zeros_like(here[0].key)] + [-d.key for d in here])
+        value = torch.stack([here[0].value] + [d.value for d in here])
+        scores = edited_scores(found.host, found.tokens, found.target, layer, head, position, key, value, found.timing)
+        items += [d.name for d in here]
+        predicted += [d.predicted for d in here]
+        measured += (scores[0].double() - scores[1:]).tolist()
+    return Compared(tuple(items), np.array(predicted), np.array(measured))
+
+
 def ablate_writes(found: Attribution, count: int = 20, seed: int | None = None) -> Compared:
     """Delete native writes and measure what they contributed: the `count` with the largest effects, or with a `seed`
     as many at random."""
-    host, tokens = found.host, found.tokens
     if seed is None:
         chosen = [(c.site.layer, c.position, c.site.head) for c in found.top_writes(count)]
     else:
         every = [(i, t, h) for i, x in found.writes.items() for t in range(len(x)) for h in range(x.shape[1])]
         picked = np.random.default_rng(seed).choice(len(every), min(count, len(every)), replace=False)
         chosen = [every[i] for i in picked.tolist()]
-    streams = host.record(tokens[None], list(found.writes))
-    items, predicted, measured = [], [], []
-    for layer in found.writes:
-        here = [(t, h) for i, t, h in chosen if i == layer]
-        if not here:
-            continue
-        stream = streams[layer]
-        side = stream.value if found.form == "value" else delta_values(stream)[0]
-        position, head = torch.tensor(here, device=stream.key.device).T
-        key, value = stream.key[0, position, head], side[0, position, head]
-        # a copy with nothing added stands beside them, so that both carry the same rounding
-        key, value = torch.cat([torch.zeros_like(key[:1]), -key]), torch.cat([value[:1], value])
-        head_, position_ = (torch.cat([x[:1], x]) for x in (head, position))
-        scores = edited_scores(host, tokens, found.target, layer, head_, position_, key, value, found.timing)
-        items += [f"{Site(layer, h)} write at {t}" for t, h in here]
-        predicted += [float(found.writes[layer][t, h]) for t, h in here]
-        measured += (scores[0].double() - scores[1:]).tolist()
-    return Compared(tuple(items), np.array(predicted), np.array(measured))
+    streams = found.host.record(found.tokens[None], list(found.writes))
+    sides = {i: x.value if found.form == "value" else delta_values(x)[0] for i, x in streams.items()}
+    return _delete(
+        found,
+        [
+            _Deletion(
+                f"{Site(i, h)} write at {t}", i, h, t, streams[i].key[0, t, h], sides[i][0, t, h],
+                float(found.writes[i][t, h]),
+            )
+            for i, t, h in chosen
+        ],
+    )  # fmt: skip
+
+
+def ablate_atoms(found: Attribution, count: int = 20, seed: int | None = None) -> Compared:
+    """Take atoms out at the positions where they fire, at their own coefficients, and measure what they contributed:
+    the `count` with the largest effects, or with a `seed` as many of all firings at random.
+
+    Raises InputError for an attribution without a dictionary.
+    """
+    if not found.atoms:
+        raise InputError("atoms were to be taken out, but no dictionary was priced: give `attribute` dictionaries")
+    if seed is None:
+        chosen = [(c.site, c.position, c.feature) for c in found.top_atoms(count) if c.feature is not None]
+    else:
+        every = [(site, t, i) for site, x in found.atoms.items() for t, i in x.coefficient.nonzero().tolist()]
+        picked = np.random.default_rng(seed).choice(len(every), min(count, len(every)), replace=False)
+        chosen = [every[i] for i in picked.tolist()]
+    deletions = []
+    for site, t, i in chosen:
+        atoms = found.atoms[site]
+        deletions.append(
+            _Deletion(
+                f"{site} atom {i} at {t}", site.layer, site.head, t, atoms.v[i] * atoms.coefficient[t, i], atoms.w[i],
+                float(atoms.effect[t, i]),
+            )
+        )  # fmt: skip
+    return _delete(found, deletions)
 
 
 def ablate_heads(found: Attribution) -> Compared:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 from torch import Tensor
 
 from writesae.attribution.attribute import Attribution
+from writesae.attribution.measured import Compared
 from writesae.errors import InputError
 from writesae.types import Site
 
@@ -57,9 +60,39 @@ def _map(
     return figure
 
 
-def write_page(found: Attribution, path: Path, count: int = 30) -> None:
-    """One self-contained HTML page: a heat map a dictionary, one of all native writes."""
+def check_plot(found: Attribution, checks: Mapping[str, Compared]) -> go.Figure:
+    """First-order effects against what deleting for real did, one panel a kind; on the line they agree."""
+    titles = [
+        f"{len(c.items)} {name}<br>"
+        f"<sup>r {c.correlation:.3f}, unfitted R² {c.r2:.3f}, signs {c.sign_agreement:.0%}</sup>"
+        for name, c in checks.items()
+    ]
+    figure = make_subplots(1, len(checks), subplot_titles=titles, horizontal_spacing=0.08)
+    for column, compared in enumerate(checks.values(), 1):
+        both = np.concatenate([compared.predicted, compared.measured, [0.0]])
+        ends = [float(both.min()), float(both.max())]
+        figure.add_scatter(
+            x=ends, y=ends, mode="lines", line={"color": "#999999", "dash": "dot"}, hoverinfo="skip", row=1, col=column
+        )
+        figure.add_scatter(
+            x=compared.predicted, y=compared.measured, mode="markers", marker={"color": "#3366cc", "size": 7},
+            text=list(compared.items), row=1, col=column,
+            hovertemplate="%{text}<br>predicted %{x:.4g}<br>measured %{y:.4g}<extra></extra>",
+        )  # fmt: skip
+        figure.update_xaxes(title="first-order effect", row=1, col=column)
+    figure.update_yaxes(title="measured by deleting", row=1, col=1)
+    figure.update_layout(
+        title=f"Deleted for real: effect on {found.target}, {found.timing}", template="plotly_white", height=460,
+        showlegend=False, margin={"t": 120},
+    )  # fmt: skip
+    return figure
+
+
+def write_page(found: Attribution, path: Path, count: int = 30, checks: Mapping[str, Compared] | None = None) -> None:
+    """One self-contained HTML page: a heat map a dictionary, one of all native writes, and the checks if there are."""
     figures = [atom_map(found, site, count) for site in found.atoms] + [write_map(found)]
+    if checks:
+        figures.append(check_plot(found, checks))
     parts = [
         figure.to_html(full_html=False, include_plotlyjs="inline" if i == 0 else False)
         for i, figure in enumerate(figures)

@@ -46,7 +46,7 @@ class Command:
     top: int = 10
     """How many entries are listed."""
     check: bool = False
-    """Delete the listed native writes and every head for real, and compare."""
+    """Delete the listed native writes and atoms, and every head, for real, and compare."""
     html: Path | None = None
     """Write heat maps (tokens x atoms, tokens x heads) to this page."""
     json: Path | None = None
@@ -61,7 +61,7 @@ def run(command: Command) -> None:
     from rich.console import Console
 
     from writesae.artifacts import load_sae
-    from writesae.attribution import ablate_heads, ablate_writes, attribute, write_page
+    from writesae.attribution import ablate_atoms, ablate_heads, ablate_writes, attribute, write_page
     from writesae.attribution.listing import attribution_json, print_attribution
     from writesae.cli.capture import parse_layers
     from writesae.edits.generation import encode_prompts
@@ -88,10 +88,12 @@ def run(command: Command) -> None:
     checks = {}
     if command.check:
         checks = {"writes": ablate_writes(found, command.top), "heads": ablate_heads(found)}
+        if found.atoms:
+            checks["atoms"] = ablate_atoms(found, command.top)
         for name, compared in checks.items():
             console.print(f"deleting {name} for real, {compared}", highlight=False)
     if command.html is not None:
-        write_page(found, command.html)
+        write_page(found, command.html, checks=checks)
         console.print(f"wrote {command.html}", highlight=False)
     if command.json is not None:
         command.json.write_text(json.dumps(attribution_json(found, command.top, checks), indent=1) + "\n")
