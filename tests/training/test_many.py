@@ -1,7 +1,9 @@
 """Several runs at once are the runs one by one, and the command line asks for them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from test_train import SMALL
 
 from writesae.cli.train import Command
 from writesae.errors import ConfigError, InputError
-from writesae.sae import BatchTopK, Bilinear, Factored, TopK
+from writesae.sae import SAE, BatchTopK, Bilinear, Factored, TopK
+from writesae.sae.loss import Loss
 from writesae.sae.step import losses_and_gradients
 from writesae.training import many, train, train_many
 from writesae.training.requests import configs
@@ -44,7 +47,12 @@ def test_runs_that_share_their_products_equal_one_by_one(
     wanted = [replace(base, site=Site(3, head), seed=seed) for head in (0, 1) for seed in (0, 1)]
     wanted.append(replace(base, seed=2, sparsity=TopK(2)))  # of another shape: it goes alone
     groups = []
-    monkeypatch.setattr(many, "losses_and_gradients", lambda *a: groups.append(len(a[0])) or losses_and_gradients(*a))
+
+    def counted(saes: Sequence[SAE], *rest: Any) -> list[Loss]:
+        groups.append(len(saes))
+        return losses_and_gradients(saes, *rest)
+
+    monkeypatch.setattr(many, "losses_and_gradients", counted)
     for config, result in zip(wanted, train_many(store, wanted, tmp_path / "together", together=True), strict=True):
         alone = train(store, config, tmp_path / f"{config.site}{config.seed}")
         for name, want in alone.sae.state_dict().items():
@@ -55,9 +63,11 @@ def test_runs_that_share_their_products_equal_one_by_one(
 def test_flags_become_configs() -> None:
     store = MemoryStore()
     command = Command(Path("s"), Path("o"), "L3", "write", "writesae_rank2", "batch-topk", 3, 31, seeds="0,5")
+    command = replace(command, chunk=12, stride=3)
     made = configs(command, store)
     assert [(c.site.head, c.seed) for c in made] == [(0, 0), (0, 5), (1, 0), (1, 5)]
     assert made[0].target == "write-delta"
+    assert (made[0].chunk, made[0].stride) == (12, 3)
     assert (made[0].encoder, made[0].decoder, made[0].sparsity) == (Bilinear(2), Factored(2), BatchTopK(3))
     for change, kind, words in (
         ({"sites": "L4"}, InputError, "no site"),

@@ -40,6 +40,11 @@ class Command:
     """Optimiser steps instead of epochs."""
     batch: int = 256
     """Tokens a step."""
+    chunk: int | None = None
+    """State target: consecutive tokens of a sequence in a step; shorter chunks mix more sequences and cost more.
+    None: half the head size, 16 to 64."""
+    stride: int = 1
+    """State target: distance between a chunk's tokens in a step; equal to the chunk, tokens are independent."""
     lr: float = 3e-4
     """Adam's learning rate after the warm-up."""
     lr_end: float = 3e-5

@@ -57,6 +57,14 @@ class Request(Protocol):
         """Tokens a step."""
 
     @property
+    def chunk(self) -> int | None:
+        """Consecutive tokens in a step."""
+
+    @property
+    def stride(self) -> int:
+        """Distance between a chunk's tokens."""
+
+    @property
     def lr(self) -> float:
         """First learning rate."""
 
@@ -153,6 +161,8 @@ def _config(request: Request, site: Site, seed: int) -> TrainConfig:
         epochs=request.epochs,
         steps=request.steps,
         batch=request.batch,
+        chunk=request.chunk,
+        stride=request.stride,
         lr=request.lr,
         lr_end=request.lr_end,
         init=request.init,
