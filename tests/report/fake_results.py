@@ -39,7 +39,7 @@ def write_fake_results(folder: Path, seed: int = 3, size: int = 1) -> Path:
     return folder
 
 
-def _kls(rng: np.random.Generator, n: int) -> dict[str, object]:
+def _kls(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     delete = np.exp(rng.normal(-5, 1.7, n))
     shifts = {"atom": -0.8, "atom_norm": -0.4, "delete": 0.0, "random": 0.6, "random_norm": 0.9, "pca": -0.1}
     spread = {name: 0.0 if name == "delete" else 0.9 for name in shifts}
@@ -106,8 +106,8 @@ def _logit_shift(rng: np.random.Generator, size: int) -> Tables:
             "direct": measured * 0.8 + epsilon * rng.normal(0, 0.05, n),
             "exact": measured * (1 + 0.1 * epsilon * rng.normal(0, 1, n)),
         }
-        about = {"epsilon": epsilon, "horizon": horizon, "rank": rank, "protocol": timing, "precision": "float32"}
-        tables.append(pd.DataFrame(columns).assign(**about))
+        cell = {"epsilon": epsilon, "horizon": horizon, "rank": rank, "protocol": timing, "precision": "float32"}
+        tables.append(pd.DataFrame(columns | cell))
     return {"records": pd.concat(tables, ignore_index=True)}
 
 

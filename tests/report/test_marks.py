@@ -90,3 +90,20 @@ def test_explained_variance_has_held_out_dots_where_they_were_measured() -> None
     assert (dots.mode, list(dots.x), list(dots.y)) == ("markers", [20], [0.15])
     (count,) = alive([TargetRun("state", outcome, history, [])]).data
     assert list(count.y) == [7, 6, 5]
+
+
+def test_more_words() -> None:
+    assert [words.tick(v) for v in (0, 0.02, -0.001, 5e-4, 100)] == ["0", "0.02", "\u221210⁻³", "5\u00d710⁻⁴", "100"]
+    assert [words.r_squared(v) for v in (None, -1.5, 0.99, 0.99981, 1.0)] == [
+        "\u2013",
+        "\u22121.500",
+        "0.990",
+        "0.99981",
+        "1.000",
+    ]
+    assert words.span((-0.0016, 0.0002), 4) == "\u22120.0016 to +0.0002"
+    assert [words.plain(v) for v in (None, 30.28, 1.0, 12345.0)] == ["\u2013", "30.28", "1", "12,345"]
+    assert words.brief("a1" * 20) == "a1a1a1a1a1"
+    assert words.brief("not recorded") == "not recorded"
+    assert words.flat({"a_b": {"c": [1, 2]}, "d": None}) == {"a b c": "1, 2", "d": "none"}
+    assert (words.plural(1, "token"), words.plural(2, "dictionary", "dictionaries")) == ("1 token", "2 dictionaries")

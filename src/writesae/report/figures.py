@@ -160,16 +160,14 @@ def lines_of(figure: go.Figure, names: Sequence[str]) -> None:
 
 
 def log_ticks(low: float, high: float) -> dict[str, object]:
-    """Settings of a logarithmic axis from `low` to `high`, with at most six labelled decades."""
+    """Settings of a logarithmic axis from `low` to `high`: at most six labelled decades, or 1, 2, 5 if narrow."""
     bounds = [math.log10(low), math.log10(high)]
-    return {
-        "type": "log",
-        "range": bounds,
-        "dtick": max(1, round((bounds[1] - bounds[0]) / 5)),
-        "exponentformat": "power",
-        "tickangle": 0,
-        "tickfont": {"size": 11},
-    }
+    axis: dict[str, object] = {"type": "log", "range": bounds, "tickangle": 0, "tickfont": {"size": 11}}
+    if bounds[1] - bounds[0] < 1.5:
+        powers = range(math.floor(bounds[0]), math.ceil(bounds[1]) + 1)
+        marks = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+        return axis | {"tickvals": marks, "ticktext": [words.tick(mark) for mark in marks]}
+    return axis | {"dtick": max(1, round((bounds[1] - bounds[0]) / 5)), "exponentformat": "power"}
 
 
 def upright(figure: go.Figure, x: float, text: str = "", dash: str = "dash") -> None:

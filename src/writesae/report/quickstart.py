@@ -186,7 +186,15 @@ def _substitution(folder: Path, summary: Summary, name: str) -> Measured:
     sae = hashes.get(name) if isinstance(hashes, Mapping) else None
     given = _json_of(folder, name)
     return _measured(
-        summary, "substitution", f"{name} dictionary", path, sae, main.attempted, main.n, main.refused, given
+        summary,
+        "substitution",
+        f"{name.capitalize()} dictionary",
+        path,
+        sae,
+        main.attempted,
+        main.n,
+        main.refused,
+        given,
     )
 
 
@@ -201,7 +209,7 @@ def _json_of(folder: Path, name: str) -> object:
 def _spectrum(folder: Path, summary: Summary) -> Measured:
     path = _find(folder, "spectrum.parquet")
     heads = len(read_table(path))
-    return _measured(summary, "spectrum", "every head", path, None, heads, heads, {}, {"default_site": summary.site})
+    return _measured(summary, "spectrum", "Every head", path, None, heads, heads, {}, {"default_site": summary.site})
 
 
 def _measured(

@@ -156,10 +156,16 @@ def span(bounds: tuple[float, float] | None, digits: int = 3) -> str:
 
 
 def tick(value: float) -> str:
-    """A power of ten with its sign on an axis that holds zero."""
+    """One digit on an axis, with its sign: `0`, `0.02`, `−10⁻³`, `5×10⁻⁴`."""
     if value == 0:
         return "0"
-    return ("\u2212" if value < 0 else "") + power(abs(value))
+    sign, size = "\u2212" if value < 0 else "", abs(value)
+    exponent = math.floor(math.log10(size) + 1e-9)
+    digit = round(size / 10.0**exponent)
+    if -2 <= exponent <= 2:
+        return f"{sign}{size:g}"
+    times = "" if digit == 1 else f"{digit}\u00d7"
+    return f"{sign}{times}10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
 def short_condition(name: str) -> str:

@@ -41,7 +41,7 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
         "substitution": Section(
             "Substitution",
-            "Can one atom stand in for one write?",
+            "One atom in the place of one write",
             "At a firing, the host\u2019s own write into the state is taken out and one dictionary atom is put in "
             "its place. "
             "KL divergence from the native next-token distribution, in nats, says how much that disturbs: smaller is "
@@ -50,7 +50,7 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
         ),
         "population": Section(
             "Population",
-            "How many atoms can?",
+            "How many atoms can stand in for writes?",
             "The same test atom by atom: atoms sampled by class, a few firings each.",
             population.build,
         ),

@@ -127,12 +127,13 @@ def _scatter(cell: pd.DataFrame, name: str) -> Plot:
     )
     edge = float(_bent(np.array([top]), unit)[0])
     diagonal(figure, -edge, edge)
-    values = _decades(unit, top)
+    values = [v for v in _decades(unit, top) if v == 0 or abs(float(_bent(np.array([v]), unit)[0])) > edge / 5]
     ticks = {
         "tickvals": rounded(_bent(np.array(values), unit)),
         "ticktext": [words.tick(value) for value in values],
         "range": [-edge, edge],
         "zeroline": True,
+        "tickangle": 0,
     }
     figure.update_xaxes(title="predicted change of the logit", **ticks)
     figure.update_yaxes(title="measured change", **ticks)

@@ -150,7 +150,7 @@ def _curves(heads: pd.DataFrame, file: str) -> Plot:
         figure.add_trace(
             go.Scatter(
                 x=list(range(1, len(values) + 1)),
-                y=rounded(np.maximum(values, LEAST_SHARE)),
+                y=rounded(np.where(values < LEAST_SHARE, np.nan, values)),
                 name=str(row["site"]),
                 mode="lines",
                 line={"color": "var(--write)" if chosen else "var(--heat)", "width": 3 if chosen else 1.25},
@@ -162,7 +162,7 @@ def _curves(heads: pd.DataFrame, file: str) -> Plot:
     figure.update_xaxes(title="number of the singular value")
     figure.update_yaxes(title="share of the state\u2019s norm", type="log", dtick=1, exponentformat="power")
     caption = (
-        f"Median over positions, one line a head; orange: the chosen one. Drawn from {words.power(LEAST_SHARE)} up."
+        f"Median over positions, one line a head; orange: the chosen one. Lines end at {words.power(LEAST_SHARE)}."
     )
     return Plot("singular", "Singular values of the state", figure, caption)
 

@@ -104,9 +104,9 @@ def _finding(outcomes: Mapping[str, Outcome]) -> str:
         bounds = f"95 % interval {words.interval(one.interval)}"
         if one.interval_clustered:
             bounds += f"; {words.interval(one.interval_clustered)} resampling passages"
-        share = f"at {words.percent(one.win_rate)} of {words.count(one.n)} firings ({bounds})"
-        said.append(f"{words.protocol(timing)} {share}")
-    return f"The atom moves the next token less than deleting the write does: {'; '.join(said)}."
+        share = f"at {words.percent(one.win_rate)} of {words.count(one.n)} firings"
+        said.append(f"{share} {words.protocol(timing)} ({bounds})")
+    return f"The atom disturbs the model less than deleting the write does {', and '.join(said)}."
 
 
 def _scatter(of: Measured, timing: str, table: pd.DataFrame) -> Plot:
@@ -255,7 +255,9 @@ def _steps(outcomes: Mapping[str, Outcome]) -> list[Plot]:
         figure.update_xaxes(title="scored position, the first one is 1", dtick=1)
     wins.add_hline(y=0.5, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
     wins.update_yaxes(title="win rate over deletion", tickformat=".0%", range=[-0.02, 1.02])
-    kls.update_yaxes(title="median KL (nats)", type="log", exponentformat="power", dtick=1)
+    known = [y for trace in kls.data for y in trace.y if y is not None and y > NUMERICAL_ZERO]
+    ends = (min(known) / 1.3, max(known) * 1.3) if known else (NUMERICAL_ZERO, 1.0)
+    kls.update_yaxes(title="median KL (nats)", **log_ticks(*ends))
     return [
         Plot(
             "steps-wins", "Does it last?", wins, "Share of firings where the atom is closer, at each scored position."
