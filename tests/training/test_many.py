@@ -20,12 +20,13 @@ from writesae.training.requests import configs
 from writesae.types import Site, Target
 
 
-def test_many_at_once_equals_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [4.0, 4e-5])
+def test_many_at_once_equals_one_by_one(memory: float, tmp_path: Path) -> None:
+    """With little memory every run reads its pools ahead, all of them from the one store that remembers."""
     store = MemoryStore()
+    base = replace(SMALL, target="write-delta", steps=60, memory=memory)
     wanted = [
-        replace(SMALL, site=Site(3, head), seed=seed, sparsity=TopK(2 + seed), target="write-delta", steps=60)
-        for head in (0, 1)
-        for seed in (0, 1)
+        replace(base, site=Site(3, head), seed=seed, sparsity=TopK(2 + seed)) for head in (0, 1) for seed in (0, 1)
     ]
     together = train_many(store, wanted, tmp_path / "together")
     assert [r.config for r in together] == wanted

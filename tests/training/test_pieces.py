@@ -237,13 +237,13 @@ from memory_store import MemoryStore
 from test_train import SMALL
 from dataclasses import replace
 from writesae.training import train
-train(MemoryStore(), replace(SMALL, steps=1500, checkpoint_every=37), {out!r})
+train(MemoryStore(), replace(SMALL, steps=1500, checkpoint_every=37, memory=4e-5), {out!r})
 """
 
 
 @pytest.mark.slow
 def test_sigkill_anywhere_leaves_the_same_bits(tmp_path: Path) -> None:
-    store, config = MemoryStore(), replace(SMALL, steps=1500, checkpoint_every=37)
+    store, config = MemoryStore(), replace(SMALL, steps=1500, checkpoint_every=37, memory=4e-5)
     whole = train(store, config, tmp_path / "whole")
     script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "killed"))
     kills = 0

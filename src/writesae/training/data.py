@@ -80,7 +80,8 @@ class Sampler:
         if self.length % self.stride:
             raise ConfigError(f"stride {self.stride} does not divide the chunk of {self.length} tokens")
         self.padding = dict(zip(numbers, store.padding()[numbers].tolist(), strict=True))
-        units = {n: self.stride * len(positions(store.length - self.padding[n], self.length)) for n in numbers}
+        counts = {p: len(positions(store.length - p, self.length)) for p in set(self.padding.values())}
+        units = {n: self.stride * counts[self.padding[n]] for n in numbers}
         self.numbers = [n for n in numbers if units[n]]
         if not self.numbers:
             raise InputError(
