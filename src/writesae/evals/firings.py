@@ -10,9 +10,9 @@ from torch import Tensor
 
 from writesae.errors import InputError
 from writesae.evals.batches import passages_at_once
-from writesae.evals.writes import HeadWrites, NativeWrite, head_writes
+from writesae.evals.writes import HeadWrites, NativeWrite, stream_writes
 from writesae.hosts import Host
-from writesae.hosts.fork import NativeRun, native_run
+from writesae.recurrence import Stream
 from writesae.sae import SAE
 from writesae.types import Site
 
@@ -21,13 +21,14 @@ PASSAGES_AT_ONCE = 8
 
 def runs(
     host: Host, site: Site, tokens: Tensor, memory: float | None = None
-) -> Iterator[tuple[int, NativeRun, HeadWrites]]:
-    """Native runs over passages `[B, T]`, as many at a time as fit in memory (GiB; None: a share of what is free):
-    (number of the first passage, run, the head's writes)."""
+) -> Iterator[tuple[int, Stream, HeadWrites]]:
+    """Recordings of passages `[B, T]` up to the site's layer, as many at a time as fit in memory (GiB; None: a share
+    of what is free): (number of the first passage, the head's stream, its writes)."""
     at_once = passages_at_once(host, tokens.shape[1], site.layer, memory)
     for begin in range(0, len(tokens), at_once):
-        run = native_run(host, tokens[begin : begin + at_once], site.layer)
-        yield begin, run, head_writes(run, site.head)
+        recorded = host.record(tokens[begin : begin + at_once], [site.layer])[site.layer]
+        own = recorded.heads(site.head)
+        yield begin, own, stream_writes(own)
 
 
 @torch.no_grad()
