@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Cache
 
 from writesae.errors import InputError
-from writesae.evals.batches import free_floats
+from writesae.evals.batches import PASSAGES, free_floats
 from writesae.evals.configs import FidelityConfig as FidelityConfig
 from writesae.evals.parts import Parts
 from writesae.evals.provenance import Provenance, provenance
@@ -37,7 +37,6 @@ from writesae.types import Site
 CONDITIONS = ("native", "reconstruction", "zero")
 ALL = "all"
 """The scope of every head that has a dictionary."""
-PASSAGES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ def fidelity(
         )
     parts = Parts.open(folder, "fidelity", source, config)
     tables = []
-    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
-        make = partial(_score, host, saes, tokens[begin : begin + PASSAGES_AT_ONCE], start, config)
+    for begin in range(0, len(tokens), PASSAGES):
+        make = partial(_score, host, saes, tokens[begin : begin + PASSAGES], start, config)
         table = parts.get(f"passages-{begin}", make)
         tables.append(table.assign(passage=table.passage + begin))
     whole = pd.concat(tables, ignore_index=True)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.batches import passages_at_once
 from writesae.evals.configs import LogitShiftConfig as LogitShiftConfig
 from writesae.evals.controls import normalize
 from writesae.evals.first_order import Forward, closed_gradients, direct_gradients, forward_from, logit_gradients
@@ -206,13 +207,15 @@ def _hidden(records: pd.DataFrame) -> bool:
 def _cells(
     host: Host, sae: SAE, site: Site, tokens: Tensor, position: Tensor, atoms: _Atoms, config: LogitShiftConfig
 ) -> pd.DataFrame:
-    run, forward = native_run(host, tokens, site.layer), forward_from(host, tokens, site.layer)
-    found = sae.atoms()
-    v, w = (normalize(x[atoms.feature].to(run.streams[site.layer].key)) for x in (found.v, found.w))
-    tables = [
-        _cells_of(host, site, run, forward, position, atoms, v, w, config, timing).assign(protocol=timing)
-        for timing in config.timings
-    ]
+    found, tables = sae.atoms(), []
+    at_once = max(1, passages_at_once(host, tokens.shape[1], site.layer) // 4)  # a graph is kept as well
+    for begin in range(0, len(tokens), at_once):
+        part = slice(begin, begin + at_once)
+        run, forward = native_run(host, tokens[part], site.layer), forward_from(host, tokens[part], site.layer)
+        v, w = (normalize(x[atoms.feature].to(run.streams[site.layer].key)) for x in (found.v, found.w))
+        for timing in config.timings:
+            table = _cells_of(host, site, run, forward, position[part], atoms, v, w, config, timing)
+            tables.append(table.assign(passage=table.passage + begin, protocol=timing))
     return pd.concat(tables, ignore_index=True)
 
 

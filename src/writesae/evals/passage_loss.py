@@ -18,19 +18,18 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from writesae.errors import InputError
-from writesae.evals.batches import free_floats
+from writesae.evals.batches import PASSAGES, free_floats, passages_at_once
 from writesae.evals.configs import PassageLossConfig as PassageLossConfig
-from writesae.evals.controls import random_component
-from writesae.evals.firings import PASSAGES_AT_ONCE
 from writesae.evals.parts import Parts
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
 from writesae.evals.selectivity import check_features
 from writesae.evals.stats import Interval, Test, clustered, wilcoxon
-from writesae.evals.substitution import gather, top_codes
+from writesae.evals.substitution_places import gather, top_codes
+from writesae.evals.substitution_score import ScoredHead, drawn
 from writesae.evals.writes import head_writes
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
-from writesae.hosts.fork import native_run
+from writesae.hosts.fork import NativeRun, native_run
 from writesae.recurrence import Stream, replay
 from writesae.sae import SAE
 from writesae.types import Site
@@ -79,8 +78,8 @@ def passage_loss(
         raise InputError(f"no feature is a {config.kind} at {site}: there is no firing to edit")
     parts = Parts.open(folder, "passage_loss", source, replace(config, features=tuple(chosen)))
     tables = []
-    for begin in range(0, len(tokens), PASSAGES_AT_ONCE):
-        group = tokens[begin : begin + PASSAGES_AT_ONCE]
+    for begin in range(0, len(tokens), PASSAGES):
+        group = tokens[begin : begin + PASSAGES]
         tables.append(parts.get(f"passages-{begin}", partial(_score, host, sae, site, group, chosen, begin, config)))
     whole = pd.concat(tables, ignore_index=True)
     silent = int((whole.firings == 0).sum())
@@ -98,15 +97,27 @@ def passage_loss(
 def _score(
     host: Host, sae: SAE, site: Site, tokens: Tensor, features: list[int], begin: int, config: PassageLossConfig
 ) -> pd.DataFrame:
-    """One row a passage, with the places of its firings as lists."""
-    run = native_run(host, tokens, site.layer)
-    writes = head_writes(run, site.head)
+    at_once = passages_at_once(host, tokens.shape[1], site.layer)
+    tables = [
+        _score_run(
+            native_run(host, tokens[first : first + at_once], site.layer), sae, site, features, begin + first, config
+        )
+        for first in range(0, len(tokens), at_once)
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _score_run(
+    run: NativeRun, sae: SAE, site: Site, features: list[int], begin: int, config: PassageLossConfig
+) -> pd.DataFrame:
+    """One row a passage of a run, with the places of its firings as lists. `begin` is its first passage's number."""
+    host, tokens, writes = run.host, run.tokens, head_writes(run, site.head)
     top = top_codes(sae, writes)
     wanted = torch.isin(top.feature.cpu(), torch.tensor(features))
     passage, position = (wanted & (top.value > 0).cpu()).nonzero(as_tuple=True)
     feature, coefficient = top.feature[passage, position], top.value[passage, position]
     firings = gather(sae, writes, passage, position, feature, coefficient, config.native_write)
-    random = random_component(firings, torch.Generator().manual_seed(config.seed + 1 + begin))
+    random = drawn(ScoredHead(site, sae, writes, firings), "random", config.seed, begin)
     sides = {
         "atom": (firings.v, firings.w * coefficient.unsqueeze(-1)),
         "delete": None,

@@ -16,16 +16,15 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
-from writesae.evals.batches import rows_at_once
+from writesae.evals.batches import PASSAGES, rows_at_once
 from writesae.evals.configs import ReadersConfig as ReadersConfig
-from writesae.evals.firings import PASSAGES_AT_ONCE
 from writesae.evals.parts import Parts
 from writesae.evals.patching import edit_response
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
-from writesae.evals.selectivity import directions, draw_firings, groups
+from writesae.evals.selectivity import directions, draw_firings, groups, native_runs
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
-from writesae.hosts.fork import Rows, native_run
+from writesae.hosts.fork import NativeRun, Rows
 from writesae.sae import SAE
 from writesae.types import Site
 
@@ -71,22 +70,28 @@ def readers(
     drawn = draw_firings(host, sae, site, tokens, config)
     parts = Parts.open(folder, "readers", source, config)
     tables = []
-    for begin, here in groups(drawn.firings, len(tokens)):
-        group = tokens[begin : begin + PASSAGES_AT_ONCE]
-        tables.append(parts.get(f"passages-{begin}", partial(_score, host, sae, site, group, here, begin, config)))
+    for begin, here in groups(drawn.firings, 0, len(tokens), PASSAGES):
+        make = partial(_score, host, sae, site, tokens, here, begin, config)
+        tables.append(parts.get(f"passages-{begin}", make))
     records = pd.concat(tables, ignore_index=True)
     summary = summarise(records, config)
     return Result("readers", source, config, drawn.attempted, drawn.refused, summary, records)
 
 
 def _score(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, here: pd.DataFrame, begin: int, config: ReadersConfig
+    host: Host, sae: SAE, site: Site, tokens: Tensor, firings: pd.DataFrame, start: int, config: ReadersConfig
 ) -> pd.DataFrame:
-    run = native_run(host, tokens, site.layer)
-    edits = directions(run, sae, site, here.assign(passage=here.passage - begin), config.seed + begin)
-    order = edits.position.argsort()
+    runs = native_runs(host, site, tokens, firings, start)
+    return pd.concat([_score_run(run, sae, site, here, begin, config) for begin, here, run in runs], ignore_index=True)
+
+
+def _score_run(
+    run: NativeRun, sae: SAE, site: Site, here: pd.DataFrame, begin: int, config: ReadersConfig
+) -> pd.DataFrame:
+    """One row a firing and later head, of the firings of one run."""
+    edits = directions(run, sae, site, here, config.seed, begin)
     tables = []
-    for index in torch.split(order, rows_at_once(run, 4, 1)):
+    for index in torch.split(edits.position.argsort(), rows_at_once(run, 4, 1)):
         part = edits[index]
         rows = Rows(run, part.passage, part.position + 1, 1, 4)
         outputs = later_outputs(rows, edit_response(run, part, "after_token", 1))
@@ -96,7 +101,8 @@ def _score(
             for head in range(change.shape[2]):
                 measured = {"reader": str(Site(layer, head)), "atom": change[:, 0, head], "random": change[:, 1, head]}
                 tables.append(places[["passage", "position", "feature"]].assign(**measured))
-    return pd.concat(tables, ignore_index=True)
+    order = ["passage", "position", "feature"]  # not that of the batches
+    return pd.concat(tables, ignore_index=True).sort_values(order, kind="stable", ignore_index=True)
 
 
 def later_outputs(rows: Rows, response: Tensor) -> dict[int, Tensor]:

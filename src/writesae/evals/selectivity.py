@@ -19,15 +19,17 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.evals.batches import PASSAGES, passages_at_once
 from writesae.evals.configs import ReadersConfig
 from writesae.evals.configs import SelectivityConfig as SelectivityConfig
 from writesae.evals.controls import normalize
-from writesae.evals.firings import PASSAGES_AT_ONCE, all_firings
+from writesae.evals.firings import all_firings
 from writesae.evals.parts import Parts
 from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
 from writesae.evals.stats import Interval, clustered
+from writesae.evals.substitution_score import generator_for
 from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
@@ -68,8 +70,8 @@ def selectivity(
     drawn = draw_firings(host, sae, site, tokens, config)
     parts = Parts.open(folder, "selectivity", source, config)
     tables = []
-    for begin, here in groups(drawn.firings, len(tokens)):
-        make = partial(_score, host, sae, site, tokens[begin : begin + PASSAGES_AT_ONCE], here, begin, config)
+    for begin, here in groups(drawn.firings, 0, len(tokens), PASSAGES):
+        make = partial(_score, host, sae, site, tokens, here, begin, config)
         tables.append(parts.get(f"passages-{begin}", make))
     records = pd.concat(tables, ignore_index=True)
     summary = summarise(records, config)
@@ -77,15 +79,17 @@ def selectivity(
 
 
 def _score(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, here: pd.DataFrame, begin: int, config: SelectivityConfig
+    host: Host, sae: SAE, site: Site, tokens: Tensor, firings: pd.DataFrame, start: int, config: SelectivityConfig
 ) -> pd.DataFrame:
-    run = native_run(host, tokens, site.layer)
-    edits = directions(run, sae, site, here.assign(passage=here.passage - begin), config.seed + begin)
-    overlap = torch.empty(len(here), len(AGAINST), dtype=torch.float64)
-    for scored in patched_logits(run, edits, config.timing):
-        change = scored.patched[:, :, 0].double() - scored.native[:, :1].double()
-        overlap[scored.which] = overlaps(change, config.top).cpu()
-    return here.assign(**{f"overlap_{name}": overlap[:, i].numpy() for i, name in enumerate(AGAINST)})
+    tables = []
+    for begin, here, run in native_runs(host, site, tokens, firings, start):
+        edits = directions(run, sae, site, here, config.seed, begin)
+        overlap = torch.empty(len(here), len(AGAINST), dtype=torch.float64)
+        for scored in patched_logits(run, edits, config.timing):
+            change = scored.patched[:, :, 0].double() - scored.native[:, :1].double()
+            overlap[scored.which] = overlaps(change, config.top).cpu()
+        tables.append(here.assign(**{f"overlap_{name}": overlap[:, i].numpy() for i, name in enumerate(AGAINST)}))
+    return pd.concat(tables, ignore_index=True)
 
 
 class Drawn(NamedTuple):
@@ -133,25 +137,44 @@ def check_features(sae: SAE, features: tuple[int, ...]) -> list[int]:
     return sorted(set(features))
 
 
-def groups(firings: pd.DataFrame, passages: int) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Firings by the passages that run together: (number of the first passage, its firings)."""
-    for begin in range(0, passages, PASSAGES_AT_ONCE):
-        here = firings[(firings.passage >= begin) & (firings.passage < begin + PASSAGES_AT_ONCE)]
+def groups(firings: pd.DataFrame, start: int, stop: int, at_once: int) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Firings in passages `start` to `stop`, `at_once` of them together: (number of the first one, their firings)."""
+    for begin in range(start, stop, at_once):
+        here = firings[(firings.passage >= begin) & (firings.passage < begin + at_once)]
         if len(here):
             yield begin, here
 
 
-def directions(run: NativeRun, sae: SAE, site: Site, here: pd.DataFrame, seed: int) -> Edits:
-    """Atom, random and orthogonal direction at each firing, all of the native (delta) write's norm."""
-    passage, position, feature = (torch.tensor(here[c].to_numpy()) for c in ("passage", "position", "feature"))
-    written = head_writes(run, site.head).written
+def native_runs(
+    host: Host, site: Site, tokens: Tensor, firings: pd.DataFrame, start: int
+) -> Iterator[tuple[int, pd.DataFrame, NativeRun]]:
+    """The same for one finished part, which begins at passage `start`, as many passages at a time as fit, with their
+    native run."""
+    at_once = passages_at_once(host, tokens.shape[1], site.layer)
+    stop = min(start + PASSAGES, len(tokens))
+    for begin, here in groups(firings, start, stop, at_once):
+        yield begin, here, native_run(host, tokens[begin : min(begin + at_once, stop)], site.layer)
+
+
+def directions(run: NativeRun, sae: SAE, site: Site, here: pd.DataFrame, seed: int, offset: int = 0) -> Edits:
+    """Atom, random and orthogonal direction at each firing, all of the native (delta) write's norm.
+
+    `offset` is the number of the run's first passage. What is random is drawn passage by passage.
+    """
+    numbers, position, feature = (torch.tensor(here[c].to_numpy()) for c in ("passage", "position", "feature"))
+    passage, written = numbers - offset, head_writes(run, site.head).written
     key, value = written.key[passage, position], written.update[passage, position]
     norm = key.norm(dim=-1) * value.norm(dim=-1)
-    atoms, generator = sae.atoms(), torch.Generator().manual_seed(seed)
+    atoms = sae.atoms()
     v, w = normalize(atoms.v[feature]), normalize(atoms.w[feature])
     keys, values = [v], [w]
     for name in AGAINST:
-        x, y = (normalize(torch.randn(s.shape, generator=generator)).to(s) for s in (v, w))
+        x, y = torch.empty_like(v), torch.empty_like(w)
+        for number in torch.unique(numbers).tolist():
+            mine, generator = numbers == number, generator_for(seed, str(site), number, name)
+            for side in (x, y):
+                side[mine] = torch.randn(side[mine].shape, generator=generator).to(side)
+        x, y = normalize(x), normalize(y)
         if name == "orthogonal":
             x, y = (normalize(a - (a * b).sum(-1, keepdim=True) * b) for a, b in ((x, v), (y, w)))
         keys.append(x)
