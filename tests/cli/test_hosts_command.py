@@ -21,6 +21,7 @@ def test_every_family_and_class_is_listed(capsys: pytest.CaptureFixture[str], mo
         assert architecture.models
         for model in architecture.models:
             assert model in out
+    assert "tiny-gdn, tiny-mamba2" in out
 
 
 def test_every_tiny_model_s_class_is_listed() -> None:

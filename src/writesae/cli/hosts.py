@@ -11,11 +11,11 @@ from tyro.conf import Positional
 @dataclass(frozen=True)
 class Command:
     """Without a model: list the recurrent families and model classes that are supported, the installed package that
-    serves each and the devices it runs on. With a model: load it, prove its recorded stream by replay, and list its
-    sites with their shapes."""
+    serves each and the devices it runs on, and the embedded hosts. With a model: load it, prove its recorded stream
+    by replay, and list its sites with their shapes."""
 
     model: Positional[str | None] = None
-    """An embedded host (tiny-gdn), a folder made by save_pretrained, or a Hub id (user/name)."""
+    """An embedded host (tiny-gdn, tiny-mamba2), a folder made by save_pretrained, or a Hub id (user/name)."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: float32 on a CPU, the checkpoint's own elsewhere."""
     device: str | None = None
@@ -41,6 +41,7 @@ def _print_inventory() -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from writesae.hosts import EMBEDDED
     from writesae.hosts.inventory import inventory
 
     table = Table("family", "package", "runs here on")
@@ -48,7 +49,9 @@ def _print_inventory() -> None:
     for row in inventory():
         package = f"{row.package} {row.version}" if row.version else f"{row.package} (not installed)"
         table.add_row(row.family, package, escape(row.devices), "\n".join(row.models))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(f"hosts that ship with writesae: {', '.join(EMBEDDED)}")
 
 
 def _print_sites(model: str, command: Command) -> None:

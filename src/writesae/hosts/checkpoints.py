@@ -12,7 +12,7 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Mamba2ForCausalLM, PreTrainedModel
 from transformers.utils import logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -83,6 +83,9 @@ def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel,
         model = load_mamba_ssm(config, _weights(request), request.where, exact)
         return model, TOKENIZER if own is None else request.where
     loader = AutoModelForCausalLM
+    if config.get("model_type") == "mamba2" and not request.trust_remote_code:
+        # fla, once imported, registers a class of its own for this type
+        loader = cast(type[AutoModelForCausalLM], Mamba2ForCausalLM)
     if config.get("model_type") in FLA_TYPES and not request.trust_remote_code:
         loader = _fla_loader(request, str(config["model_type"]))
     loaded = loader.from_pretrained(

@@ -21,8 +21,9 @@ from writesae.hosts.host import Host
 from writesae.hosts.mamba_ssm_format import TOKENIZER
 from writesae.hosts.selfcheck import check_replay
 
-EMBEDDED = {"tiny-gdn": Path(__file__).parent / "embedded" / "tiny_gdn"}
-"""Hosts that ship with the package."""
+_EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED = {"tiny-gdn": _EMBEDDED / "tiny_gdn", "tiny-mamba2": _EMBEDDED / "tiny_mamba2"}
+"""Hosts that ship with the package; they have one tokenizer, which is kept with the first."""
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -39,7 +40,8 @@ def load_host(
 ) -> Host:
     """Load a host and prove that its recurrence is read right.
 
-    `source` is an embedded host's name (`"tiny-gdn"`), a local folder, a Hub id, or a loaded transformers model.
+    `source` is an embedded host's name (`"tiny-gdn"`, `"tiny-mamba2"`), a local folder, a Hub id, or a loaded
+    transformers model.
     `dtype="auto"` is float32 on a CPU and the checkpoint's own dtype elsewhere. Raises InputError where there is
     no such model, HostError where it has no known recurrent layer, ReplayError where the self-check fails.
     """
@@ -75,7 +77,8 @@ def _from_pretrained(
     where = str(place) if local else source
     loaded = load_checkpoint(Request(where, chosen, device, device_map, revision, trust_remote_code))
     if tokenizer is None:
-        tokenizer = _load_tokenizer(loaded.tokenizer, revision, trust_remote_code)
+        tokens = str(EMBEDDED["tiny-gdn"]) if source in EMBEDDED else loaded.tokenizer
+        tokenizer = _load_tokenizer(tokens, revision, trust_remote_code)
     return Host(loaded.model, tokenizer, source, loaded.commit or _revision_of_folder(place))
 
 
