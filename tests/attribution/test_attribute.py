@@ -25,7 +25,7 @@ from writesae.attribution import (
     write_page,
 )
 from writesae.edits import AddMatrix, At, Edit, ScaleFeatures, editing
-from writesae.edits.targets import Target
+from writesae.edits.targets import Target, describe_target
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.recurrence import adjoint_reference
@@ -183,6 +183,15 @@ def test_state_and_delta_dictionaries_are_read_as_they_were_trained(tiny: Host) 
 def test_bad_targets(tiny: Host, target: Target, message: str) -> None:
     with pytest.raises(InputError, match=message):
         attribute(tiny, some_text(), target)
+
+
+def test_targets_in_words(host: Host, tiny: Host) -> None:
+    the, a = (host.tokenizer.encode(word)[0] for word in (" the", " a"))
+    assert describe_target(host, Logit((the,))) == "logit of ' the'"
+    assert describe_target(host, LogProbability(a, 3)) == "log probability of ' a' at position 3"
+    assert describe_target(host, LogitDifference(the, a)) == "logit of ' the' minus ' a'"
+    assert describe_target(tiny, Logit((5, 6))) == "logit of token 5, token 6"
+    assert describe_target(tiny, TextLoss()) == "loss of the text"
 
 
 def test_other_bad_requests(tiny: Host) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from writesae.attribution.attribute import Attribution, Contribution
 from writesae.attribution.measured import Compared
 from writesae.config import Json
+from writesae.edits.targets import describe_target
 
 AROUND = 4
 """Tokens of context shown before a write's own."""
@@ -20,7 +21,10 @@ AROUND = 4
 def print_attribution(found: Attribution, console: Console, count: int = 10) -> None:
     """The target's value, the layers and heads, and the largest writes and atoms with their text."""
     console.print(
-        Text(f"{found.target}: {found.score:.4f} in {found.host.name}; effects are first order, {found.timing}")
+        Text(
+            f"{describe_target(found.host, found.target)}: {found.score:.4f} in {found.host.name}; "
+            f"effects are first order, {found.timing}"
+        )
     )
     heads = sorted(
         ((float(x), f"L{i}.H{h}") for i, e in found.heads.items() for h, x in enumerate(e)), key=lambda p: -abs(p[0])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from writesae.attribution.attribute import Attribution
 from writesae.attribution.measured import Compared
+from writesae.edits.targets import describe_target
 from writesae.errors import InputError
 from writesae.types import Site
 
@@ -52,7 +53,7 @@ def _map(
         )
     )  # fmt: skip
     figure.update_layout(
-        title=f"{title}: first-order effect on {found.target}, {found.timing}",
+        title=f"{title}: first-order effect on the {describe_target(found.host, found.target)}, {found.timing}",
         height=220 + 16 * len(names),
         yaxis={"autorange": "reversed"},
         template="plotly_white",
@@ -82,7 +83,8 @@ def check_plot(found: Attribution, checks: Mapping[str, Compared]) -> go.Figure:
         figure.update_xaxes(title="first-order effect", row=1, col=column)
     figure.update_yaxes(title="measured by deleting", row=1, col=1)
     figure.update_layout(
-        title=f"Deleted for real: effect on {found.target}, {found.timing}", template="plotly_white", height=460,
+        title=f"Deleted for real: effect on the {describe_target(found.host, found.target)}, {found.timing}",
+        template="plotly_white", height=460,
         showlegend=False, margin={"t": 120},
     )  # fmt: skip
     return figure

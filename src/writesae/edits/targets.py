@@ -84,6 +84,23 @@ def positions_kept(target: Target) -> int:
     return 0 if isinstance(target, TextLoss) or target.position != -1 else 1
 
 
+def describe_target(host: Host, target: Target) -> str:
+    """A target in words: `logit of ' Paris'`, with the position where it is not the last."""
+
+    def name(token: int) -> str:
+        return f"token {token}" if host._tokenizer is None else repr(host.text([token]))
+
+    if isinstance(target, TextLoss):
+        return "loss of the text"
+    if isinstance(target, LogitDifference):
+        words = f"logit of {name(target.token)} minus {name(target.against)}"
+    elif isinstance(target, LogProbability):
+        words = f"log probability of {name(target.token)}"
+    else:
+        words = f"logit of {', '.join(map(name, target.tokens))}"
+    return words if isinstance(target, RowLogit) or target.position == -1 else f"{words} at position {target.position}"
+
+
 def check_target(target: Target, time: int, vocabulary: int) -> None:
     """Raise InputError for a token the host does not have or a position outside a text of `time` tokens."""
     if isinstance(target, TextLoss):

@@ -40,6 +40,8 @@ class _Panels:
     panels: tuple[str, ...] = ()
     level: str | None = None
     """Column of a level to draw: the unedited value."""
+    unit: str = "native writes"
+    """The x axis' title."""
 
 
 _DRAWN = {
@@ -58,6 +60,7 @@ _DRAWN = {
     ),
     "amplification": _Panels(
         "Tokens of the class a generation", "dose", (("difference", "change", "more than unedited"),), "condition",
+        unit="factor of the coefficients",
     ),
     "proper-nouns": _Panels(
         "Installing (above 0) and erasing (below 0) names and ordinary words", "magnitude",
@@ -65,7 +68,15 @@ _DRAWN = {
         "direction", ("targets",),
     ),
 }  # fmt: skip
-_COLOURS = ("#3366cc", "#dc3912", "#7f7f7f", "#109618")
+_HEADING = {
+    "timing": "", "predictor": "predicted by", "ranks": "ranks", "positions": "positions", "feature": "feature",
+    "targets": "targets:",
+}  # fmt: skip
+"""What stands before a panel's value in its title."""
+_COLOURS = {
+    "closed": "#3366cc", "exact": "#dc3912", "random": "#7f7f7f", "class": "#3366cc", "erase": "#dc3912",
+    "control": "#7f7f7f",
+}  # fmt: skip
 
 
 def table(result: Probe) -> pd.DataFrame:
@@ -83,22 +94,26 @@ def plot(result: Probe) -> go.Figure:
     how, frame = _DRAWN[result.name], table(result)
     keys = [key for key in how.panels if frame[key].astype(str).nunique() > 1]
     panels = list(frame.groupby([frame[key].astype(str) for key in keys])) if keys else [((), frame)]
-    titles = [", ".join(f"{key} {value}" for key, value in zip(keys, name, strict=True)) for name, _ in panels]
+    titles = [
+        ", ".join(f"{_HEADING[key]} {_cell('', part[key].iloc[0])}".strip() for key in keys) for _, part in panels
+    ]
     figure = make_subplots(
         len(how.measures), len(panels), subplot_titles=titles, shared_yaxes=True, shared_xaxes=True,
         horizontal_spacing=0.03, vertical_spacing=0.08,
     )  # fmt: skip
+    step = 0.015 * float(np.ptp(frame[how.x]) or 1.0)
     for column, (_, part) in enumerate(panels, 1):
         for row, (y, interval, axis) in enumerate(how.measures, 1):
             for index, (line, points) in enumerate(part.groupby(how.lines)):
                 points = points.sort_values(how.x)
+                apart = step * (index - (part[how.lines].nunique() - 1) / 2)  # so that intervals do not hide others
                 bars = None
                 if interval is not None:
                     ends = np.array(points[interval].tolist())
                     bars = {"type": "data", "array": ends[:, 1] - points[y], "arrayminus": points[y] - ends[:, 0]}
                 figure.add_scatter(
-                    x=points[how.x], y=points[y], error_y=bars, name=str(line), mode="lines+markers",
-                    line_color=_COLOURS[index % len(_COLOURS)], legendgroup=str(line),
+                    x=points[how.x] + apart, y=points[y], error_y=bars, name=str(line), mode="lines+markers",
+                    line_color=_COLOURS[str(line)], legendgroup=str(line),
                     showlegend=row == column == 1, row=row, col=column,
                 )  # fmt: skip
             if how.level is not None and row == 1:
@@ -108,7 +123,7 @@ def plot(result: Probe) -> go.Figure:
             if column == 1:
                 figure.update_yaxes(title=axis, row=row, col=1)
             if row == len(how.measures):
-                figure.update_xaxes(title=how.x, row=row, col=column)
+                figure.update_xaxes(title=how.unit, row=row, col=column)
     source = result.provenance
     site = source.site if source.site.count(",") < 4 else f"{source.site.count(',') + 1} heads"
     figure.update_layout(
@@ -118,35 +133,39 @@ def plot(result: Probe) -> go.Figure:
     return figure
 
 
-_SHOWN: dict[str, tuple[tuple[str, str, str | None], ...]] = {
+_Column = tuple[str, str, str | None, str]
+"""As printed: heading, column of the value, column of its interval, and how: a share `%`, a change `+`, a `p`, a
+number `.`, or as it is."""
+_SHOWN: dict[str, tuple[_Column, ...]] = {
     "sign": (
-        ("timing", "timing", None), ("direction", "direction", None), ("predicted by", "predictor", None),
-        ("dose", "magnitude", None), ("agreement", "agreement", "interval"), ("unfitted R2", "r2", None),
+        ("timing", "timing", None, ""), ("direction", "direction", None, ""), ("predicted by", "predictor", None, ""),
+        ("dose", "magnitude", None, ""), ("agreement", "agreement", "interval", "%"), ("unfitted R2", "r2", None, "."),
     ),
     "installs": (
-        ("ranks", "ranks", None), ("places", "positions", None), ("direction", "direction", None),
-        ("dose", "magnitude", None), ("said", "rate", "interval"), ("unedited", "native", None),
-        ("random", "random", None), ("lift", "lift_mean", "lift_interval"), ("saturated", "saturated", None),
-        ("p unedited", "p_native", None), ("p random", "p_random", None), ("p lift", "p_lift", None),
+        ("ranks", "ranks", None, ""), ("places", "positions", None, ""), ("direction", "direction", None, ""),
+        ("dose", "magnitude", None, ""), ("said", "rate", "interval", "%"), ("unedited", "native", None, "%"),
+        ("random", "random", None, "%"), ("lift", "lift_mean", "lift_interval", "+"),
+        ("saturated", "saturated", None, "%"), ("p unedited", "p_native", None, "p"),
+        ("p random", "p_random", None, "p"), ("p lift", "p_lift", None, "p"),
     ),
     "erasure": (
-        ("feature", "feature", None), ("token", "token", None), ("condition", "condition", None),
-        ("dose", "dose", None), ("n", "n", None), ("median", "median", None), ("change", "mean", "interval"),
-        ("p", "p", None),
+        ("feature", "feature", None, ""), ("token", "token", None, ""), ("condition", "condition", None, ""),
+        ("dose", "dose", None, ""), ("n", "n", None, ""), ("median", "median", None, "+"),
+        ("mean", "mean", "interval", "+"), ("p", "p", None, "p"),
     ),
     "amplification": (
-        ("features", "condition", None), ("dose", "dose", None), ("said", "mean", None), ("unedited", "native", None),
-        ("more", "difference", "change"), ("texts changed", "changed", None), ("d", "cohens_d", None),
-        ("p unedited", "p", None), ("p random", "p_random", None),
+        ("features", "condition", None, ""), ("dose", "dose", None, ""), ("said", "mean", None, "."),
+        ("unedited", "native", None, "."), ("more", "difference", "change", "+"),
+        ("texts changed", "changed", None, "%"), ("d", "cohens_d", None, "."), ("p unedited", "p", None, "p"),
+        ("p random", "p_random", None, "p"),
     ),
     "proper-nouns": (
-        ("targets", "targets", None), ("direction", "direction", None), ("dose", "magnitude", None),
-        ("unedited", "native", None), ("said", "rate", None), ("more", "gain", "difference"), ("p", "p", None),
-        ("p none", "p_equivalent", None), ("verdict", "verdict", None), ("lift", "lift", "lift_interval"),
-        ("p lift", "p_lift", None), ("p words", "p_words", None),
+        ("targets", "targets", None, ""), ("direction", "direction", None, ""), ("dose", "magnitude", None, ""),
+        ("unedited", "native", None, "%"), ("said", "rate", None, "%"), ("more", "gain", "difference", "%"),
+        ("p", "p", None, "p"), ("p none", "p_equivalent", None, "p"), ("verdict", "verdict", None, ""),
+        ("lift", "lift", "lift_interval", "+"), ("p lift", "p_lift", None, "p"), ("p words", "p_words", None, "p"),
     ),
 }  # fmt: skip
-"""Columns as printed: heading, value, interval."""
 
 
 def console_table(result: Probe) -> Table:
@@ -156,10 +175,11 @@ def console_table(result: Probe) -> Table:
     title.append(source.site if source.site.count(",") < 4 else f"{source.site.count(',') + 1} heads")
     title.append(f"n {result.n}")
     columns = []
-    for heading, value, interval in _SHOWN[result.name]:
-        cells = [_cell(value, *row) for row in frame[[value, *([] if interval is None else [interval])]].to_numpy()]
-        if len(set(cells)) == 1 and len(cells) > 1 and value not in ("verdict", "p"):
-            title.append(f"{heading} {cells[0]}")
+    for heading, value, interval, how in _SHOWN[result.name]:
+        ends = frame[value if interval is None else interval]
+        cells = [_cell(how, x, None if interval is None else i) for x, i in zip(frame[value], ends, strict=True)]
+        if len(set(cells)) == 1 and len(cells) > 1 and (how == "" or cells[0] == "-"):
+            title += [] if cells[0] == "-" else [f"{heading} {cells[0]}"]
         else:
             columns.append((heading, cells))
     shown = Table(title=", ".join(title), title_justify="left", box=SIMPLE, padding=(0, 0, 0, 1))
@@ -170,24 +190,16 @@ def console_table(result: Probe) -> Table:
     return shown
 
 
-def _cell(name: str, x: object, interval: tuple[float, float] | None = None) -> str:
+def _cell(how: str, x: object, interval: tuple[float, float] | None = None) -> str:
     if interval is not None:
-        return f"{_cell(name, x)} [{', '.join(_cell(name, end).rstrip('%') for end in interval)}]"
+        return f"{_cell(how, x)} [{', '.join(_cell(how, end).rstrip('%') for end in interval)}]"
     if isinstance(x, tuple):
         return f"{x[0]} to {x[1] - 1}"  # ranks, the second excluded
     if not isinstance(x, float):
         return str(x)
     if x != x:
         return "-"
-    if name == "p" or name.startswith("p_"):
-        return f"{x:.2g}"
-    if name in _SHARES:
-        return f"{100 * x:.1f}%"
-    return f"{x:.3g}" if name in ("dose", "magnitude", "r2") else f"{x:+.3f}" if name in _CHANGES else f"{x:.2f}"
-
-
-_SHARES = {"agreement", "rate", "native", "random", "saturated", "changed"}
-_CHANGES = {"lift", "lift_mean", "median", "mean", "gain"}
+    return {"%": f"{100 * x:.1f}%", "+": f"{x:+.3f}", "p": f"{x:.2g}", ".": f"{x:.2f}"}.get(how, f"{x:g}")
 
 
 def write_probe(result: Probe, folder: Path) -> None:
