@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from writesae.artifacts.hub import push_sae
     from writesae.corpus import read_documents, token_blocks
     from writesae.hosts import Host, load_host
+    from writesae.report import plot
     from writesae.sae import SAE, SAEConfig
     from writesae.store import StreamStore, capture, open_store
     from writesae.training import TrainConfig, TrainResult, train
@@ -36,6 +37,7 @@ _HOME = {
     "load_host": "hosts",
     "load_sae": "artifacts",
     "open_store": "store",
+    "plot": "report",
     "push_sae": "artifacts.hub",
     "read_documents": "corpus",
     "save_sae": "artifacts",
@@ -47,8 +49,8 @@ _PARTS = ("attribution", "edits", "evals")
 
 __all__ = [
     "SAE", "Host", "Record", "SAEConfig", "Site", "StreamStore", "TrainConfig", "TrainResult", "add_metrics",
-    "attribution", "capture", "edits", "evals", "load_host", "load_sae", "open_store", "push_sae", "read_documents",
-    "save_sae", "token_blocks", "train",
+    "attribution", "capture", "edits", "evals", "load_host", "load_sae", "open_store", "plot", "push_sae",
+    "read_documents", "save_sae", "token_blocks", "train",
 ]  # fmt: skip
 
 

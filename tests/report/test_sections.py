@@ -20,10 +20,13 @@ from html_page import Page
 from writesae.cli import main
 from writesae.errors import DataError, InputError
 from writesae.evals.catalogue import EVALUATIONS, AnyResult
+from writesae.evals.configs import config_class
 from writesae.evals.result import plain
+from writesae.evals.substitution import Substitution, summarise
 from writesae.report import Plots, plot, words, write_report
 from writesae.report.figures import MOST_POINTS
 from writesae.report.sections import SECTIONS
+from writesae.types import Site
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +110,9 @@ def sentences(results: Mapping[str, AnyResult]) -> dict[str, list[str]]:
             words.percent(s["selectivity"]["selectivity"]["random"]), "n = 29 atoms",
             words.interval(s["selectivity"]["intervals"]["orthogonal"]),
         ],
-        "readers": [words.plain(s["readers"]["median"], 2), "13 atoms", s["readers"]["strongest"][0]["site"]],
+        "readers": [words.decimals(s["readers"]["median"]), "13 atoms", s["readers"]["strongest"][0]["site"]],
         "boundary": [
-            f"{s['boundary']['separating']} of", "307 tokens", words.plain(s["boundary"]["best"][0]["auroc"], 3),
+            f"{s['boundary']['separating']} of", "307 tokens", words.decimals(s["boundary"]["best"][0]["auroc"], 3),
         ],
     }  # fmt: skip
 
@@ -411,3 +414,20 @@ def test_tables_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_an_empty_folder_says_what_writes_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="writesae eval NAME"):
         write_report(tmp_path)
+
+
+def test_results_draw_themselves(results: dict[str, AnyResult]) -> None:
+    result = results["selectivity"]
+    assert result.plot().finding == plot(result).finding
+    assert set(result.plot().figures) == {"atoms", "means"}
+
+
+def test_a_substitution_test_draws_itself() -> None:
+    records = fake("substitution").records
+    config = config_class("substitution")()
+    summaries = {t: summarise(records[records.protocol == t], {}, config.seed) for t in config.timings}
+    source = fake("substitution").provenance
+    found = Substitution((Site(5, 0),), "write-delta", config, "tiny-gdn", "1", summaries, records, source)
+    shown = found.plot()
+    assert words.percent(found.main.win_rate) in shown.finding
+    assert close(column(named(shown.figures["scatter-at_token"], "against random")), records.kl_random[103:])

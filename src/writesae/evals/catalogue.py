@@ -74,10 +74,7 @@ class Evaluation:
 def _substitution(inputs: Inputs, config: SubstitutionConfig) -> AnyResult:
     """Dictionaries of several heads are edited together; a second one of a head is that of the control `flat_svd`."""
     saes, flats = first_and_second(inputs.saes, config)
-    found = joint_substitution(inputs.host, saes, inputs.tokens, config, flats=flats, folder=inputs.folder)
-    summary = {timing: asdict(s) | {"detail": asdict(found.details[timing])} for timing, s in found.summaries.items()}
-    refused = found.main.refused
-    return Result("substitution", found.provenance, config, found.main.attempted, refused, summary, found.records)
+    return joint_substitution(inputs.host, saes, inputs.tokens, config, flats=flats, folder=inputs.folder).result()
 
 
 def _substitution_summary(stored: Stored) -> object:

@@ -9,10 +9,11 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,31 @@ from writesae.errors import DataError, OutputError
 from writesae.evals.configs import config_class
 from writesae.evals.provenance import Provenance
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 SUMMARY = "summary.json"
 
 C = TypeVar("C")
 S = TypeVar("S")
+
+
+class Plots(Protocol):
+    """What the report says about a result; a notebook shows it as the report does."""
+
+    @property
+    def finding(self) -> str:
+        """The sentence above the figures."""
+
+    @property
+    def figures(self) -> Mapping[str, go.Figure]:
+        """Name -> Plotly figure."""
+
+
+def draw(result: object) -> Plots:
+    """`writesae.plot(result)`; the report stands above the evaluations and is loaded when it is asked for."""
+    plot: Callable[[object], Plots] = import_module("writesae.report").plot
+    return plot(result)
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,10 @@ class Result(Generic[C, S]):
             "refused": plain(self.refused),
             "summary": plain(self.summary),
         }
+
+    def plot(self) -> Plots:
+        """The report's figures of this result, and its section as a notebook shows it: `writesae.plot(self)`."""
+        return draw(self)
 
     def write(self, folder: Path) -> None:
         """Write `records.parquet` (and `NAME.parquet` of further tables), then `summary.json`, each at once."""

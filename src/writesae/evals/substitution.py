@@ -14,7 +14,7 @@ token have already changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from writesae.evals.batches import passages_at_once
 from writesae.evals.controls import NEEDS_BACKGROUND, Background, background
 from writesae.evals.parts import Parts
 from writesae.evals.provenance import Provenance, provenance, sae_hash, tokens_hash
+from writesae.evals.result import Plots, Result
 from writesae.evals.substitution_config import CONDITIONS as CONDITIONS
 from writesae.evals.substitution_config import SubstitutionConfig as SubstitutionConfig
 from writesae.evals.substitution_places import Places, choose, draw
@@ -75,6 +76,18 @@ class Substitution:
     def main(self) -> SubstitutionSummary:
         """The first protocol asked for."""
         return self.summaries[self.config.timings[0]]
+
+    def result(self) -> Result[SubstitutionConfig, dict[Protocol, dict[str, object]]]:
+        """The same in the form of every other evaluation: it can be written, and the report draws it."""
+        summary: dict[Protocol, dict[str, object]] = {
+            t: asdict(one) | {"detail": asdict(self.details[t])} for t, one in self.summaries.items()
+        }
+        main = self.main
+        return Result("substitution", self.provenance, self.config, main.attempted, main.refused, summary, self.records)
+
+    def plot(self) -> Plots:
+        """The report's figures of this result, and its section as a notebook shows it: `writesae.plot(self)`."""
+        return self.result().plot()
 
 
 def substitution(

@@ -170,9 +170,16 @@ def log_ticks(low: float, high: float) -> dict[str, object]:
     return axis | {"dtick": max(1, round((bounds[1] - bounds[0]) / 5)), "exponentformat": "power"}
 
 
-def upright(figure: go.Figure, x: float, text: str = "", dash: str = "dash") -> None:
+def upright(
+    figure: go.Figure,
+    x: float,
+    text: str = "",
+    dash: str = "dash",
+    colour: str = "var(--ink-soft)",
+    width: float = 1.25,
+) -> None:
     """A reference line at one x, named at its top."""
-    figure.add_vline(x=x, line={"color": "var(--ink-soft)", "width": 1.25, "dash": dash})
+    figure.add_vline(x=x, line={"color": colour, "width": width, "dash": dash})
     if text:
         figure.add_annotation(
             x=x,
@@ -280,7 +287,8 @@ def heat_map(
     wide = len(grid.columns) > 8
     cold, middle, hot = ("var(--write)", "var(--sunken)", "var(--heat)")
     scale = [[0, middle], [1, hot]] if around is None else [[0, cold], [0.5, middle], [1, hot]]
-    figure = canvas(70 + (20 if wide else 34) * len(grid.rows))
+    row = 20 if wide else min(80, max(34, 250 // max(1, len(grid.rows))))
+    figure = canvas(50 + row * len(grid.rows))
     figure.add_trace(
         go.Heatmap(
             z=[rounded(row) for row in shades],

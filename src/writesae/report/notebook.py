@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +66,8 @@ def _of_folder(folder: Path) -> Measured:
     return results[0]
 
 
-def _as_result(found: Substitution) -> Result[Any, Any]:
-    """The form that every other evaluation has."""
-    summary = {
-        timing: asdict(one) | {"detail": asdict(found.details[timing])} for timing, one in found.summaries.items()
-    }
-    main = found.main
-    return Result("substitution", found.provenance, found.config, main.attempted, main.refused, summary, found.records)
-
-
 def _of_result(result: Result[Any, Any] | Substitution) -> Measured:
-    whole = _as_result(result) if isinstance(result, Substitution) else result
+    whole = result.result() if isinstance(result, Substitution) else result
     data = whole.to_json()
     assert isinstance(data, dict)
     return measured(data, whole.name, f"the {whole.name} result").filled(whole.records, whole.more)

@@ -45,10 +45,12 @@ def build(of: Measured) -> Panel:
     )
     if summary.best:
         best = summary.best[0]
-        finding += f"; the best, feature {best.feature}, separates them with an AUROC of {words.plain(best.auroc, 3)}"
+        finding += (
+            f"; the best, feature {best.feature}, separates them with an AUROC of {words.decimals(best.auroc, 3)}"
+        )
     by = records.set_index("feature")
     rows = [
-        (f"feature {f.feature}", words.plain(f.auroc, 3), words.quantity(f.p), *_shares(by, f.feature, summary))
+        (f"feature {f.feature}", words.decimals(f.auroc, 3), words.quantity(f.p), *_shares(by, f.feature, summary))
         for f in summary.best
     ]
     head = ("feature", "AUROC", "p (Holm)", "fires at tokens of the class", "fires at others")

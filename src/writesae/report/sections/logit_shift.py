@@ -53,19 +53,29 @@ class RankFit:
 
 
 @dataclass(frozen=True)
+class CellFit:
+    """One predictor with one factor fitted a cell over all sizes, as published."""
+
+    predictor: str
+    r2_pooled: float | None
+    protocol: str = "after_token"
+
+
+@dataclass(frozen=True)
 class Summary:
     """How well each predictor does."""
 
     fits: tuple[Fit, ...]
     by_rank: tuple[RankFit, ...]
     noise: float | None
+    by_cell: tuple[CellFit, ...] = ()
 
 
 def build(of: Measured) -> Panel:
     """Measured against predicted for each predictor, and R² by the size of the write, for each timing and position."""
     records = of.numeric(["measured", "epsilon", "horizon", "rank", "feature", *PREDICTORS])
     summary = of.read(Summary)
-    named = {fit.predictor for fit in summary.fits} | {fit.predictor for fit in summary.by_rank}
+    named = {one.predictor for part in (summary.fits, summary.by_rank, summary.by_cell) for one in part}
     if unknown := named - PREDICTORS.keys():
         raise DataError(f"{of.file} names predictors this page does not know: {', '.join(sorted(unknown))}")
     cells = list(dict.fromkeys((fit.protocol, fit.horizon) for fit in summary.fits))
@@ -77,7 +87,7 @@ def build(of: Measured) -> Panel:
     note = (
         "R\u00b2 is the median over atoms with an effect above the rounding of the logits (root mean square "
         f"{words.quantity(summary.noise)}); \u2018fitted\u2019 multiplies each atom\u2019s predictions by the one "
-        f"factor that suits them best. Signs count effects above the rounding only.{_ranks(summary)}"
+        f"factor that suits them best. Signs count effects above the rounding only.{_ranks(summary)}{_cells(summary)}"
     )
     return Panel(_finding(summary), tuple(plots), _table(summary), note)
 
@@ -141,7 +151,7 @@ def _scatter(cell: pd.DataFrame, name: str) -> Plot:
         f"predicted-{name}",
         title.capitalize(),
         figure,
-        drawn_of(len(kept), len(cell), "changes") + " Dotted: perfect.",
+        drawn_of(len(kept), len(cell), "changes") + " Dotted: perfect. Axes: linear near zero, logarithmic beyond.",
         width="third",
     )
 
@@ -225,3 +235,17 @@ def _ranks(summary: Summary) -> str:
         if found:
             said.append(f"{title} " + ", ".join(f"{words.r_squared(r2)} (rank {rank})" for rank, r2 in found))
     return f" By the token\u2019s native rank, pooled R\u00b2 at the smallest size: {'; '.join(said)}." if said else ""
+
+
+def _cells(summary: Summary) -> str:
+    """The published fit, which says little about a predictor."""
+    said = [
+        f"{PREDICTORS[one.predictor][0]} {words.r_squared(one.r2_pooled)} ({words.protocol(one.protocol)})"
+        for one in summary.by_cell
+    ]
+    if not said:
+        return ""
+    return (
+        " With one factor fitted for every passage, atom, position and token over all sizes, as published, R\u00b2 "
+        f"only says whether a change is proportional to the size: {', '.join(said)}."
+    )

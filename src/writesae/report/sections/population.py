@@ -79,7 +79,7 @@ def _distribution(timing: str, atoms: pd.DataFrame) -> Plot:
     for name, group in atoms.groupby("class"):
         colour = COLOUR.get(str(name), "var(--random)")
         histogram(figure, group.win.to_numpy(), np.linspace(0, 1, 21), str(name), colour, "win rate")
-        upright(figure, float(group.win.mean()), dash="dot")
+        upright(figure, float(group.win.mean()), dash="dot", colour=colour, width=2.5)
     figure.update_xaxes(title="firings closer than deletion", tickformat=".0%", range=[-0.01, 1.01])
     figure.update_yaxes(title="atoms", rangemode="tozero")
     return Plot(

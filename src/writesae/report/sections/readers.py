@@ -42,15 +42,15 @@ def build(of: Measured) -> Panel:
     sites = _sites(ratios, of.file)
     best = summary.strongest[0] if summary.strongest else None
     finding = (
-        f"The median later head reads an atom {words.plain(summary.median, 2)} times as strongly as a random write "
+        f"The median later head reads an atom {words.decimals(summary.median)} times as strongly as a random write "
         "of the same size "
         f"(n = {words.plural(summary.atoms, 'atom')}, {words.plural(len(sites), 'later head')}, "
         f"{words.count(len(records))} readings)"
     )
     if best is not None:
-        finding += f"; the strongest reader is {words.visible(best.site)}, {words.plain(best.ratio, 2)} times, "
+        finding += f"; the strongest reader is {words.visible(best.site)}, {words.decimals(best.ratio)} times, "
         finding += f"of feature {best.feature}"
-    rows = [(f"feature {r.feature}", words.visible(r.site), words.plain(r.ratio, 2)) for r in summary.strongest[:12]]
+    rows = [(f"feature {r.feature}", words.visible(r.site), words.decimals(r.ratio)) for r in summary.strongest[:12]]
     note = "Reading: norm of the change in a later head\u2019s output at the next token; ratio of medians over firings."
     if len(summary.strongest) > len(rows):
         note += f" The table has the first {len(rows)} of {len(summary.strongest)} atoms."
@@ -80,7 +80,7 @@ def _map(ratios: pd.DataFrame, sites: dict[str, Site]) -> Plot:
     values = [[found.get((layer, head)) for head in heads] for layer in layers]
     figure = heat_map(
         Grid([f"L{layer}" for layer in layers], [f"H{head}" for head in heads], values),
-        lambda v: words.plain(v, 2),
+        words.decimals,
         around=1.0,
     )
     caption = "Median ratio over atoms. Blue-green: more than a random write, orange: less; shading is logarithmic."
