@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from writesae.errors import InputError
+from writesae.errors import ConfigError, InputError
 from writesae.evals.population import PopulationConfig, by_atom, population, summarise
 from writesae.evals.substitution import SubstitutionConfig, substitution
 from writesae.hosts import Host
@@ -74,5 +74,12 @@ def test_by_hand() -> None:
 
 
 def test_too_few_firings(host: Host, passages: torch.Tensor) -> None:
+    for settings, complaint in (
+        ({"atoms": 0}, "too small"),
+        ({"most": 3}, "nothing fits"),
+        ({"bins": (0.0,)}, "borders"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            PopulationConfig(**settings)
     with pytest.raises(InputError, match="none of 9 sampled atoms"):
         population(host, dictionary(), SITE, passages, PopulationConfig(atoms=9, most=999, fewest=999))

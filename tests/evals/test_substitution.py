@@ -12,7 +12,7 @@ import torch
 
 from random_hosts import dictionary as random_dictionary
 from random_hosts import host_parameter, tiny_host
-from writesae.errors import InputError, OutputError
+from writesae.errors import ConfigError, InputError, OutputError
 from writesae.evals.controls import Background, Firings, control_component, principal_pair, random_component
 from writesae.evals.divergence import kl_divergence
 from writesae.evals.precision import in_float64, widened
@@ -101,6 +101,13 @@ def test_summary_by_hand() -> None:
 
 
 def test_bad_input(host: Host, passages: torch.Tensor) -> None:
+    for settings, complaint in (
+        ({"horizon": 0}, "too small"),
+        ({"memory": 0.0}, "above 0"),
+        ({"timings": ()}, "empty"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            SubstitutionConfig(**settings)
     with pytest.raises(InputError, match="31 x 32"):
         substitution(host, dictionary(d_k=31), SITE, passages)
     with pytest.raises(InputError, match="hold only"):

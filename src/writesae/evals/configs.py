@@ -52,7 +52,7 @@ def config_class(name: str) -> type:
     return found
 
 
-def _at_least(config: object, **least: float) -> None:
+def at_least(config: object, **least: float) -> None:
     """Raises ConfigError where a field, or a member of it, is smaller than it may be."""
     for name, bound in least.items():
         given = getattr(config, name)
@@ -60,7 +60,7 @@ def _at_least(config: object, **least: float) -> None:
             raise ConfigError(f"{name.replace('_', ' ')} {given} is too small: give at least {bound}")
 
 
-def _not_empty(config: object, *names: str) -> None:
+def not_empty(config: object, *names: str) -> None:
     """Raises ConfigError where nothing was given."""
     for name in names:
         if not getattr(config, name):
@@ -83,7 +83,7 @@ class PartitionConfig:
     """Of the mixture's starts."""
 
     def __post_init__(self) -> None:
-        _at_least(self, minimum=1, ks=1)
+        at_least(self, minimum=1, ks=1)
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class LogitShiftConfig:
     """Of the places."""
 
     def __post_init__(self) -> None:
-        _not_empty(self, "epsilons", "horizons", "ranks", "timings")
-        _at_least(self, atoms=1, features=0, places=1, horizons=1, ranks=0)
+        not_empty(self, "epsilons", "horizons", "ranks", "timings")
+        at_least(self, atoms=1, features=0, places=1, horizons=1, ranks=0)
         if min(self.epsilons) <= 0:
             raise ConfigError(f"epsilons {self.epsilons} must be above 0")
 
@@ -144,7 +144,7 @@ class PassageLossConfig:
     """Of the random matrices and the bootstrap."""
 
     def __post_init__(self) -> None:
-        _at_least(self, features=0)
+        at_least(self, features=0)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class SelectivityConfig:
     """Of the firings, the random directions and the bootstrap."""
 
     def __post_init__(self) -> None:
-        _at_least(self, atoms=1, features=0, firings=1, top=1)
+        at_least(self, atoms=1, features=0, firings=1, top=1)
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class ReadersConfig:
     """Of the firings and the random directions."""
 
     def __post_init__(self) -> None:
-        _at_least(self, atoms=1, features=0, firings=1)
+        at_least(self, atoms=1, features=0, firings=1)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class BoundaryConfig:
     """Features named in the summary."""
 
     def __post_init__(self) -> None:
-        _at_least(self, top=1)
+        at_least(self, top=1)
 
 
 @dataclass(frozen=True)
@@ -236,4 +236,4 @@ class SpectrumConfig:
     """Of the positions."""
 
     def __post_init__(self) -> None:
-        _at_least(self, writes=1)
+        at_least(self, writes=1)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+from writesae.errors import ConfigError
+from writesae.evals.configs import at_least
 from writesae.evals.substitution_config import SubstitutionConfig
 
 
@@ -22,3 +25,10 @@ class PopulationConfig:
     bins: tuple[float, ...] = (-1.0, 0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
     """Borders of the cosine bins."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(self, atoms=1, most=1, fewest=1)
+        if self.most < self.fewest:
+            raise ConfigError(f"at most {self.most} firings an atom, but no fewer than {self.fewest}: nothing fits")
+        if len(self.bins) < 2 or any(b <= a for a, b in pairwise(self.bins)):
+            raise ConfigError(f"cosine bins {self.bins} must be at least two rising borders")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from writesae.errors import ConfigError
+from writesae.evals.configs import at_least, not_empty
 from writesae.types import NativeWrite, Protocol
 
 CONDITIONS = ("atom", "atom_norm", "delete", "random", "random_norm")
@@ -49,3 +51,9 @@ class SubstitutionConfig:
     """Of the places and of the random matrices."""
     memory: float | None = None
     """Most memory of one batch of runs, GiB; None: an eighth of what is free. Changes no result."""
+
+    def __post_init__(self) -> None:
+        not_empty(self, "timings")
+        at_least(self, horizon=1, firings=1)
+        if self.memory is not None and self.memory <= 0:
+            raise ConfigError(f"memory {self.memory} must be above 0 GiB")

@@ -171,7 +171,7 @@ def _fla_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: Exit
         if index not in host.layers:
             raise HostError(f"{host.name} has a block {index} that is not recurrent: fla hybrids cannot be forked yet")
         mixer = host.mixers[index].module
-        if hasattr(block.ffn if hasattr(block, "ffn") else None, "time_shift"):
+        if host.layers[index].family == "rwkv7":  # a token shift before the mixer and one before the MLP
             _watch_inputs(mixer, (index, "conv_state"), memory, stack)
             _watch_inputs(block.get_submodule("ffn"), (index, "ffn_state"), memory, stack)
         for name in CONVOLUTIONS:
