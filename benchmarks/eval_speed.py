@@ -1,6 +1,6 @@
 """The forked-run substitution against the cache-copy protocol: the same firings, the same machine, both KLs.
 
-    python benchmarks/eval_speed.py [--host tiny-gdn|qwen3.5-0.8b-shaped] [--firings 200] [--slow-firings 20]
+    python benchmarks/eval_speed.py [--host tiny-gdn|tiny-mamba2|qwen3.5-0.8b-shaped] [--firings 200]
 
 The slow protocol runs each firing's prefix, deep-copies the cache once a condition, edits the state in the copy and
 feeds the next token (`writesae.evals.reference`). Both score the same five conditions. `qwen3.5-0.8b-shaped` has that
@@ -27,12 +27,15 @@ from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site
 
 
+SITES = {"tiny-gdn": "L5.H0", "tiny-mamba2": "L2.H0", "qwen3.5-0.8b-shaped": "L9.H4"}
+
+
 @dataclass(frozen=True)
 class Options:
     """Measure scored firings a second, five conditions each."""
 
-    host: Literal["tiny-gdn", "qwen3.5-0.8b-shaped"] = "tiny-gdn"
-    """The embedded host, or random weights in the sizes of Qwen3.5-0.8B."""
+    host: Literal["tiny-gdn", "tiny-mamba2", "qwen3.5-0.8b-shaped"] = "tiny-gdn"
+    """An embedded host, or random weights in the sizes of Qwen3.5-0.8B."""
     site: str | None = None
     """Head; in the middle of the model if not said."""
     firings: int = 200
@@ -66,8 +69,8 @@ def qwen_shaped() -> Host:
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     shape = options.host == "qwen3.5-0.8b-shaped"
-    host = qwen_shaped() if shape else load_host("tiny-gdn")
-    site = Site.parse(options.site or ("L9.H4" if shape else "L5.H0"))
+    host = qwen_shaped() if shape else load_host(options.host)
+    site = Site.parse(options.site or SITES[options.host])
     if shape:
         generator = torch.Generator().manual_seed(1)
         tokens = torch.randint(host.vocabulary, (options.passages, options.length), generator=generator)

@@ -16,8 +16,6 @@ from writesae.recurrence import Stream
 from writesae.sae import SAE
 from writesae.types import Site
 
-PASSAGES_AT_ONCE = 8
-
 
 def runs(
     host: Host, site: Site, tokens: Tensor, memory: float | None = None
