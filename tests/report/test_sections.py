@@ -431,3 +431,22 @@ def test_a_substitution_test_draws_itself() -> None:
     shown = found.plot()
     assert words.percent(found.main.win_rate) in shown.finding
     assert close(column(named(shown.figures["scatter-at_token"], "against random")), records.kl_random[103:])
+
+
+def test_several_heads_edited_together_are_described_one_by_one() -> None:
+    result = fake("substitution")
+    records = result.records.drop(columns=["token_text", "context", "feature", "coefficient"])
+    for head, coefficient in (("L4.H1", 0.25), ("L5.H0", 1.5)):
+        records[f"feature_{head}"], records[f"coefficient_{head}"] = 17, coefficient
+    text = plot(replace(result, records=records)).figures["scatter-at_token"].data[0].text[0]
+    assert text.startswith("feature L4.H1 17<br>feature L5.H0 17<br>coefficient L4.H1 0.250<br>coefficient L5.H0 1.50")
+
+
+def test_every_scored_position_is_drawn() -> None:
+    result = fake("substitution")
+    after = result.summary["after_token"]
+    steps = {"win_rate_by_step": (0.7, 0.6), "median_kl_by_step": {"atom": (1e-4, 5e-5), "delete": (2e-4, 6e-5)}}
+    summary = result.summary | {"after_token": after | {"detail": after["detail"] | steps}}
+    figures = plot(replace(result, summary=summary)).figures
+    assert close(column(named(figures["steps-wins"], "after token")), [0.7, 0.6])
+    assert close(column(named(figures["steps-kl"], "delete, after token")), [2e-4, 6e-5])

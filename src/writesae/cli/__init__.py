@@ -20,7 +20,7 @@ COMMANDS: dict[str, str] = {
     "attribute": "which past writes and atoms made the model say this",
     "edit": "erase, install or amplify what a host writes, and read both continuations side by side",
     "experiment": "the probes of editing with their statistics: sign, installs, erasure, amplification, proper-nouns",
-    "report": "write a run's report.html again from its result files",
+    "report": "one page of all results under a folder",
     "convert": "import released checkpoints (either layout) without running code from them",
     "verify": "check every file of a dictionary, collection, store or run",
     "list": "list the dictionaries of a folder or a Hub repository",

@@ -1,4 +1,4 @@
-"""`writesae report RUN`."""
+"""`writesae report FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ import tyro
 
 @dataclass(frozen=True)
 class Command:
-    """Write a run's report.html again from its result files; needs no model and no network."""
+    """Write report.html from all results under a folder; needs no model and no network.
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a finished quickstart run."""
+    A section for every evaluation found, at any depth; for a quickstart's folder its own page, with those of its
+    evaluations and any others in the folder.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A quickstart's folder, one result's, or one that holds several results."""
 
 
 def run(command: Command) -> None:
     """Write the page and print where it is."""
     from writesae.report import write_report
 
-    print(write_report(command.run))
+    print(write_report(command.folder))

@@ -21,6 +21,9 @@ MOST_POINTS = 1500
 NUMERICAL_ZERO = 1e-9
 """KLs below this many nats say nothing in single precision."""
 
+DEEP = 0.62
+"""From this share of the shading on, a number in a cell is written in the colour for dark ground."""
+
 ROW = 30
 """Height in pixels of one line of a dot-and-whisker chart."""
 
@@ -301,12 +304,25 @@ def heat_map(
             xgap=3,
             ygap=3,
             text=[[written(value) if value is not None else "" for value in row] for row in grid.values],
-            texttemplate=None if wide else "%{text}",
-            textfont={"size": 12},
             hovertemplate="%{y} %{x}: %{text}<extra></extra>",
             hoverongaps=False,
         )
     )
+    if not wide:
+        cells = [(r, c, s) for r, line in enumerate(shades) for c, s in enumerate(line) if s is not None]
+        reach = (high - low if around is None else high) or 1.0
+        deep = [abs(s - (low if around is None else 0.0)) / reach > DEEP for _, _, s in cells]
+        figure.add_trace(
+            go.Scatter(
+                x=[label(grid.columns[c]) for _, c, _ in cells],
+                y=[label(grid.rows[r]) for r, _, _ in cells],
+                text=[written(grid.values[r][c]) for r, c, _ in cells],
+                mode="text",
+                textfont={"size": 12, "color": ["var(--heat-ink)" if d else "var(--ink)" for d in deep]},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", type="category")
     figure.update_xaxes(side="top", showgrid=False, ticks="", type="category", tickangle=0)
     for row, column in ringed:
