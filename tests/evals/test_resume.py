@@ -28,10 +28,10 @@ from writesae.types import Site
 
 SITE = Site(5, 2)
 CONFIGS: dict[str, Any] = {
-    "substitution": SubstitutionConfig(firings=17, timings=("at_token",)),
+    "substitution": SubstitutionConfig(firings=67, timings=("at_token",)),
     "population": PopulationConfig(atoms=5, most=3, fewest=2),
     "logit_shift": LogitShiftConfig(atoms=2, places=9, epsilons=(0.1,), horizons=(1,), ranks=(0,)),
-    "fidelity": FidelityConfig(scopes=("layer",)),
+    "fidelity": FidelityConfig(),
     "passage_loss": PassageLossConfig(features=tuple(range(61))),
     "readers": ReadersConfig(atoms=11, firings=3),
     "selectivity": SelectivityConfig(atoms=11, firings=3, top=5),
@@ -72,7 +72,7 @@ def inputs(name: str, host: Host, passages: torch.Tensor, folder: Path | None) -
     config = SAEConfig(32, 32, 61, sparsity=TopK(3), target="write-delta")
     saes = [SAE(config, torch.Generator().manual_seed(seed)) for seed in (5, 6)][: 2 if name == "seeds" else 1]
     rows = 9 if name == "logit_shift" else 17
-    text = passages.flatten()[: rows * 19].view(rows, 19)  # two groups
+    text = passages.flatten()[: rows * 13].view(rows, 13)  # two groups
     return Inputs(host, tuple((SITE, sae) for sae in saes), text, folder)
 
 

@@ -96,7 +96,7 @@ class Drawn(NamedTuple):
     """Firings of some atoms, and what became of the atoms that were asked for."""
 
     firings: pd.DataFrame
-    """One row a firing, sorted by passage."""
+    """One row a firing, sorted by passage; its cosine is to the write in the form that the dictionary models."""
     attempted: int
     refused: dict[str, int]
     """Reason -> atoms."""
@@ -107,7 +107,7 @@ def draw_firings(host: Host, sae: SAE, site: Site, tokens: Tensor, config: Selec
 
     Raises InputError where no atom fires often enough, and for a feature that the dictionary does not have.
     """
-    fired = all_firings(host, sae, site, tokens)
+    fired = all_firings(host, sae, site, tokens, "value" if sae.config.target == "write-value" else "delta")
     known = check_features(sae, config.features)
     wanted = known or fired.feature.value_counts().head(config.atoms).index.tolist()
     attempted = len(known) or min(config.atoms, sae.config.features)
