@@ -26,7 +26,6 @@ from writesae.recurrence import delta_values
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site
 
-
 SITES = {"tiny-gdn": "L5.H0", "tiny-mamba2": "L2.H0", "qwen3.5-0.8b-shaped": "L9.H4"}
 
 

@@ -122,6 +122,7 @@ class Rows:
             )
         self.run, self.passage, self.start, self.steps, self.copies = run, passage, start, steps, copies
         self.positions = start[:, None] + torch.arange(steps)
+        self._held: tuple[int, Tensor] | None = None
 
     def take(self, x: Tensor) -> Tensor:
         """`[B, T, ...]` of the native run at each row's tokens: `[R, steps, ...]`."""
@@ -136,8 +137,10 @@ class Rows:
         return self.run.streams[self.run.layer].map(self.take)
 
     def states(self, layer: int) -> Tensor:
-        """A layer's native states before the rows' first tokens, `[R, H, K, V]`."""
-        return self.run.states(layer, self.passage, self.start - 1)
+        """A layer's native states before the rows' first tokens, `[R, H, K, V]`; the last layer's are kept."""
+        if self._held is None or self._held[0] != layer:
+            self._held = (layer, self.run.states(layer, self.passage, self.start - 1))
+        return self._held[1]
 
     def _places(self) -> dict[str, Tensor]:
         """Mask and positions of the rows' tokens, for hosts that ask for them."""
