@@ -217,6 +217,9 @@ def test_no_dictionary_or_no_place_for_it(
     assert "does not say which head" in refused(evaluate, capsys, "quality", folders["homeless"])
     (tmp_path / "out").write_text("")
     assert "is a file" in refused(evaluate, capsys, "quality", folders["one"])
+    with pytest.raises(SystemExit):
+        evaluate("quality", folders["one"], out="out/below")
+    assert "is a file" in capsys.readouterr().err
 
 
 SINGLE = [name for name in configs.EVALUATIONS if name not in ("spectrum", "seeds", "fidelity")]

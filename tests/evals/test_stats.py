@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats as scipy_stats
 from scipy.special import rel_entr
 from scipy.stats import norm
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from statsmodels.stats.multitest import multipletests
 
 from writesae.evals import stats
 from writesae.evals.divergence import kl_divergence
@@ -99,3 +103,26 @@ def test_mixture_separates_and_prefers_two_only_where_there_are_two() -> None:
     assert stats.two_gaussians(rng.normal(size=151), 0).delta_bic > 0
     with pytest.raises(ValueError, match="at least 4"):
         stats.two_gaussians([1.0, 2.0], 0)
+
+
+def test_every_statistic_against_scipy_and_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 61))
+    own = scipy_stats.binomtest(17, 61).proportion_ci(method="wilson")
+    assert stats.wilson(17, 61) == pytest.approx((own.low, own.high))
+    plain = scipy_stats.bootstrap((x,), np.mean, method="percentile", n_resamples=stats.RESAMPLES, rng=rng)
+    mine = clustered(x, np.arange(61), 0)  # every value its own cluster
+    assert mine == pytest.approx(plain.confidence_interval, abs=0.05)
+    assert stats.wilcoxon(x, y) == pytest.approx(tuple(scipy_stats.wilcoxon(x, y)))
+    assert stats.mann_whitney(x, y) == pytest.approx(tuple(scipy_stats.mannwhitneyu(x, y)))
+    assert stats.spearman(x, y) == pytest.approx(tuple(scipy_stats.spearmanr(x, y)))
+    assert stats.r_squared(x, y) == pytest.approx(r2_score(x, y))
+    through = LinearRegression(fit_intercept=False).fit(y[:, None], x)
+    assert stats.scaled_r_squared(x, y) == pytest.approx(through.score(y[:, None], x))
+    size = np.abs(x)  # half the mean absolute difference over the mean
+    assert stats.gini(size) == pytest.approx(np.abs(np.subtract.outer(size, size)).mean() / 2 / size.mean())
+    p = rng.uniform(0, 0.1, 13)
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(np.minimum(p[order] * np.arange(13, 0, -1), 1))
+    np.testing.assert_allclose(np.array(stats.holm(p))[order], steps)
+    np.testing.assert_allclose(stats.bonferroni(p), multipletests(p, method="bonferroni")[1])

@@ -22,9 +22,9 @@ class Request:
     out: Path
     """Folder of the result."""
     sae: tuple[str, ...] = ()
-    """Dictionaries: folders or Hub repositories. Several for substitution (heads edited together) and fidelity (of one
-    or more layers), and for seeds (of one head); a second one of a head for substitution's control flat_svd; none for
-    spectrum."""
+    """Dictionaries: folders or Hub repositories. Several for substitution (heads edited together; a second one of a
+    head is that of the control flat_svd), for fidelity (heads of one or more layers) and for seeds (of one head); none
+    for spectrum."""
     site: str | None = None
     """Head of the dictionaries, "L5.H0", where they do not say it themselves."""
     host: str = "tiny-gdn"
@@ -180,10 +180,11 @@ def run(command: Command) -> None:
 
     request = command.request
     check_folder(request.out, command.name)
-    saes = dictionaries(request)
+    saes = dictionaries(request)  # what is wrong with them is known before a large host is loaded
     host = load_host(request.host, device=request.device, revision=request.revision)
     tokens = held_out_passages(host, request)
-    result = run_evaluation(command.name, Inputs(host, saes, tokens, request.out / "parts"), command.config)
+    placed = tuple((site, sae.to(host.device)) for site, sae in saes)
+    result = run_evaluation(command.name, Inputs(host, placed, tokens, request.out / "parts"), command.config)
     result.write(request.out)
     refused = "".join(f"; {n} refused: {reason}" for reason, n in result.refused.items())
     print(f"{command.name}: {result.n} of {result.attempted} scored{refused}; {request.out / 'summary.json'}")

@@ -128,8 +128,11 @@ def read_result(folder: Path) -> Stored:
 
 def check_folder(folder: Path, name: str) -> None:
     """Raises OutputError where a result called `name` cannot go into a folder, because something else is there."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file: give a folder for the result")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise OutputError(f"{there} is a file: give a folder for the result")
+    if not os.access(there, os.W_OK):
+        raise OutputError(f"{there} cannot be written to: give another folder for the result")
     if (folder / SUMMARY).exists():
         about = read_json(folder / SUMMARY)
         found = about.get("name") if isinstance(about, dict) else None
