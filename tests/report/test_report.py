@@ -9,7 +9,9 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from fake_results import fake
 from fake_run import HOSTILE, write_fake_run
 from html_page import Page
 
@@ -216,3 +218,27 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         main(["report", str(tmp_path / "nowhere")])
     assert stop.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_site_that_was_asked_for_is_not_called_the_best(copy: Path) -> None:
+    heads = pd.read_parquet(copy / "spectrum.parquet")
+    heads["chosen"] = (heads["layer"] == 0) & (heads["head"] == 3)
+    heads.to_parquet(copy / "spectrum.parquet")
+    summary = json.loads((copy / "summary.json").read_text()) | {"site": "L0.H3"}
+    (copy / "summary.json").write_text(json.dumps(summary))
+    remembering = heads[heads.write_share <= 0.5]
+    best = remembering.sort_values("delete_kl").iloc[-1]
+    text = " ".join(Page(write_report(copy).read_text(encoding="utf-8")).text.split())
+    assert f"{len(remembering)} of 36 recurrent heads" in text
+    assert f"writes matter most at L{best['layer']}.H{best['head']}" in text
+    assert "The head of this result is L0.H3." in text
+
+
+def test_evaluations_inside_a_quickstart_stand_on_its_page(copy: Path) -> None:
+    fake("quality").write(copy / "more" / "quality")
+    page = Page(write_report(copy).read_text(encoding="utf-8"))
+    sections = [value for tag, name, value in page.attributes if (tag, name) == ("section", "id")]
+    assert sections == ["answer", "substitution", "atoms", "quality", "spectrum", "training", "provenance"]
+    shutil.copytree(copy, copy.parent / "outer" / "inner")
+    with pytest.raises(InputError, match="by itself"):
+        write_report(copy.parent / "outer")

@@ -27,7 +27,7 @@ class Source:
     sae: tuple[str, ...]
     """SHA-256 of each dictionary; empty where none was used."""
     tokens: str
-    """SHA-256 of the text."""
+    """SHA-256 of the text; empty where it was not recorded."""
 
 
 @dataclass(frozen=True)

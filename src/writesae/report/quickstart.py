@@ -223,12 +223,13 @@ def _measured(
     refused: Mapping[str, int],
     given: object,
 ) -> Measured:
-    host, tokens = summary.host, str(summary.hashes.get("corpus", "not recorded"))
-    site = summary.site if sae is not None else "all"
-    source = Source(host.name, host.revision, site, () if sae is None else (str(sae),), tokens)
+    host, site = summary.host, "all" if name == "spectrum" else summary.site
+    source = Source(host.name, host.revision, site, () if sae is None else (str(sae),), "")
+    corpus = {"training_corpus": str(summary.hashes["corpus"])} if "corpus" in summary.hashes else {}
+    provenance = {key: value for key, value in vars(source).items() if value} | corpus
     seed = {} if summary.seed is None else {"seed": summary.seed}
     config = (summary.protocol if name == "substitution" else {}) | seed
-    found = Measured(name, place, str(path), source, vars(source), config, attempted, n, refused, given)
+    found = Measured(name, place, str(path), source, provenance, config, attempted, n, refused, given)
     return found.filled(read_table(path), {})
 
 

@@ -68,18 +68,15 @@ def build(of: Measured) -> Panel:
     plots.append(_memory(heads))
     if "singular_values" in heads:
         plots.append(_curves(heads, of.file))
-    remembering = int((heads.write_share <= MEMORY).sum())
-    best = heads[heads.site == site]
-    effect = (
-        ", where deleting one write moves the next token by a median "
-        f"{words.quantity(float(best.delete_kl.iloc[0]))} nats"
-        if len(best)
-        else ""
-    )
+    remembers = heads[heads.write_share <= MEMORY]
+    best = (remembers if len(remembers) else heads).sort_values("delete_kl").iloc[-1]
     finding = (
-        f"{words.count(remembering)} of {words.plural(len(heads), 'recurrent head')} hold more than their last write; "
-        f"of these, writes matter most at {words.visible(site)}{effect}."
+        f"{words.count(len(remembers))} of {words.plural(len(heads), 'recurrent head')} hold more than their last "
+        f"write; {'of these, ' if len(remembers) else ''}writes matter most at {best.site}, where deleting one moves the next "
+        f"token by a median {words.quantity(float(best.delete_kl))} nats."
     )
+    if site != best.site:
+        finding += f" The head of this result is {words.visible(site)}."
     return Panel(
         finding,
         tuple(plots),
