@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import math
 import shutil
@@ -66,8 +67,9 @@ def build_model(shape: Shape, vocabulary: int, device: str) -> Qwen3_5ForCausalL
             with torch.no_grad():  # softplus(dt_bias) = step
                 module.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
     if device == "cpu":
-        kernel = functools.partial(qwen.torch_chunk_gated_delta_rule, chunk_size=CPU_CHUNK)
-        qwen.torch_chunk_gated_delta_rule = kernel
+        # transformers wraps its torch kernel in one that calls fla where that is installed, also on a CPU
+        kernel = inspect.unwrap(qwen.torch_chunk_gated_delta_rule)
+        qwen.torch_chunk_gated_delta_rule = functools.partial(kernel, chunk_size=CPU_CHUNK)
     return model.to(device).train()
 
 
