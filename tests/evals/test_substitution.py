@@ -16,6 +16,7 @@ from writesae.errors import ConfigError, InputError, OutputError
 from writesae.evals.controls import Background, Firings, control_component, principal_pair, random_component
 from writesae.evals.divergence import kl_divergence
 from writesae.evals.precision import in_float64, widened
+from writesae.evals.provenance import provenance
 from writesae.evals.reference import cache_copy_logits
 from writesae.evals.substitution import (
     CONDITIONS,
@@ -27,7 +28,7 @@ from writesae.evals.substitution import (
 )
 from writesae.evals.writes import HeadWrites
 from writesae.hosts import Host
-from writesae.recurrence import delta_values
+from writesae.recurrence import delta_values, replay_reference
 from writesae.recurrence.written import Written
 from writesae.sae import SAE, Flat, Linear, SAEConfig, TopK
 from writesae.types import NativeWrite, Site
@@ -121,12 +122,30 @@ def test_bad_input(host: Host, passages: torch.Tensor) -> None:
 
 
 @pytest.mark.rwkv7
+def test_states_of_rwkv7_are_encoded_as_they_are() -> None:
+    pytest.importorskip("rwkv7_hf")
+    other, site = tiny_host("rwkv7_hf"), Site(0, 1)
+    text = torch.randint(3, other.vocabulary, (2, 19), generator=torch.Generator().manual_seed(0))
+    sae = random_dictionary(other, site, "state")
+    protocol = SubstitutionConfig(("after_token",), "value", firings=17)
+    records = substitution(other, sae, site, text, protocol).records
+    states = replay_reference(other.record(text, [0])[0]).states[:, :, 1]
+    codes = sae.encode(states)
+    for row in rows(records):
+        top = codes.value[row.passage, row.position].max(0)
+        assert row.coefficient == pytest.approx(float(top.values), rel=1e-4)
+        assert row.feature == int(codes.index[row.passage, row.position, top.indices])
+
+
+@pytest.mark.rwkv7
 def test_rwkv7_has_native_writes_only() -> None:
     pytest.importorskip("rwkv7_hf")
     other, site = tiny_host("rwkv7_hf"), Site(0, 1)
     text = torch.randint(3, other.vocabulary, (2, 19), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(InputError, match="not one of target state"):
-        substitution(other, random_dictionary(other, site, "state"), site, text, SubstitutionConfig(firings=6))
+    with pytest.raises(InputError, match="not one of write-delta"):
+        substitution(other, random_dictionary(other, site, "write-delta"), site, text, SubstitutionConfig(firings=6))
+    with pytest.raises(InputError, match="takes a dictionary of its native writes"):
+        provenance(other, site, text, random_dictionary(other, site, "state"))
     with pytest.raises(InputError, match="no delta write"):
         substitution(other, random_dictionary(other, site), site, text, SubstitutionConfig(firings=6))
 

@@ -103,7 +103,7 @@ def background(host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: N
     keys, values, seen = [], [], 0
     for part in torch.split(tokens, at_once):
         writes = stream_writes(host.record(part, [site.layer])[site.layer].heads(site.head))
-        codes = sae.encode_written(writes.written)
+        codes = writes.encode(sae)
         alive[codes.index[codes.value > 0].cpu()] = True
         some = slice(-seen % every, None, every)
         keys.append(writes.written.key.flatten(0, 1)[some])
@@ -130,7 +130,7 @@ def control_component(
     if name == "flat_svd":
         if flat is None:
             raise InputError("the control flat_svd needs a flat dictionary of the same head: pass flat=...")
-        codes = flat.encode_written(writes.written)
+        codes = writes.encode(flat)
         value, slot = codes.value[firings.passage, firings.position].max(-1)
         index = codes.index[firings.passage, firings.position].gather(-1, slot.unsqueeze(-1)).squeeze(-1)
         left, singular, right = torch.linalg.svd(flat.atom_matrices().detach()[index], full_matrices=False)

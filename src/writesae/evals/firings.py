@@ -43,7 +43,7 @@ def all_firings(
     atoms = sae.atoms()
     tables = []
     for begin, _, writes in runs(host, site, tokens, memory):
-        codes = sae.encode_written(writes.written)
+        codes = writes.encode(sae)
         value, order = codes.value.sort(-1, descending=True)
         feature = codes.index.gather(-1, order)
         passage, position, slot = (value > 0).nonzero(as_tuple=True)

@@ -83,7 +83,7 @@ def population(
     has enough firings.
     """
     config = PopulationConfig() if config is None else config
-    source = provenance(host, site, tokens, sae)
+    source = provenance(host, site, tokens, sae, states=True)
     protocol = config.protocol
     asked = replace(config, protocol=replace(protocol, memory=None))
     parts = Parts.open(folder, "population", source, asked)

@@ -44,8 +44,11 @@ def tokens_hash(tokens: Tensor) -> str:
     return hashlib.sha256(repr(tuple(ids.shape)).encode() + ids.numpy().tobytes()).hexdigest()
 
 
-def provenance(host: Host, site: Site, tokens: Tensor, *saes: SAE) -> Provenance:
-    """Who was measured, checked to fit together; raises InputError for a dictionary of another shape."""
+def provenance(host: Host, site: Site, tokens: Tensor, *saes: SAE, states: bool = False) -> Provenance:
+    """Who was measured, checked to fit together; raises InputError for a dictionary of another shape or target.
+
+    `states`: whether the evaluation can read the states of RWKV-7 (`HeadWrites.encode`).
+    """
     layer = host.check_site(site)
     for sae in saes:
         if (sae.config.d_k, sae.config.d_v) != (layer.d_k, layer.d_v):
@@ -53,9 +56,9 @@ def provenance(host: Host, site: Site, tokens: Tensor, *saes: SAE) -> Provenance
                 f"the dictionary is for {sae.config.d_k} x {sae.config.d_v} matrices, "
                 f"but {site} writes {layer.d_k} x {layer.d_v}"
             )
-        if layer.family == "rwkv7" and sae.config.target != "write-value":
+        if layer.family == "rwkv7" and sae.config.target not in ("write-value", *(("state",) if states else ())):
             raise InputError(
-                f"{site} belongs to RWKV-7, whose heads add two rank-1 matrices a token: only a dictionary of its "
-                f"native writes (write-value) can be evaluated, not one of target {sae.config.target}"
+                f"{site} belongs to RWKV-7, whose heads add two rank-1 matrices a token: this evaluation takes a "
+                f"dictionary of its native writes (write-value){' or states' * states}, not one of {sae.config.target}"
             )
     return Provenance(host.name, host.revision, str(site), tuple(map(sae_hash, saes)), tokens_hash(tokens))

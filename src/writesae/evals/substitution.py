@@ -134,7 +134,7 @@ def joint_substitution(
     saes = {site: saes[site] for site in sites}
     given = [(site, sae) for site in sites for sae in (saes[site], flats.get(site)) if sae is not None]
     for site, sae in given:
-        provenance(host, site, tokens[:0], sae)  # raises where one does not fit
+        provenance(host, site, tokens[:0], sae, states=True)  # raises where one does not fit
     hashes = tuple(sae_hash(sae) for _, sae in given)
     source = Provenance(host.name, host.revision, ",".join(map(str, sites)), hashes, tokens_hash(tokens))
     parts = Parts.open(folder, "substitution", source, replace(config, memory=None))

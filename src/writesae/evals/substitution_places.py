@@ -52,7 +52,7 @@ class TopCode(NamedTuple):
 
 def top_codes(sae: SAE, writes: HeadWrites) -> TopCode:
     """Encode a head's writes (or states, as the dictionary wants) and keep each token's top feature, `[B, T]`."""
-    codes = sae.encode_written(writes.written)
+    codes = writes.encode(sae)
     value, slot = codes.value.max(-1)
     return TopCode(codes.index.gather(-1, slot.unsqueeze(-1)).squeeze(-1), value)
 
