@@ -80,7 +80,7 @@ def page(results: Sequence[Measured], run: Run | None = None, *, bare: bool = Fa
         making.run_part("answer", "Answer", run, run_parts.answer)
     else:
         title = f"{hosts} {sites}".strip()
-        if not bare:
+        if not bare and len(results) > 1:
             making.add("overview", "Overview", "overview", hosts=hosts, sites=sites, sections=SECTIONS, shown=shown)
     for name, section in SECTIONS.items():
         if name in shown:

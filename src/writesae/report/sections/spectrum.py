@@ -72,8 +72,8 @@ def build(of: Measured) -> Panel:
     best = (remembers if len(remembers) else heads).sort_values("delete_kl").iloc[-1]
     finding = (
         f"{words.count(len(remembers))} of {words.plural(len(heads), 'recurrent head')} hold more than their last "
-        f"write; {'of these, ' if len(remembers) else ''}writes matter most at {best.site}, where deleting one moves the next "
-        f"token by a median {words.quantity(float(best.delete_kl))} nats."
+        f"write; {'of these, ' if len(remembers) else ''}writes matter most at {best.site}, where deleting one "
+        f"moves the next token by a median {words.quantity(float(best.delete_kl))} nats."
     )
     if site != best.site:
         finding += f" The head of this result is {words.visible(site)}."
