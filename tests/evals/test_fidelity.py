@@ -131,7 +131,9 @@ def test_passage_loss_by_hand() -> None:
     table = pd.DataFrame({"passage": [0, 1], "firings": [3, 1], "tokens": [4, 4], "nll_native": [2.0, 2.0]})
     table = table.assign(nll_atom=[2.0, 2.0], nll_delete=[2 + 4 * math.log(2), 2.0], nll_random_norm=[3.0, 3.0])
     s = losses.summarise(table, PassageLossConfig())
-    assert (s.passages, s.firings) == (2, 4)
+    assert (s.passages, s.firings, s.recovered) == (2, 4, 1)
+    helps = losses.summarise(table.assign(nll_delete=[1.0, 2.0]), PassageLossConfig())
+    assert math.isnan(helps.recovered)
     assert s.bits == pytest.approx({"atom": 0.0, "delete": 0.5, "random_norm": 0.25 / math.log(2)})
     assert (s.intervals["delete"].low, s.intervals["delete"].high) == pytest.approx((0.0, 1.0))
 

@@ -52,7 +52,8 @@ class Replaced:
     interval: Interval
     """Of `nats`, bootstrap over passages."""
     recovered: float
-    """Loss recovered: 1 - (reconstruction - native) / (zero - native) of the mean negative log-likelihoods."""
+    """Loss recovered: 1 - (reconstruction - native) / (zero - native) of the mean negative log-likelihoods; nan where
+    zero states do not raise the loss."""
     wilcoxon: Test
     """Signed ranks over passages, reconstruction against native."""
 
@@ -212,6 +213,6 @@ def _replaced(records: pd.DataFrame, config: FidelityConfig) -> Replaced:
         delta=perplexity["reconstruction"] - perplexity["native"],
         nats=mean["reconstruction"] - mean["native"],
         interval=clustered(added.to_numpy(), records.passage.to_numpy(), config.seed),
-        recovered=1 - (mean["reconstruction"] - mean["native"]) / span if span != 0 else float("nan"),
+        recovered=1 - (mean["reconstruction"] - mean["native"]) / span if span > 0 else float("nan"),
         wilcoxon=wilcoxon(records.nll_reconstruction, records.nll_native),
     )

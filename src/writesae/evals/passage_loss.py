@@ -53,7 +53,8 @@ class PassageLossSummary:
     tests: dict[str, Test]
     """Signed ranks over passages against the native loss."""
     recovered: float
-    """Loss recovered by the atoms: 1 - (atom - native) / (delete - native) of the summed losses."""
+    """Loss recovered by the atoms: 1 - (atom - native) / (delete - native) of the summed losses; nan where
+    deletion does not raise the loss."""
 
 
 @torch.no_grad()
@@ -180,5 +181,5 @@ def summarise(records: pd.DataFrame, config: PassageLossConfig) -> PassageLossSu
         bits={name: float(x.mean()) for name, x in added.items()},
         intervals={name: clustered(x.to_numpy(), clusters, config.seed) for name, x in added.items()},
         tests={name: wilcoxon(records[f"nll_{name}"], records.nll_native) for name in CONDITIONS},
-        recovered=1 - (total["atom"] - total["native"]) / span if span != 0 else float("nan"),
+        recovered=1 - (total["atom"] - total["native"]) / span if span > 0 else float("nan"),
     )
