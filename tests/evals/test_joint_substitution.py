@@ -12,7 +12,7 @@ from writesae.errors import InputError
 from writesae.evals.divergence import kl_divergence
 from writesae.evals.precision import in_float64, widened
 from writesae.evals.reference import cache_copy_logits, joint_cache_copy_logits
-from writesae.evals.substitution import SubstitutionConfig, joint_substitution, substitution
+from writesae.evals.substitution import SubstitutionConfig, first_and_second, joint_substitution, substitution
 from writesae.evals.writes import stream_writes
 from writesae.hosts import Host
 from writesae.sae import SAE
@@ -129,3 +129,15 @@ def test_bad_input() -> None:
         joint_substitution(host, {}, text)
     with pytest.raises(InputError, match="heads 0 to 5"):
         joint_substitution(host, {Site(1, 6): dictionary(host, Site(1, 0))}, text)
+
+
+def test_a_second_dictionary_of_a_head_is_the_flat_one() -> None:
+    host = tiny_host("mamba2")
+    one, other, flat = (dictionary(host, Site(0, 0)) for _ in range(3))
+    given = [(Site(0, 0), one), (Site(1, 2), other), (Site(0, 0), flat)]
+    controlled = SubstitutionConfig(controls=("flat_svd",))
+    assert first_and_second(given, controlled) == ({Site(0, 0): one, Site(1, 2): other}, {Site(0, 0): flat})
+    with pytest.raises(InputError, match="without the control flat_svd"):
+        first_and_second(given, SubstitutionConfig())
+    with pytest.raises(InputError, match="two dictionaries a head"):
+        first_and_second([*given, given[0]], controlled)
