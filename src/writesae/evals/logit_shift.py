@@ -22,6 +22,7 @@ from writesae.errors import InputError
 from writesae.evals.batches import passages_at_once
 from writesae.evals.configs import LogitShiftConfig as LogitShiftConfig
 from writesae.evals.controls import normalize
+from writesae.evals.drawn_firings import check_features
 from writesae.evals.first_order import Forward, closed_gradients, direct_gradients, forward_from, logit_gradients
 from writesae.evals.logit_shift_summary import CELL, hidden, measurable
 from writesae.evals.logit_shift_summary import LogitShiftSummary as LogitShiftSummary
@@ -31,7 +32,6 @@ from writesae.evals.patching import Edits, first_step, patched_logits
 from writesae.evals.precision import fits_widened, in_float64, widened
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result, count
-from writesae.evals.selectivity import check_features
 from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run

@@ -20,10 +20,10 @@ from torch.nn.functional import cross_entropy
 from writesae.errors import InputError
 from writesae.evals.batches import PASSAGES, free_floats, passages_at_once
 from writesae.evals.configs import PassageLossConfig as PassageLossConfig
+from writesae.evals.drawn_firings import check_features
 from writesae.evals.parts import Parts
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
-from writesae.evals.selectivity import check_features
 from writesae.evals.stats import Interval, Test, clustered, wilcoxon
 from writesae.evals.substitution_places import gather, top_codes
 from writesae.evals.substitution_score import ScoredHead, drawn

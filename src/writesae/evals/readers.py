@@ -18,11 +18,12 @@ from torch import Tensor
 from writesae.errors import InputError
 from writesae.evals.batches import PASSAGES, rows_at_once
 from writesae.evals.configs import ReadersConfig as ReadersConfig
+from writesae.evals.drawn_firings import draw_firings, groups, native_runs
 from writesae.evals.parts import Parts
 from writesae.evals.patching import edit_response
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
-from writesae.evals.selectivity import directions, draw_firings, groups, native_runs
+from writesae.evals.selectivity import directions
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.fork import NativeRun, Rows
 from writesae.sae import SAE

@@ -7,23 +7,19 @@ the atom and the other direction have in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from writesae.errors import InputError
-from writesae.evals.batches import PASSAGES, passages_at_once
-from writesae.evals.configs import ReadersConfig
+from writesae.evals.batches import PASSAGES
 from writesae.evals.configs import SelectivityConfig as SelectivityConfig
 from writesae.evals.controls import normalize
-from writesae.evals.firings import all_firings
+from writesae.evals.drawn_firings import draw_firings, groups, native_runs
 from writesae.evals.parts import Parts
 from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.provenance import provenance
@@ -32,7 +28,7 @@ from writesae.evals.stats import Interval, clustered
 from writesae.evals.substitution_score import generator_for
 from writesae.evals.writes import head_writes
 from writesae.hosts import Host
-from writesae.hosts.fork import NativeRun, native_run
+from writesae.hosts.fork import NativeRun
 from writesae.sae import SAE
 from writesae.types import Site
 
@@ -90,70 +86,6 @@ def _score(
             overlap[scored.which] = overlaps(change, config.top).cpu()
         tables.append(here.assign(**{f"overlap_{name}": overlap[:, i].numpy() for i, name in enumerate(AGAINST)}))
     return pd.concat(tables, ignore_index=True)
-
-
-class Drawn(NamedTuple):
-    """Firings of some atoms, and what became of the atoms that were asked for."""
-
-    firings: pd.DataFrame
-    """One row a firing, sorted by passage; its cosine is to the write in the form that the dictionary models."""
-    attempted: int
-    refused: dict[str, int]
-    """Reason -> atoms."""
-
-
-def draw_firings(host: Host, sae: SAE, site: Site, tokens: Tensor, config: SelectivityConfig | ReadersConfig) -> Drawn:
-    """Random firings of the atoms asked for, else of the most frequent ones, at places that can be scored.
-
-    Raises InputError where no atom fires often enough, and for a feature that the dictionary does not have.
-    """
-    fired = all_firings(host, sae, site, tokens, "value" if sae.config.target == "write-value" else "delta")
-    known = check_features(sae, config.features)
-    wanted = known or fired.feature.value_counts().head(config.atoms).index.tolist()
-    attempted = len(known) or min(config.atoms, sae.config.features)
-    alive = set(fired.feature) & set(wanted)
-    inside = fired[(fired.position > 0) & (fired.position < tokens.shape[1] - 2)]
-    mixed = inside.iloc[np.random.default_rng(config.seed).permutation(len(inside))]
-    mixed = mixed[mixed.feature.isin(wanted)]
-    enough = mixed.groupby("feature").filter(lambda group: len(group) >= config.firings)
-    if enough.empty:
-        raise InputError(
-            f"none of {attempted} atoms of {site} fires {config.firings} times where it can be scored "
-            f"({attempted - len(alive)} never fire): pass more text or ask for fewer firings"
-        )
-    drawn = enough.groupby("feature").head(config.firings).sort_values(["passage", "position", "feature"])
-    reasons = {
-        "never fires": attempted - len(alive),
-        f"fewer than {config.firings} firings": len(alive) - drawn.feature.nunique(),
-    }
-    return Drawn(drawn.reset_index(drop=True), attempted, {reason: n for reason, n in reasons.items() if n})
-
-
-def check_features(sae: SAE, features: tuple[int, ...]) -> list[int]:
-    """Features without repeats; raises InputError for one that the dictionary does not have."""
-    beyond = [feature for feature in features if feature >= sae.config.features]
-    if beyond:
-        raise InputError(f"feature {beyond[0]} was asked for; the dictionary has 0 to {sae.config.features - 1}")
-    return sorted(set(features))
-
-
-def groups(firings: pd.DataFrame, start: int, stop: int, at_once: int) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Firings in passages `start` to `stop`, `at_once` of them together: (number of the first one, their firings)."""
-    for begin in range(start, stop, at_once):
-        here = firings[(firings.passage >= begin) & (firings.passage < begin + at_once)]
-        if len(here):
-            yield begin, here
-
-
-def native_runs(
-    host: Host, site: Site, tokens: Tensor, firings: pd.DataFrame, start: int
-) -> Iterator[tuple[int, pd.DataFrame, NativeRun]]:
-    """The same for one finished part, which begins at passage `start`, as many passages at a time as fit, with their
-    native run."""
-    at_once = passages_at_once(host, tokens.shape[1], site.layer)
-    stop = min(start + PASSAGES, len(tokens))
-    for begin, here in groups(firings, start, stop, at_once):
-        yield begin, here, native_run(host, tokens[begin : min(begin + at_once, stop)], site.layer)
 
 
 def directions(run: NativeRun, sae: SAE, site: Site, here: pd.DataFrame, seed: int, offset: int = 0) -> Edits:
