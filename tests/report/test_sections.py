@@ -450,3 +450,18 @@ def test_every_scored_position_is_drawn() -> None:
     figures = plot(replace(result, summary=summary)).figures
     assert close(column(named(figures["steps-wins"], "after token")), [0.7, 0.6])
     assert close(column(named(figures["steps-kl"], "delete, after token")), [2e-4, 6e-5])
+
+
+def test_a_large_host_is_thinned_and_named_sparsely() -> None:
+    result = fake("spectrum")
+    (row,) = result.records[result.records.chosen].to_dict("records")
+    rows = [row | {"layer": layer, "head": head} for layer in range(5) for head in range(31)]
+    chosen = pd.Series([i == 64 for i in range(len(rows))])
+    whole = replace(result, records=pd.DataFrame(rows).assign(chosen=chosen), attempted=len(rows) + 5)
+    figures = plot(whole).figures
+    assert list(figures["decay"].layout.xaxis.tickvals) == [f"H{head}" for head in range(0, 31, 3)]
+    assert len(figures["singular"].data) == 61
+    assert figures["singular"].data[-1].name == "L2.H2"
+    readers = fake("readers", size=13)
+    others = named(plot(readers).figures["atoms"], "other later heads")
+    assert len(others.x) == 60 * 9

@@ -24,6 +24,9 @@ NUMERICAL_ZERO = 1e-9
 DEEP = 0.62
 """From this share of the shading on, a number in a cell is written in the colour for dark ground."""
 
+MOST_COLUMNS = 12
+"""Columns of a heat map that are named; of more, every second, third and so on is."""
+
 ROW = 30
 """Height in pixels of one line of a dot-and-whisker chart."""
 
@@ -301,8 +304,8 @@ def heat_map(
             zmax=high if high > low else low + 1,
             colorscale=scale,
             showscale=False,
-            xgap=3,
-            ygap=3,
+            xgap=1 if wide else 3,
+            ygap=1 if wide else 3,
             text=[[written(value) if value is not None else "" for value in row] for row in grid.values],
             hovertemplate="%{y} %{x}: %{text}<extra></extra>",
             hoverongaps=False,
@@ -324,7 +327,8 @@ def heat_map(
             )
         )
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", type="category")
-    figure.update_xaxes(side="top", showgrid=False, ticks="", type="category", tickangle=0)
+    named = [label(name) for name in grid.columns[:: -(-len(grid.columns) // MOST_COLUMNS)]]
+    figure.update_xaxes(side="top", showgrid=False, ticks="", type="category", tickangle=0, tickvals=named)
     for row, column in ringed:
         figure.add_shape(
             type="rect",

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from writesae.errors import DataError, InputError
 from writesae.report import words
-from writesae.report.figures import Grid, canvas, heat_map, rounded
+from writesae.report.figures import Grid, canvas, drawn_of, heat_map, rounded, thinned
 from writesae.report.measured import Measured
 from writesae.report.parts import Panel, Plot, Table
 from writesae.types import Site
@@ -95,8 +95,10 @@ def _atoms(ratios: pd.DataFrame) -> Plot:
     place = {feature: i for i, feature in enumerate(shown)}
     kept = ratios[ratios.feature.isin(shown)]
     top = kept.ratio == kept.feature.map(strongest)
+    others = kept[~top]
+    drawn = others.iloc[thinned(len(others))]
     for rows, name, colour, size in (
-        (kept[~top], "other later heads", "random", 5),
+        (drawn, "other later heads", "random", 5),
         (kept[top], "strongest reader", "heat", 9),
     ):
         figure.add_trace(
@@ -121,4 +123,6 @@ def _atoms(ratios: pd.DataFrame) -> Plot:
     figure.update_yaxes(title="ratio to a random write")
     figure.update_xaxes(title="atoms, strongest reader first", showticklabels=False, ticks="", showgrid=False)
     caption = f"{len(shown)} of {len(strongest)} atoms. Dashed: as a random write."
+    if len(drawn) < len(others):
+        caption += f" {drawn_of(len(drawn), len(others), 'other readings')}"
     return Plot("atoms", "Atom by atom", figure, caption)

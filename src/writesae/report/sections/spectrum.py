@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from writesae.errors import DataError
 from writesae.report import words
-from writesae.report.figures import NUMERICAL_ZERO, Grid, canvas, corner, heat_map, rounded
+from writesae.report.figures import NUMERICAL_ZERO, Grid, canvas, corner, drawn_of, heat_map, rounded, thinned
 from writesae.report.measured import Measured
 from writesae.report.parts import Panel, Plot, Table
 
@@ -25,6 +25,9 @@ class Summary:
 
     default_site: str
 
+
+MOST_LINES = 60
+"""Heads whose singular values are drawn, beside the chosen one."""
 
 LEAST_SHARE = 1e-4
 """Where the axis of singular values ends: less is rounding."""
@@ -109,24 +112,33 @@ def _memory(heads: pd.DataFrame) -> Plot:
     """Write share (x) against what deleting a write does (y), one dot a head."""
     figure = canvas(360)
     for chosen, rows in heads.groupby(heads.chosen.astype(bool)):
+        effect = np.maximum(rows.delete_kl.to_numpy(), NUMERICAL_ZERO)
         figure.add_trace(
             go.Scatter(
                 x=rounded(rows.write_share.to_numpy()),
-                y=rounded(np.maximum(rows.delete_kl.to_numpy(), NUMERICAL_ZERO)),
+                y=rounded(effect),
                 text=list(rows.site),
                 name="chosen" if chosen else "other heads",
-                mode="markers+text" if chosen else "markers",
-                textposition="top center",
-                textfont={"size": 13, "color": "var(--ink)"},
+                mode="markers",
                 marker={
                     "color": "var(--write)" if chosen else "var(--heat)",
-                    "size": 11 if chosen else 8,
+                    "size": 12 if chosen else 7,
                     "opacity": 0.8,
                 },
                 hovertemplate="%{text}<br>write share %{x:.3g}, KL %{y:.3g}<extra></extra>",
                 showlegend=False,
             )
         )
+        for x, y, site in zip(rows.write_share, np.log10(effect), rows.site, strict=True) if chosen else ():
+            figure.add_annotation(
+                x=float(x),
+                y=float(y),
+                yshift=16,
+                text=site,
+                showarrow=False,
+                bgcolor="var(--surface)",
+                font={"size": 13, "color": "var(--ink)"},
+            )
     figure.add_vline(x=MEMORY, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
     figure.update_xaxes(title="share of one write in the state", range=[-0.03, 1.04])
     figure.update_yaxes(title="KL of deleting it (nats)", type="log", dtick=1, exponentformat="power")
@@ -138,7 +150,10 @@ def _memory(heads: pd.DataFrame) -> Plot:
 def _curves(heads: pd.DataFrame, file: str) -> Plot:
     """Singular values of the state as shares of its norm, one line a head."""
     figure = canvas(360)
-    for row in heads.sort_values("chosen").to_dict("records"):
+    chosen_one = heads.chosen.astype(bool)
+    others = heads[~chosen_one]
+    drawn = pd.concat([others.iloc[thinned(len(others), MOST_LINES)], heads[chosen_one]])
+    for row in drawn.to_dict("records"):
         chosen = bool(row["chosen"])
         try:
             values = np.asarray(row["singular_values"], dtype=np.float64).reshape(-1)
@@ -159,7 +174,8 @@ def _curves(heads: pd.DataFrame, file: str) -> Plot:
     figure.update_xaxes(title="number of the singular value")
     figure.update_yaxes(title="share of the state\u2019s norm", type="log", dtick=1, exponentformat="power")
     caption = (
-        f"Median over positions, one line a head; orange: the chosen one. Lines end at {words.power(LEAST_SHARE)}."
+        f"{drawn_of(len(drawn), len(heads), 'heads')} Median over positions; orange: the chosen head. "
+        f"Lines end at {words.power(LEAST_SHARE)}."
     )
     return Plot("singular", "Singular values of the state", figure, caption)
 
