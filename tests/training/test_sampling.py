@@ -18,7 +18,7 @@ from writesae.sae import Linear, evaluate
 from writesae.training import TrainConfig, train
 from writesae.training.chunks import whole_batches
 from writesae.training.data import Sampler
-from writesae.training.sequences import read_sequences, split_sequences
+from writesae.training.sequences import Sequences, read_sequences, split_sequences
 from writesae.types import Target
 
 CPU = torch.device("cpu")
@@ -107,6 +107,24 @@ def test_pools_mix_runs_of_neighbours_and_read_ahead_without_a_trace() -> None:
         again = sampler(store, config, numbers).batches(start)
         for want, batch in zip(straight[start : start + 3], again, strict=False):
             assert torch.equal(want.update, batch.update)
+    assert len(list(sampler(store, config, numbers).batches(3, steps - 2))) == steps - 5
+
+
+def test_nothing_is_read_for_steps_that_never_come() -> None:
+    read: list[tuple[int, int]] = []
+
+    class Watched(Sampler):
+        def _read(self, epoch: int, pool: int) -> Sequences:
+            read.append((epoch, pool))
+            return super()._read(epoch, pool)
+
+    config = replace(SMALL, memory=8e-5, batch=13)
+    source = Watched(MemoryStore(sequences=61), config, list(range(61)), 1.0, CPU)
+    for extra, pools in ((0, [(0, 0)]), (1, [(0, 0), (0, 1)])):
+        stop = source.steps_per_pool[0] + extra
+        assert len(list(source.batches(0, stop))) == stop
+        assert read == pools
+        read.clear()
 
 
 @pytest.mark.parametrize("target", ["state", "write-delta"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -20,6 +21,7 @@ from writesae.sae.step import loss_and_gradients
 from writesae.training import StepRecord, TrainConfig, train
 from writesae.training import loop as module
 from writesae.training.folder import claim
+from writesae.training.log import JsonLines, read_history
 from writesae.types import Site, Target
 
 SITE = Site(3, 1)
@@ -194,21 +196,26 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert torch.equal(resumed.sae.v_dec, train(store, SMALL, tmp_path / "whole").sae.v_dec)
 
 
-def test_a_full_disk_stops_the_history_too(tmp_path: Path) -> None:
-    """`/dev/full` refuses every byte, as a disk does that fills up between two records."""
-    store, history = MemoryStore(), tmp_path / "run" / "history.jsonl"
-    with pytest.raises(Kill):
-        train(store, SMALL, tmp_path / "run", [KillAt(50)])
-    kept = history.read_bytes()
-    history.unlink()
-    history.symlink_to("/dev/full")
-    with pytest.raises(OutputError, match=r"cannot write .*history\.jsonl: "):
-        train(store, SMALL, tmp_path / "run")
-    history.unlink()
-    history.write_bytes(kept + b'{"step": 51, "los')
-    resumed, whole = train(store, SMALL, tmp_path / "run"), train(store, SMALL, tmp_path / "whole")
-    assert resumed.metrics == whole.metrics
-    assert [r.loss for r in resumed.history] == [r.loss for r in whole.history]
+def test_a_full_disk_tears_no_more_than_the_last_line_of_the_history(tmp_path: Path) -> None:
+    """A limit on file sizes cuts a line in the middle, as a disk does that fills up."""
+    path = tmp_path / "history.jsonl"
+    records = [StepRecord(step, 5 * step, 0.5, 0.1, 0.5, 7, 1e-3, 1.5) for step in (10, 20)]
+    log = JsonLines(path, 0)
+    log.record(records[0])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 11, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*history\.jsonl: "):
+            log.record(records[1])
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes().count(b"{") == 2
+    assert read_history(path) == records[:1]
+    log = JsonLines(path, 10)
+    log.record(records[1])
+    log.close()
+    assert read_history(path) == records[:2]
 
 
 def test_a_full_disk_at_the_end_leaves_no_half_dictionary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

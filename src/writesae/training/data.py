@@ -133,17 +133,19 @@ class Sampler:
                 within = max(0, within - steps)
             epoch += 1
 
-    def batches(self, step: int) -> Iterator[Batch]:
-        """Endless batches from step number `step` on.
+    def batches(self, step: int, stop: int | None = None) -> Iterator[Batch]:
+        """Batches from step number `step` on, up to step number `stop` (endless if absent).
 
         Raises DataError naming the step where what is read for it is not finite or damaged.
         """
+        if step == stop:
+            return
         places = self._places(*divmod(step, self.steps_per_epoch))
         reader = ThreadPoolExecutor(1, "writesae-read")
         try:
             place = next(places)
             ahead = None if self._held() else reader.submit(self._read, *place[:2])
-            while True:
+            while stop is None or step < stop:
                 epoch, pool, within = place
                 try:
                     read = None if ahead is None else ahead.result()
@@ -151,10 +153,12 @@ class Sampler:
                     raise DataError(f"{error} (read for step {step + 1:,})") from None
                 chunks = self._chunks(read)
                 del read
-                place = next(places)
-                ahead = None if self._held() else reader.submit(self._read, *place[:2])
+                place, end = next(places), step + self.steps_per_pool[pool] - within
+                end = end if stop is None else min(end, stop)
+                more = end != stop and not self._held()
+                ahead = reader.submit(self._read, *place[:2]) if more else None
                 order = self._order(epoch, pool, chunks.units).to(self.device)
-                for i in range(within, self.steps_per_pool[pool]):
+                for i in range(within, within + end - step):
                     yield chunks.take(self._units(order, i))
                     step += 1
                 del chunks  # before the next pool's are made

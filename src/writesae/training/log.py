@@ -63,8 +63,10 @@ class JsonLines:
 
     def record(self, record: StepRecord) -> None:
         """Append; raises OutputError where the disk refuses."""
+        line = (json.dumps(asdict(record)) + "\n").encode()
         with self._refusal():
-            self.file.write((json.dumps(asdict(record)) + "\n").encode())
+            while line:  # a disk that fills up takes a part first
+                line = line[self.file.write(line) :]
 
     def close(self) -> None:
         """Close the file."""

@@ -182,9 +182,11 @@ class Run:
 
     def batches(self) -> Iterator[Batch]:
         """The batches that are left."""
-        source = self.sampler.batches(self.step)
-        while self.step < self.steps and not self.stopped:
-            yield next(source)
+        left = () if self.stopped else self.sampler.batches(self.step, self.steps)
+        for batch in left:
+            yield batch
+            if self.stopped:
+                return
 
     def advance(self, batch: Batch, log: Loggers) -> None:
         """One optimiser step and what is due after it."""
