@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 
 from writesae.errors import DataError, InputError
 from writesae.report import words
-from writesae.report.figures import Grid, canvas, drawn_of, heat_map, rounded, thinned
+from writesae.report.figures import canvas, drawn_of, rounded, thinned
+from writesae.report.heat_map import Grid, heat_map
 from writesae.report.measured import Measured
 from writesae.report.parts import Panel, Plot, Table
 from writesae.types import Site

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 
 from writesae.errors import DataError
 from writesae.report import words
-from writesae.report.figures import NUMERICAL_ZERO, Grid, canvas, corner, drawn_of, heat_map, rounded, thinned
+from writesae.report.figures import NUMERICAL_ZERO, canvas, corner, drawn_of, rounded, thinned
+from writesae.report.heat_map import Grid, heat_map
 from writesae.report.measured import Measured
 from writesae.report.parts import Panel, Plot, Table
 
