@@ -123,7 +123,8 @@ def plot(result: Probe) -> go.Figure:
             if column == 1:
                 figure.update_yaxes(title=axis, row=row, col=1)
             if row == len(how.measures):
-                figure.update_xaxes(title=how.unit, tickvals=sorted(frame[how.x].unique()), row=row, col=column)
+                figure.update_xaxes(title=how.unit, row=row, col=column)
+    figure.update_xaxes(tickvals=sorted(frame[how.x].unique()))
     source = result.provenance
     site = source.site if source.site.count(",") < 4 else f"{source.site.count(',') + 1} heads"
     figure.update_layout(
