@@ -59,7 +59,7 @@ def test_first_order_predicts_small_writes(
 def test_measured_changes_equal_copied_caches(case: tuple[Host, Site, torch.Tensor]) -> None:
     host, site, tokens = case
     sae = dictionary(host, site)
-    config = LogitShiftConfig(atoms=2, places=2, epsilons=(1.0,), horizons=(2,), ranks=(0, 9))
+    config = LogitShiftConfig(atoms=1, places=2, epsilons=(1.0,), horizons=(2,), ranks=(0, 9))
     records = logit_shift(host, sae, site, tokens, config).records
     stream = host.record(tokens[:2], [site.layer])[site.layer].heads(site.head)
     atoms = sae.atoms()

@@ -30,7 +30,7 @@ SITE = Site(5, 2)
 CONFIGS: dict[str, Any] = {
     "substitution": SubstitutionConfig(firings=67, timings=("at_token",)),
     "population": PopulationConfig(atoms=5, most=3, fewest=2),
-    "logit_shift": LogitShiftConfig(atoms=2, places=9, epsilons=(0.1,), horizons=(1,), ranks=(0,)),
+    "logit_shift": LogitShiftConfig(1, (), 9, (0.1,), (1,), (0,), ("at_token",), "float32"),
     "fidelity": FidelityConfig(),
     "passage_loss": PassageLossConfig(features=tuple(range(61))),
     "readers": ReadersConfig(atoms=11, firings=3),
