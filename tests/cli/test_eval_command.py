@@ -302,6 +302,11 @@ def test_seeds_leaves_out_a_silent_dictionary(
     assert "1 can be classed: dictionary 2: no feature of the dictionary fires" in said
 
 
+def test_a_repeated_flag_for_dictionaries_is_refused() -> None:
+    with pytest.raises(InputError, match="--sae A B"):
+        parse(["quality", "--out", "x", "--sae", "a", "--sae", "b"])
+
+
 def test_unknown_words_raise_input_errors() -> None:
     with pytest.raises(InputError, match="unknown evaluation"):
         parse(["--out", "x"])

@@ -77,6 +77,7 @@ def parse(words: list[str]) -> Command:
 
     import tyro
 
+    from writesae.errors import InputError
     from writesae.evals.configs import config_class
 
     if not words or words[0] in ("-h", "--help"):
@@ -84,6 +85,8 @@ def parse(words: list[str]) -> Command:
         raise SystemExit(0)
     name = words[0].replace("-", "_")
     kind = config_class(name)
+    if words.count("--sae") > 1:
+        raise InputError("--sae is given more than once: name all dictionaries after one, --sae A B")
     fields = [(key, Annotated[cls, tyro.conf.arg(name="")]) for key, cls in (("config", kind), ("request", Request))]
     flags = make_dataclass("Flags", fields, frozen=True)
     given = cast(_Given, _quietly(flags, f"writesae eval {name}", words[1:], getdoc(kind) or ""))
