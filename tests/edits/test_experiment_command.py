@@ -71,7 +71,7 @@ def test_erasure_and_amplification(host: Host, tmp_path: Path, capsys: pytest.Ca
         (["sign", "--host", "random:gpt"], "unknown tiny model 'gpt'"),
         (["sign", "--site", "L3.H0"], "no recurrent layer 3"),
         (["sign", "--ranks", "5", "5"], "not within a vocabulary of 4096"),
-        (["sign", "--n", "0"], "cannot draw 0 texts"),
+        (["sign", "--n", "0"], "cannot draw 0 passages"),
         (["installs", "--n", "99999"], "99999 were asked for"),
         (["installs", "--sites", "L5.H9"], "heads 0 to 5"),
         (["installs", "--positions", "30"], "do not all lie in a prompt of 24 tokens"),

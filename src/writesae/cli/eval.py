@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol, cast
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from writesae.hosts import Host
     from writesae.sae import SAE
     from writesae.types import Site
 
@@ -132,31 +129,6 @@ def _print_help() -> None:
     print("\nwritesae eval NAME --help lists an evaluation's options.")
 
 
-def held_out_passages(host: Host, request: Request) -> Tensor:
-    """Passages `[B, T]` from the ends of the documents; raises InputError where the corpus is too short."""
-    import numpy as np
-    import torch
-
-    from writesae.corpus import read_documents, token_blocks
-    from writesae.errors import InputError
-
-    if request.passages < 1 or request.length < 4 or not 0 < request.held_out <= 1:
-        raise InputError(
-            f"cannot draw {request.passages} passages of {request.length} tokens from {request.held_out:.0%} of each "
-            "document: give at least 1 passage of 4 tokens, and a share above 0 and up to 1"
-        )
-    blocks = token_blocks(read_documents(request.corpus), host.tokenizer, request.length)
-    rank = np.concatenate([np.arange(n) / n for n in np.unique(blocks.document, return_counts=True)[1]])
-    usable = np.flatnonzero(rank >= 1 - request.held_out)
-    if len(usable) < request.passages:
-        raise InputError(
-            f"the last {request.held_out:.0%} of the documents hold {len(usable)} passages of {request.length} tokens, "
-            f"{request.passages} were asked for: ask for fewer or shorter ones, or a larger --held-out"
-        )
-    chosen = np.random.default_rng(request.text_seed).permutation(usable)[: request.passages]
-    return torch.from_numpy(blocks.tokens[np.sort(chosen)])
-
-
 def dictionaries(request: Request) -> tuple[tuple[Site, SAE], ...]:
     """The dictionaries and their heads; raises InputError where one belongs to no head."""
     from writesae.artifacts import load_sae
@@ -177,6 +149,9 @@ def dictionaries(request: Request) -> tuple[tuple[Site, SAE], ...]:
 
 def run(command: Command) -> None:
     """Evaluate, write the folder, print where it is."""
+    import torch
+
+    from writesae.corpus import draw_passages
     from writesae.evals.catalogue import Inputs, run_evaluation
     from writesae.evals.result import check_folder
     from writesae.hosts import load_host
@@ -185,7 +160,9 @@ def run(command: Command) -> None:
     check_folder(request.out, command.name)
     saes = dictionaries(request)  # what is wrong with them is known before a large host is loaded
     host = load_host(request.host, device=request.device, revision=request.revision)
-    tokens = held_out_passages(host, request)
+    part = (1 - request.held_out, 1.0)
+    drawn = draw_passages(request.corpus, host.tokenizer, request.passages, request.length, part, request.text_seed)
+    tokens = torch.from_numpy(drawn)
     placed = tuple((site, sae.to(host.device)) for site, sae in saes)
     result = run_evaluation(command.name, Inputs(host, placed, tokens, request.out / "parts"), command.config)
     result.write(request.out)

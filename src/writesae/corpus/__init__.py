@@ -2,5 +2,9 @@
 
 from writesae.corpus.blocks import Boundaries, TokenBlocks, token_blocks, tokenizer_hash
 from writesae.corpus.documents import Document, read_documents
+from writesae.corpus.passages import Part, check_passages, draw_passages
 
-__all__ = ["Boundaries", "Document", "TokenBlocks", "read_documents", "token_blocks", "tokenizer_hash"]
+__all__ = [
+    "Boundaries", "Document", "Part", "TokenBlocks", "check_passages", "draw_passages", "read_documents",
+    "token_blocks", "tokenizer_hash",
+]  # fmt: skip

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from writesae.corpus import read_documents, token_blocks
+from writesae.corpus import Part, check_passages, draw_passages
 from writesae.errors import InputError
 from writesae.evals.provenance import Provenance, provenance, sae_hash, tokens_hash
 from writesae.hosts import Host, load_host
@@ -18,9 +17,6 @@ from writesae.types import Site
 
 RANDOM = "random:"
 """`random:mamba2` is that model of `writesae.hosts.tiny`: random weights, and so random tokens for texts."""
-
-Part = tuple[float, float]
-"""A part of every document, such as (0.8, 1): its last fifth."""
 
 
 def open_host(name: str, device: str | None = None, revision: str | None = None) -> Host:
@@ -42,23 +38,10 @@ def draw_texts(host: Host, corpus: str, count: int, length: int, part: Part = (0
 
     A host of random weights gets random ids. Raises InputError where the part holds too little text.
     """
-    if count < 1 or length < 3 or not 0 <= part[0] < part[1] <= 1:
-        raise InputError(
-            f"cannot draw {count} texts of {length} tokens from {part[0]:.0%} to {part[1]:.0%} of each document: "
-            "give at least 1 text of 3 tokens, and a part of some length"
-        )
     if host.name.startswith(RANDOM):
+        check_passages(count, length, part)
         return torch.randint(3, host.vocabulary, (count, length), generator=torch.Generator().manual_seed(seed))
-    blocks = token_blocks(read_documents(corpus), host.tokenizer, length)
-    place = np.concatenate([np.arange(n) / n for n in np.unique(blocks.document, return_counts=True)[1]])
-    usable = np.flatnonzero((place >= part[0]) & (place < part[1]))
-    if len(usable) < count:
-        raise InputError(
-            f"{part[0]:.0%} to {part[1]:.0%} of the documents hold {len(usable)} texts of {length} tokens, "
-            f"{count} were asked for: ask for fewer or shorter ones, or give more text"
-        )
-    chosen = np.random.default_rng(seed).permutation(usable)[:count]
-    return torch.from_numpy(blocks.tokens[np.sort(chosen)])
+    return torch.from_numpy(draw_passages(corpus, host.tokenizer, count, length, part, seed))
 
 
 def measured_on(host: Host, sites: Sequence[Site], tokens: Sequence[Tensor], saes: Sequence[SAE] = ()) -> Provenance:
