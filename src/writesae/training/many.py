@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ from writesae.training.requests import run_name
 from writesae.training.schedule import active_features
 from writesae.types import Site
 
+STEPS_A_TURN = 16
+"""Steps that a run makes before the next has its turn: parameters and optimiser state are then in the cache."""
 MEMORY = 1 << 30
 """Bytes of writes that are kept for the next run to ask."""
 
@@ -131,10 +134,15 @@ def _groups(ready: _Group, together: bool | None) -> list[_Group]:
     return list(groups.values())
 
 
-def _advance(group: _Group, work: Workspace) -> None:
+def _advance(group: _Group, work: Workspace, interrupted: threading.Event) -> None:
+    """One step of a group, or a turn of a run alone."""
     if len(group) == 1:
         (turn, batch) = group[0]
         turn.run.advance(batch, turn.log)
+        for more in islice(turn.batches, STEPS_A_TURN - 1):
+            turn.run.advance(more, turn.log)
+            if interrupted.is_set():
+                return
         return
     started = time.perf_counter()
     due = [turn.run.due() for turn, _ in group]
@@ -174,20 +182,19 @@ def train_many(
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(max(config.threads for config in configs)))
         interrupted = stack.enter_context(interrupts())
-        turns = []
+        turns, work = [], Workspace()
         for number, run in active:
             run.prepare()
+            run.work = work  # one after another, they need it only while they step
             opened = [open_logger(service, names[number], places[number]) for service in services]
             lines = JsonLines(run.out / folder.HISTORY, run.step)
             turns.append(_Turn(run, stack.enter_context(Loggers([lines, *opened, *loggers])), run.batches()))
-        work = Workspace()
         while turns:
             drawn = [(turn, next(turn.batches, None)) for turn in turns]
             ready = [(turn, batch) for turn, batch in drawn if batch is not None]
+            turns = [turn for turn, _ in ready]
             for group in _groups(ready, together):
-                _advance(group, work)
-            left = [turn for turn, _ in ready]
-            turns = left
+                _advance(group, work, interrupted)
             if interrupted.is_set() and turns:
                 for turn in turns:
                     turn.run.save()
