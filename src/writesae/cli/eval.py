@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -147,12 +149,26 @@ def dictionaries(request: Request) -> tuple[tuple[Site, SAE], ...]:
     return tuple(found)
 
 
+@contextmanager
+def _shown(name: str, passages: int) -> Iterator[Callable[[str], None]]:
+    """On a terminal, a line that says which piece was finished last, and how long it has been."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(f"{name} of {passages} passages", total=None)
+        yield lambda key: bars.update(task, description=f"{name} of {passages} passages, done: {key}")
+
+
 def run(command: Command) -> None:
     """Evaluate, write the folder, print where it is."""
     import torch
 
     from writesae.corpus import draw_passages
     from writesae.evals.catalogue import Inputs, run_evaluation
+    from writesae.evals.parts import watching
     from writesae.evals.result import check_folder
     from writesae.hosts import load_host
 
@@ -164,7 +180,9 @@ def run(command: Command) -> None:
     drawn = draw_passages(request.corpus, host.tokenizer, request.passages, request.length, part, request.text_seed)
     tokens = torch.from_numpy(drawn)
     placed = tuple((site, sae.to(host.device)) for site, sae in saes)
-    result = run_evaluation(command.name, Inputs(host, placed, tokens, request.out / "parts"), command.config)
+    inputs = Inputs(host, placed, tokens, request.out / "parts")
+    with _shown(command.name, len(tokens)) as tell, watching(tell):
+        result = run_evaluation(command.name, inputs, command.config)
     result.write(request.out)
     refused = "".join(f"; {n} refused: {reason}" for reason, n in result.refused.items())
     print(f"{command.name}: {result.n} of {result.attempted} scored{refused}; {request.out / 'summary.json'}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,17 @@ from writesae.evals.provenance import Provenance
 from writesae.evals.result import plain, write_table, write_text
 
 RUN = "run.json"
+_WATCHER: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watching(tell: Callable[[str], None]) -> Iterator[None]:
+    """Call `tell` with the key of every piece that is there, as evaluations inside get to them."""
+    token = _WATCHER.set(tell)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,13 @@ class Parts:
 
     def get(self, key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """The piece called `key`: read if it is finished, else made and kept."""
+        table = self._get(key, make)
+        tell = _WATCHER.get()
+        if tell is not None:
+            tell(key)
+        return table
+
+    def _get(self, key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         if self.folder is None:
             return make()
         path = self.folder / f"part-{key}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.parquet"
