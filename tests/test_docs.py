@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 from writesae.cli import COMMANDS, main
+from writesae.evals.configs import EVALUATIONS
 from writesae.sae.config import Decoder, Encoder, Sparsity
 from writesae.sae.presets import PRESETS
 
@@ -36,16 +37,36 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert f"writesae {name}" in capsys.readouterr().out
 
 
+def run_python(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a page's Python blocks in order in one namespace; its text."""
+    monkeypatch.chdir(folder)
+    text = (DOCS / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    return text
+
+
 def test_the_dictionaries_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = (DOCS / "dictionaries.md").read_text(encoding="utf-8")
-    names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)
+    page = run_python("dictionaries.md", tmp_path, monkeypatch)
     assert "L5.H2" in capsys.readouterr().out
     for name in PRESETS:
         assert f"`{name}`" in page
     for part in get_args(Encoder) + get_args(Decoder) + get_args(Sparsity):
         assert f"`{part.__name__}" in page
+
+
+def test_the_edits_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_python("edits.md", tmp_path, monkeypatch)
+    said = capsys.readouterr().out
+    assert "sign agreement" in said
+    assert len(said.splitlines()) >= 2
+
+
+def test_the_evaluations_page_names_every_evaluation() -> None:
+    page = (DOCS / "evaluations.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in page for name in EVALUATIONS)
