@@ -10,7 +10,7 @@ from writesae.sae.scan_loss import scan_loss, scans
 from writesae.sae.step import loss_and_gradients
 
 
-@pytest.mark.parametrize("kind", ["scalar", "write"])
+@pytest.mark.parametrize("kind", ["scalar", "write", "picked"])
 @pytest.mark.parametrize("encoder", [Bilinear(), Bilinear(2), Bilinear(tied=True), Bilinear(2, True)], ids=str)
 @pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("sparsity", [JumpReLU(3.0), Gated(), SoftGated(), TopK(3), BatchTopK(3)], ids=str)

@@ -39,8 +39,9 @@ def make_batch(kind: str, seed: int = 1) -> Batch:
     key, update = torch.randn(6, 13, K, generator=g), torch.randn(6, 13, V, generator=g)
     if kind == "write":
         return Batch(key, update, None, None)
-    decay = -torch.rand(6, 13, 1 if kind == "scalar" else K, generator=g)
-    return Batch(key, update, decay, torch.randn(6, K, V, generator=g))
+    decay = -torch.rand(6, 13, K if kind == "vector" else 1, generator=g)
+    picked = torch.rand(6, 13, generator=g).argsort(1)[:, :3] if kind == "picked" else None
+    return Batch(key, update, decay, torch.randn(6, K, V, generator=g), picked)
 
 
 def check_equal(sae: SAE, batch: Batch, dead: Dead | None) -> None:
@@ -56,7 +57,7 @@ def check_equal(sae: SAE, batch: Batch, dead: Dead | None) -> None:
         assert error <= TOLERANCE, f"{name}: {error:.2e}"
 
 
-@pytest.mark.parametrize("kind", ["scalar", "vector", "write"])
+@pytest.mark.parametrize("kind", ["scalar", "vector", "write", "picked"])
 @pytest.mark.parametrize(("encoder", "decoder", "sparsity"), CASES, ids=str)
 def test_equals_dense(
     kind: str, encoder: Linear | Bilinear, decoder: Flat | Factored, sparsity: TopK | BatchTopK

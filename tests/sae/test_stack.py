@@ -36,7 +36,7 @@ def check(config: SAEConfig, kind: str, masks: torch.Tensor | None) -> None:
             assert (gradients[g][name] - want).norm() <= TOLERANCE * want.norm(), name
 
 
-@pytest.mark.parametrize("kind", ["scalar", "vector", "write"])
+@pytest.mark.parametrize("kind", ["scalar", "vector", "write", "picked"])
 @pytest.mark.parametrize(("encoder", "decoder", "sparsity"), CASES, ids=str)
 def test_equals_each_alone(
     kind: str, encoder: Linear | Bilinear, decoder: Flat | Factored, sparsity: TopK | BatchTopK
@@ -49,7 +49,7 @@ def test_equals_each_alone(
     check(config, kind, masks)
 
 
-@pytest.mark.parametrize("kind", ["scalar", "write"])
+@pytest.mark.parametrize("kind", ["scalar", "write", "picked"])
 def test_equals_each_alone_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(module, "BLOCK_NUMBERS", 2 * 13 * 35 * COUNT)
     check(SAEConfig(K, V, N, sparsity=TopK(3)), kind, None)

@@ -23,11 +23,19 @@ class Batch(NamedTuple):
     """`[B, C, 1 | K]` where the target is the state; None where it is the write itself."""
     initial: Tensor | None
     """State before each chunk, `[B, K, V]`; None where the target is the write."""
+    picked: Tensor | None = None
+    """Where the target is the state: which tokens of each chunk are modelled, `[B, P]` int64; None: all of them."""
 
     @property
     def tokens(self) -> int:
-        """Number of matrices, `B * C`."""
-        return self.key.shape[0] * self.key.shape[1]
+        """Number of matrices, `B * C`, or `B * P`."""
+        return self.key.shape[0] * (self.key if self.picked is None else self.picked).shape[1]
+
+    def pick(self, rows: Tensor) -> Tensor:
+        """Of `[B, C, ...]` the tokens that are modelled, `[B, P, ...]`. Differentiable."""
+        if self.picked is None:
+            return rows
+        return rows[torch.arange(len(rows), device=rows.device).unsqueeze(1), self.picked]
 
     @property
     def scalar_decay(self) -> bool:
@@ -47,14 +55,14 @@ class Batch(NamedTuple):
         return Batch(self.key[:, start:stop], self.update[:, start:stop], decay, self.initial)
 
     def matrices(self, work: Workspace | None = None) -> Tensor:
-        """The modelled matrices, `[B * C, K, V]`, rebuilt (in `work`'s memory where given)."""
+        """The modelled matrices, `[B * P, K, V]`, rebuilt (in `work`'s memory where given)."""
         shape = (*self.key.shape, self.update.shape[-1])
         out = self.key.new_empty(shape) if work is None else work.take("matrices", self.key, *shape)
         if self.log_decay is None:
             torch.mul(self.key.unsqueeze(3), self.update.unsqueeze(2), out=out)
         else:
             rebuild_states(Written(self.key, self.update, self.log_decay), self.initial, out)
-        return out.flatten(0, 1)
+        return self.pick(out).flatten(0, 1)
 
     def slices(self, limit: int, work: Workspace) -> Iterator[tuple[int, int, Tensor]]:
         """The matrices of about `limit` tokens at a time, as `(first, stop, [stop - first, K, V])`.
@@ -63,11 +71,12 @@ class Batch(NamedTuple):
         lies in `work`'s memory and is gone at the next.
         """
         chunks, length = self.key.shape[:2]
-        if length <= limit:
-            some = limit // length
+        each = self.tokens // chunks
+        if length <= limit or self.picked is not None:
+            some = max(1, limit // each)
             for row in range(0, chunks, some):
                 stop = min(row + some, chunks)
-                yield row * length, stop * length, self.rows(row, stop).matrices(work)
+                yield row * each, stop * each, self.rows(row, stop).matrices(work)
             return
         for row in range(chunks):
             chunk = self.rows(row, row + 1)
@@ -82,4 +91,4 @@ class Batch(NamedTuple):
         """The same, by the recurrence as written."""
         if self.log_decay is None:
             return self.matrices()
-        return states_reference(Written(self.key, self.update, self.log_decay), self.initial).flatten(0, 1)
+        return self.pick(states_reference(Written(self.key, self.update, self.log_decay), self.initial)).flatten(0, 1)

@@ -55,8 +55,8 @@ def encode_block(stack: Stack, batch: Batch, matrices: Tensor | None, work: Work
     drive = work.take("drive", left, chunks, length + 1, left.shape[1])
     drive[:, 0] = _project(stack, batch.initial, v, w, work)
     torch.mul(left.view(chunks, length, -1), right.view(chunks, length, -1), out=drive[:, 1:])
-    mixing = torch.cat([since.unsqueeze(2), kept], 2)
-    pre = work.take("pre", left, chunks, length, config.features)
+    mixing = batch.pick(torch.cat([since.unsqueeze(2), kept], 2))
+    pre = work.take("pre", left, *mixing.shape[:2], config.features)
     torch.bmm(mixing, _by_rank(drive, rank), out=pre)
     return Encoded(_add_bias(stack, pre.flatten(0, 1)))
 

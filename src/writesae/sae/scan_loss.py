@@ -42,7 +42,7 @@ def inner_products(batch: Batch, v: Tensor, w: Tensor) -> Tensor:
         p = (batch.key @ flat_v.T) * (batch.update @ flat_w.T)
     else:
         start = project(batch.initial, flat_v, flat_w)
-        p = scan(batch.key, batch.update, batch.log_decay, start, flat_v, flat_w)
+        p = batch.pick(scan(batch.key, batch.update, batch.log_decay, start, flat_v, flat_w))
     return p.reshape(batch.tokens, rank, -1).sum(1)
 
 

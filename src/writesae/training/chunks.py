@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -75,30 +76,24 @@ class Chunks:
             return Batch(pick(self.key), pick(self.update), None, None)
         written = Written(pick(self.key), pick(self.update), pick(self.log_decay))
         initial = self.starts.index_select(0, chunk)
-        if self.pairs or self.stride > 1:
-            return loose(written, initial, self.pairs, phase, self.stride)
-        return Batch(written.key, written.update, written.log_decay, initial)
+        picked = None
+        if self.stride > 1:
+            picked = phase.unsqueeze(1) + torch.arange(0, self.length, self.stride, device=phase.device)
+        batch = Batch(written.key, written.update, written.log_decay, initial, picked)
+        return loose(batch) if self.pairs else batch
 
 
-def loose(written: Written, initial: Tensor | None, pairs: bool, phase: Tensor | None = None, stride: int = 1) -> Batch:
-    """Tokens of chunks as chunks of one token, whose `initial` is all of the state but the token's own last write.
+def loose(batch: Batch) -> Batch:
+    """Tokens of two writes each as chunks of one token, whose `initial` is all of the state but the last write.
 
-    `phase` `[B]` and `stride` choose tokens `phase, phase + stride, ...` of each chunk; every token if absent. With
-    `pairs` the chunk holds two writes a token, and the token's state is that after the second.
+    The state of a token is that after its second write: what is left after the erase is the state before the native
+    write. `batch.picked` counts tokens.
     """
-    states = rebuild_states(written, initial)
-    key, update = written.key, written.update
-    if pairs:  # what is left after the erase is the state before the native write
-        states, key, update = states[:, 0::2], key[:, 1::2], update[:, 1::2]
-    if phase is not None and stride > 1:
-        kept = phase.unsqueeze(1) + stride * torch.arange(key.shape[1] // stride, device=phase.device)
-        row = torch.arange(len(kept), device=phase.device).unsqueeze(1)
-        states, key, update = states[row, kept], key[row, kept], update[row, kept]
-    key, update = key.reshape(-1, 1, key.shape[-1]), update.reshape(-1, 1, update.shape[-1])
-    left = states.reshape(-1, *states.shape[-2:])
-    if not pairs:
-        left = left - key.mT * update
-    return Batch(key, update, key.new_zeros(len(key), 1, 1), left)
+    tokens = batch._replace(key=batch.key[:, 1::2], update=batch.update[:, 1::2])
+    written = Written(batch.key, batch.update, cast(Tensor, batch.log_decay))
+    left = tokens.pick(rebuild_states(written, batch.initial)[:, 0::2]).flatten(0, 1)
+    key, update = tokens.pick(tokens.key).flatten(0, 1), tokens.pick(tokens.update).flatten(0, 1)
+    return Batch(key.unsqueeze(1), update.unsqueeze(1), key.new_zeros(len(key), 1, 1), left)
 
 
 def make_chunks(sequences: Sequences, config: TrainConfig, length: int, scale: float, device: torch.device) -> Chunks:
@@ -157,4 +152,5 @@ def _chunked(written: Written, length: int, pairs: bool) -> Iterator[Batch]:
             if x is not None
         ]
         initial = starts[:, first:stop].flatten(0, 1)
-        yield loose(Written(*parts), initial, True) if pairs else Batch(parts[0], parts[1], parts[2], initial)
+        batch = Batch(parts[0], parts[1], parts[2], initial)
+        yield loose(batch) if pairs else batch

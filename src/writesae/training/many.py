@@ -127,7 +127,8 @@ def _groups(ready: _Group, together: bool | None) -> list[_Group]:
         shared = run.device.type == "cuda" if together is None else together
         if shared and isinstance(config.sparsity, TopK | BatchTopK):
             k = active_features(config, run.step)
-            key = (run.sae_config, batch.key.shape, run.device, config.aux_weight, config.aux_k, k, config.precision)
+            shape = (batch.key.shape, batch.tokens)
+            key = (run.sae_config, shape, run.device, config.aux_weight, config.aux_k, k, config.precision)
             groups.setdefault(key, []).append((turn, batch))
         else:
             groups[number] = [(turn, batch)]
