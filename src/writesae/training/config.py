@@ -47,8 +47,8 @@ class TrainConfig:
     """Consecutive tokens that share one rebuilt state; None: half the head size, 16 to 64. State target only."""
     stride: int = 1
     """Distance between a chunk's tokens that one step trains on; it divides the chunk. Above 1, a chunk is used up in
-    `stride` visits and a batch mixes so many times more chunks, nearer to independent tokens: with 4, within 3% of their
-    held-out error, for about twice the time a step. State target only."""
+    `stride` visits and a batch mixes so many times more chunks, nearer to independent tokens: with 4, within 3% of
+    their held-out error, for about twice the time a step. State target only."""
     lr: float = 3e-4
     """Adam's learning rate after the warm-up."""
     lr_end: float = 3e-5
