@@ -26,7 +26,7 @@ from writesae.sae.batch import Batch
 from writesae.sae.step import losses_and_gradients
 from writesae.sae.workspace import Workspace
 from writesae.training.config import Precision
-from writesae.training.loop import choose_device, products
+from writesae.training.process import choose_device, products
 
 RECIPE_TOKENS = 5_000_000 * 20
 """Tokens of the published recipe, all epochs (paper App. D)."""

@@ -21,7 +21,8 @@ from writesae.sae import TopK, evaluate
 from writesae.store import StreamStore, open_store
 from writesae.training import TrainConfig
 from writesae.training.log import Loggers
-from writesae.training.loop import Run, cpu_threads
+from writesae.training.loop import Run
+from writesae.training.process import cpu_threads
 from writesae.types import Site
 
 

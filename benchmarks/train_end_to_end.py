@@ -36,7 +36,8 @@ from writesae.sae import TopK
 from writesae.store import CaptureConfig, capture, open_store
 from writesae.training import TrainConfig
 from writesae.training.log import Loggers
-from writesae.training.loop import Run, choose_device, cpu_threads
+from writesae.training.loop import Run
+from writesae.training.process import choose_device, cpu_threads
 from writesae.types import Site
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from writesae.errors import InputError
 from writesae.evals.batches import PASSAGES, passages_at_once
 from writesae.evals.configs import ReadersConfig, SelectivityConfig
 from writesae.evals.firings import all_firings
+from writesae.evals.parts import Parts
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.sae import SAE
@@ -70,6 +72,17 @@ def groups(firings: pd.DataFrame, start: int, stop: int, at_once: int) -> Iterat
         here = firings[(firings.passage >= begin) & (firings.passage < begin + at_once)]
         if len(here):
             yield begin, here
+
+
+def in_parts(
+    parts: Parts, firings: pd.DataFrame, passages: int, score: Callable[[pd.DataFrame, int], pd.DataFrame]
+) -> pd.DataFrame:
+    """The records of all firings, from pieces that are kept; `score` makes those of some, from its first passage on."""
+    tables = [
+        parts.get(f"passages-{begin}", partial(score, here, begin))
+        for begin, here in groups(firings, 0, passages, PASSAGES)
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def native_runs(

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
-from writesae.evals.batches import PASSAGES, rows_at_once
+from writesae.evals.batches import rows_at_once
 from writesae.evals.configs import ReadersConfig as ReadersConfig
-from writesae.evals.drawn_firings import draw_firings, groups, native_runs
+from writesae.evals.drawn_firings import draw_firings, in_parts, native_runs
 from writesae.evals.parts import Parts
 from writesae.evals.patching import edit_response
 from writesae.evals.provenance import provenance
@@ -70,17 +70,13 @@ def readers(
         raise InputError(f"{host.name} has no recurrent layer above {site}: nothing later can read its writes")
     drawn = draw_firings(host, sae, site, tokens, config)
     parts = Parts.open(folder, "readers", source, config)
-    tables = []
-    for begin, here in groups(drawn.firings, 0, len(tokens), PASSAGES):
-        make = partial(_score, host, sae, site, tokens, here, begin, config)
-        tables.append(parts.get(f"passages-{begin}", make))
-    records = pd.concat(tables, ignore_index=True)
+    records = in_parts(parts, drawn.firings, len(tokens), partial(_score, host, sae, site, tokens, config))
     summary = summarise(records, config)
     return Result("readers", source, config, drawn.attempted, drawn.refused, summary, records)
 
 
 def _score(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, firings: pd.DataFrame, start: int, config: ReadersConfig
+    host: Host, sae: SAE, site: Site, tokens: Tensor, config: ReadersConfig, firings: pd.DataFrame, start: int
 ) -> pd.DataFrame:
     runs = native_runs(host, site, tokens, firings, start)
     return pd.concat([_score_run(run, sae, site, here, begin, config) for begin, here, run in runs], ignore_index=True)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
-from writesae.evals.batches import PASSAGES
 from writesae.evals.configs import SelectivityConfig as SelectivityConfig
 from writesae.evals.controls import normalize
-from writesae.evals.drawn_firings import draw_firings, groups, native_runs
+from writesae.evals.drawn_firings import draw_firings, in_parts, native_runs
 from writesae.evals.parts import Parts
 from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.provenance import provenance
@@ -65,17 +64,13 @@ def selectivity(
         raise InputError(f"the {config.top} most moved of {host.vocabulary} tokens were asked for")
     drawn = draw_firings(host, sae, site, tokens, config)
     parts = Parts.open(folder, "selectivity", source, config)
-    tables = []
-    for begin, here in groups(drawn.firings, 0, len(tokens), PASSAGES):
-        make = partial(_score, host, sae, site, tokens, here, begin, config)
-        tables.append(parts.get(f"passages-{begin}", make))
-    records = pd.concat(tables, ignore_index=True)
+    records = in_parts(parts, drawn.firings, len(tokens), partial(_score, host, sae, site, tokens, config))
     summary = summarise(records, config)
     return Result("selectivity", source, config, drawn.attempted, drawn.refused, summary, records)
 
 
 def _score(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, firings: pd.DataFrame, start: int, config: SelectivityConfig
+    host: Host, sae: SAE, site: Site, tokens: Tensor, config: SelectivityConfig, firings: pd.DataFrame, start: int
 ) -> pd.DataFrame:
     tables = []
     for begin, here, run in native_runs(host, site, tokens, firings, start):

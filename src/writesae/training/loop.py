@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import cast
 
 import torch
 
 from writesae.artifacts import Record, load_sae, save_sae
 from writesae.config import Json, to_json
-from writesae.errors import ConfigError, DataError
+from writesae.errors import DataError
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss
@@ -27,7 +23,7 @@ from writesae.sae.presets import name_of
 from writesae.sae.step import loss_and_gradients
 from writesae.sae.workspace import Workspace
 from writesae.training import folder
-from writesae.training.config import Precision, TrainConfig
+from writesae.training.config import TrainConfig
 from writesae.training.data import (
     Sampler,
     Sequences,
@@ -41,6 +37,7 @@ from writesae.training.data import (
 )
 from writesae.training.initial import initial_sae, moments
 from writesae.training.log import JsonLines, Logger, Loggers, StepRecord, read_history
+from writesae.training.process import choose_device, cpu_threads, interrupts, products
 from writesae.training.resample import resample
 from writesae.training.schedule import active_features, bandwidth, learning_rate
 
@@ -94,7 +91,7 @@ def train(store: WriteStore, config: TrainConfig, out: str | Path, loggers: Sequ
 
 
 class Run:
-    """One run in progress. All that changes is in `state()`."""
+    """One run in progress. All that changes is in its checkpoint (`save`)."""
 
     def __init__(self, store: WriteStore, config: TrainConfig, out: Path) -> None:
         self.store, self.config, self.out = store, config, out
@@ -302,58 +299,3 @@ class Run:
         folder.save_result(self.out, metrics, self.step, self.seconds)
         history = read_history(self.out / folder.HISTORY)
         return TrainResult(self.sae, self.config, metrics, history, self.seconds, self.out)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name; `auto` takes CUDA where there is one. Raises ConfigError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Torch's CPU threads for a while; 0 leaves them as they are."""
-    before = torch.get_num_threads()
-    if count > 0:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def products(precision: Precision) -> Iterator[bool]:
-    """Let CUDA devices use TF32 unless all is `float32`; yields whether features are picked in bfloat16."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
-    try:
-        yield precision == "bfloat16"
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event; a second one stops at once. Only the main thread can do this."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, previous)

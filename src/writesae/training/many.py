@@ -30,7 +30,8 @@ from writesae.training import folder
 from writesae.training.config import TrainConfig
 from writesae.training.data import Origin, StoredHead, WriteStore
 from writesae.training.log import JsonLines, Logger, Loggers, Service, open_logger
-from writesae.training.loop import Run, TrainResult, cpu_threads, interrupts, products
+from writesae.training.loop import Run, TrainResult
+from writesae.training.process import cpu_threads, interrupts, products
 from writesae.training.requests import run_name
 from writesae.training.schedule import active_features
 from writesae.types import Site

@@ -1,0 +1,69 @@
+"""What a run asks of the process around it: a device, threads, the precision of products, and a say in Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from writesae.errors import ConfigError
+from writesae.training.config import Precision
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; `auto` takes CUDA where there is one. Raises ConfigError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Torch's CPU threads for a while; 0 leaves them as they are."""
+    before = torch.get_num_threads()
+    if count > 0:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def products(precision: Precision) -> Iterator[bool]:
+    """Let CUDA devices use TF32 unless all is `float32`; yields whether features are picked in bfloat16."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+    try:
+        yield precision == "bfloat16"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event; a second one stops at once. Only the main thread can do this."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)
