@@ -18,7 +18,7 @@ import tyro
 from writesae.cli import main as writesae
 from writesae.config import from_json
 from writesae.evals.configs import EVALUATIONS
-from writesae.report import plot
+from writesae.page import plot
 from writesae.store import open_store
 from writesae.training import TrainConfig, train
 

@@ -3,7 +3,7 @@
     python benchmarks/eval_speed.py [--host tiny-gdn|tiny-mamba2|qwen3.5-0.8b-shaped] [--firings 200]
 
 The slow protocol runs each firing's prefix, deep-copies the cache once a condition, edits the state in the copy and
-feeds the next token (`writesae.evals.reference`). Both score the same five conditions. `qwen3.5-0.8b-shaped` has that
+feeds the next token (`slow_protocol`). Both score the same five conditions. `qwen3.5-0.8b-shaped` has that
 model's sizes and random weights (3 GB of memory, minutes on a CPU).
 """
 
@@ -17,9 +17,9 @@ import torch
 import tyro
 from transformers.models.qwen3_5 import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
+from slow_protocol import cache_copy_logits
+from writesae.causal.divergence import kl_divergence
 from writesae.corpus import read_documents, token_blocks
-from writesae.evals.divergence import kl_divergence
-from writesae.evals.reference import cache_copy_logits
 from writesae.evals.substitution import SubstitutionConfig, substitution
 from writesae.hosts import Host, load_host
 from writesae.recurrence import delta_values

@@ -12,8 +12,8 @@ import writesae
 
 ROOT = Path(writesae.__file__).parent
 ORDER = (
-    "errors", "types", "config", "recurrence", "sae", "hosts", "corpus", "store", "artifacts", "training", "evals",
-    "edits", "attribution", "reproduce", "sweep", "report", "quickstart", "cli",
+    "errors", "types", "config", "disk", "show", "recurrence", "sae", "corpus", "hosts", "store", "artifacts",
+    "training", "causal", "edits", "attribution", "evals", "page", "reproduce", "sweep", "quickstart", "cli",
 )  # fmt: skip
 """Lowest first. A part may import itself and what stands before it."""
 

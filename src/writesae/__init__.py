@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from writesae.artifacts.hub import push_sae
     from writesae.corpus import read_documents, token_blocks
     from writesae.hosts import Host, load_host
-    from writesae.report import plot
+    from writesae.page import plot
     from writesae.sae import SAE, SAEConfig
     from writesae.store import StreamStore, capture, open_store
     from writesae.training import TrainConfig, TrainResult, train
@@ -37,7 +37,7 @@ _HOME = {
     "load_host": "hosts",
     "load_sae": "artifacts",
     "open_store": "store",
-    "plot": "report",
+    "plot": "page",
     "push_sae": "artifacts.hub",
     "read_documents": "corpus",
     "save_sae": "artifacts",

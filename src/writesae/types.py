@@ -15,13 +15,19 @@ from writesae.errors import InputError
 Target = Literal["state", "write-value", "write-delta"]
 """The matrix a dictionary models: the state after a token, the native write `b k v^T`, or the delta write `k u^T`."""
 
-Protocol = Literal["after_token", "at_token"]
+Timing = Literal["after_token", "at_token"]
 """Whether the edited token itself reads the edited state (`at_token`) or only later tokens do (`after_token`)."""
 
 
 NativeWrite = Literal["delta", "value"]
 """Which matrix counts as a token's write: `delta`, `k u^T`, what the layer really adds to the decayed state; `value`,
 `b k v^T`, the paper's native write."""
+
+Amplitude = Literal["coefficient", "norm"]
+"""How large an atom (or a random matrix) is written: at the atom's coefficient, or at the native write's Frobenius
+norm."""
+
+KLDirection = Literal["native||patched", "patched||native"]
 
 
 @dataclass(frozen=True, order=True)

@@ -24,12 +24,12 @@ from writesae.attribution import (
     small_edits,
     write_page,
 )
+from writesae.causal.targets import Target, describe_target
 from writesae.edits import AddMatrix, At, Edit, ScaleFeatures, editing
-from writesae.edits.targets import Target, describe_target
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.recurrence import adjoint_reference
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 PAIRS = 500
 
@@ -45,7 +45,7 @@ def tiny() -> Host:
 
 
 @pytest.mark.parametrize("timing", ["at_token", "after_token"])
-def test_prices_correlate_with_measured_small_edits(any_host: Host, timing: Protocol) -> None:
+def test_prices_correlate_with_measured_small_edits(any_host: Host, timing: Timing) -> None:
     site, text = Site(next(iter(any_host.layers)), 1), some_text()
     best = int(any_host.logits(text[None], keep=1)[0, -1].argmax())
     found = attribute(
@@ -71,7 +71,7 @@ def test_the_sum_of_all_native_writes_is_the_heads_effect(any_host: Host) -> Non
 
 
 def test_a_write_s_effect_is_its_contraction_with_the_dense_adjoint(tiny: Host) -> None:
-    from writesae.edits.gradients import output_gradients
+    from writesae.causal.gradients import output_gradients
     from writesae.recurrence import delta_values
 
     text, target = some_text(), LogitDifference(5, 9)

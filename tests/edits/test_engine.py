@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from random_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some_tokens, tiny_host
+from writesae.causal.actions import Action
 from writesae.edits import (
     AddFeatures,
     AddMatrix,
@@ -31,13 +32,11 @@ from writesae.edits import (
     generate,
     take_write,
 )
-from writesae.edits.actions import Action
-from writesae.edits.seen import NativeWrite
 from writesae.errors import InputError
 from writesae.hosts import Host, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.recurrence import replay
-from writesae.types import Protocol, Site
+from writesae.types import NativeWrite, Site, Timing
 
 CUT = 7
 
@@ -104,7 +103,7 @@ def test_zero_edits_change_no_bit(any_host: Host) -> None:
     assert generate(any_host, tokens, edits, 4).tokens == generate(any_host, tokens, (), 4).tokens
 
 
-def timings() -> tuple[Protocol, Protocol]:
+def timings() -> tuple[Timing, Timing]:
     return "after_token", "at_token"
 
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from random_hosts import dictionary, some_tokens, tiny_host
+from writesae.causal.writes import head_writes
 from writesae.edits import AddMatrix, At, Edit, EraseWrite, editing, take_write
-from writesae.edits.experiments import (
+from writesae.errors import InputError, OutputError
+from writesae.evals.probes import (
     AmplificationConfig,
     ErasureConfig,
     InstallSweep,
@@ -28,12 +30,10 @@ from writesae.edits.experiments import (
     sign_test,
     tokens_matching,
 )
-from writesae.edits.experiments.erasure import loses_most
-from writesae.edits.experiments.installs import sign_test_over_prompts
-from writesae.edits.experiments.names import contexts_before, equivalence
-from writesae.edits.experiments.pictures import plot, table, write_probe
-from writesae.errors import InputError, OutputError
-from writesae.evals.writes import head_writes
+from writesae.evals.probes.erasure import loses_most
+from writesae.evals.probes.installs import sign_test_over_prompts
+from writesae.evals.probes.names import contexts_before, equivalence
+from writesae.evals.probes.pictures import plot, table, write_probe
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.types import Site

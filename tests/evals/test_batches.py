@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
+from writesae.causal.batches import PASSAGES, ROWS, passages_at_once, rows_at_once
 from writesae.evals.atoms import portraits
-from writesae.evals.batches import PASSAGES, ROWS, passages_at_once, rows_at_once
 from writesae.evals.firings import all_firings
 from writesae.evals.population import PopulationConfig, population
 from writesae.evals.substitution import SubstitutionConfig, substitution
@@ -71,7 +71,7 @@ def test_firings_and_portraits_are_the_same_whatever_the_batch(
     whole = all_firings(host, dictionary(), SITE, passages)
     pd.testing.assert_frame_equal(whole, all_firings(host, dictionary(), SITE, passages, memory=LITTLE), rtol=1e-4)
     many = portraits(host, dictionary(), SITE, passages, atoms=3, firings=5)
-    monkeypatch.setattr("writesae.evals.batches.free_floats", lambda *_: LITTLE * 2**28)
+    monkeypatch.setattr("writesae.causal.batches.free_floats", lambda *_: LITTLE * 2**28)
     few = portraits(host, dictionary(), SITE, passages, atoms=3, firings=5)
     for one, other in zip(many, few, strict=True):
         assert one.feature == other.feature

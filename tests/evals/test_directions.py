@@ -5,15 +5,15 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from writesae.causal.patching import edit_response
+from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals import boundary as borders
 from writesae.evals import readers as later
 from writesae.evals import selectivity as selective
 from writesae.evals.boundary import BoundaryConfig, boundary, matching
-from writesae.evals.patching import edit_response
 from writesae.evals.readers import ReadersConfig, later_outputs, readers
 from writesae.evals.selectivity import SelectivityConfig, directions, overlaps, selectivity
-from writesae.evals.writes import head_writes
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.fork import Rows, native_run
 from writesae.recurrence import delta_values, respond_reference

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from slow_protocol import cache_copy_logits
+from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals import fidelity as states
 from writesae.evals import passage_loss as losses
@@ -15,9 +17,7 @@ from writesae.evals import seeds as several
 from writesae.evals.fidelity import FidelityConfig, fidelity, reconstructed
 from writesae.evals.partition import PartitionConfig
 from writesae.evals.passage_loss import PassageLossConfig, passage_loss, response
-from writesae.evals.reference import cache_copy_logits
 from writesae.evals.seeds import SeedsConfig, atom_cosines, seeds
-from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.recurrence import delta_values_reference, replay_reference, respond_reference

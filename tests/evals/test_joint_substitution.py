@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from random_hosts import dictionary, host_parameter, some_tokens, tiny_host
+from slow_protocol import cache_copy_logits, joint_cache_copy_logits
+from writesae.causal.divergence import kl_divergence
+from writesae.causal.precision import in_float64, widened
+from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
-from writesae.evals.divergence import kl_divergence
-from writesae.evals.precision import in_float64, widened
-from writesae.evals.reference import cache_copy_logits, joint_cache_copy_logits
 from writesae.evals.substitution import SubstitutionConfig, first_and_second, joint_substitution, substitution
-from writesae.evals.writes import stream_writes
 from writesae.hosts import Host
 from writesae.sae import SAE
 from writesae.types import NativeWrite, Site

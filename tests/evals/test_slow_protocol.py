@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from random_hosts import host_parameter, some_tokens, tiny_host
+from slow_protocol import cache_copy_logits
+from writesae.causal.precision import in_float64, widened
 from writesae.evals.configs import (
     FidelityConfig,
     LogitShiftConfig,
@@ -26,16 +28,14 @@ from writesae.evals.configs import (
 from writesae.evals.fidelity import fidelity
 from writesae.evals.logit_shift import logit_shift
 from writesae.evals.passage_loss import passage_loss
-from writesae.evals.precision import in_float64, widened
 from writesae.evals.readers import readers
-from writesae.evals.reference import cache_copy_logits
 from writesae.evals.selectivity import AGAINST, directions, overlaps, selectivity
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.hosts.fork import native_run
 from writesae.recurrence import Stream, delta_values_reference, replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
-from writesae.types import NativeWrite, Protocol, Site, Target
+from writesae.types import NativeWrite, Site, Target, Timing
 
 WIDE = ("qwen3_next", "kimi_linear", "falcon_h1", "fla_delta_net", "fla_rwkv7")
 """Hosts that are run in float64."""
@@ -111,7 +111,7 @@ def matrices(host: Host, sae: SAE, site: Site, records: pd.DataFrame, seed: int)
 
 def check_selectivity(world: World) -> None:
     host, (site, _) = world.host, sites(world.host)
-    timing = cast(Protocol, world.turn("after_token", "at_token"))
+    timing = cast(Timing, world.turn("after_token", "at_token"))
     sae, config = dictionary(host, site), SelectivityConfig(atoms=2, firings=2, top=7, timing=timing)
     records = selectivity(host, sae, site, TEXT, config).records
     edits = matrices(host, sae, site, records, config.seed)
@@ -180,7 +180,7 @@ def check_logit_shift(world: World) -> None:
     size = (stream.key.norm(dim=-1) * delta_values(stream).norm(dim=-1)).median()
     for _, cells in records.groupby(["passage", "feature", "protocol"]):
         passage, position, feature = (int(cells[name].iloc[0]) for name in ("passage", "position", "feature"))
-        unit, timing = sae.atom_matrices()[feature].detach(), cast(Protocol, cells.protocol.iloc[0])
+        unit, timing = sae.atom_matrices()[feature].detach(), cast(Timing, cells.protocol.iloc[0])
         given = (host, TEXT[passage], site, position, [size * unit / unit.norm()], timing)
         native, patched = cache_copy_logits(*given, horizon=3)
         for record in cells.to_dict("records"):

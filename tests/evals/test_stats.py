@@ -10,8 +10,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from statsmodels.stats.multitest import multipletests
 
+from writesae.causal.divergence import kl_divergence
 from writesae.evals import stats
-from writesae.evals.divergence import kl_divergence
 from writesae.evals.stats import clustered, wilson
 
 

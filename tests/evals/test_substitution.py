@@ -12,12 +12,13 @@ import torch
 
 from random_hosts import dictionary as random_dictionary
 from random_hosts import host_parameter, tiny_host
+from slow_protocol import cache_copy_logits
+from writesae.causal.divergence import kl_divergence
+from writesae.causal.precision import in_float64, widened
+from writesae.causal.writes import HeadWrites
 from writesae.errors import ConfigError, InputError, OutputError
 from writesae.evals.controls import Background, Firings, control_component, principal_pair, random_component
-from writesae.evals.divergence import kl_divergence
-from writesae.evals.precision import in_float64, widened
 from writesae.evals.provenance import provenance
-from writesae.evals.reference import cache_copy_logits
 from writesae.evals.substitution import (
     CONDITIONS,
     SubstitutionConfig,
@@ -26,7 +27,6 @@ from writesae.evals.substitution import (
     substitution_at,
     summarise,
 )
-from writesae.evals.writes import HeadWrites
 from writesae.hosts import Host
 from writesae.recurrence import delta_values, replay_reference
 from writesae.recurrence.written import Written

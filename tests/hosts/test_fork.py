@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 
 from random_hosts import host_parameter, tiny_host
+from slow_protocol import cache_copy_logits
+from writesae.causal.divergence import kl_divergence
+from writesae.causal.patching import Edits, patched_logits
 from writesae.errors import HostError
-from writesae.evals.divergence import kl_divergence
-from writesae.evals.patching import Edits, patched_logits
-from writesae.evals.reference import cache_copy_logits
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.hosts.tiny import TINY_MODELS
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 FORKED = [host_parameter(name) for name in TINY_MODELS if name != "qwen3_5_vision"]
 
@@ -36,7 +36,7 @@ def deletions(host: Host, site: Site, passage: Tensor, position: Tensor) -> Edit
 @pytest.mark.parametrize(("end", "horizon"), [(0, 3), (-1, 1)], ids=["first-3", "last-1"])
 @pytest.mark.parametrize("timing", ["after_token", "at_token"])
 @pytest.mark.parametrize("name", FORKED)
-def test_forked_runs_equal_copied_caches(name: str, timing: Protocol, end: int, horizon: int) -> None:
+def test_forked_runs_equal_copied_caches(name: str, timing: Timing, end: int, horizon: int) -> None:
     host = tiny_host(name)
     layer = list(host.layers.values())[end]
     site = Site(layer.index, layer.heads - 1)

@@ -10,7 +10,7 @@ from writesae.attribution.measured import (
     small_edits,
 )
 from writesae.attribution.picture import atom_map, check_plot, write_map, write_page
-from writesae.edits.targets import Logit, LogitDifference, LogProbability, TextLoss
+from writesae.causal.targets import Logit, LogitDifference, LogProbability, TextLoss
 
 __all__ = [
     "AtomEffects",

@@ -17,15 +17,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from writesae.edits.gradients import Gradients, output_gradients
-from writesae.edits.seen import NativeWrite
-from writesae.edits.targets import Target
+from writesae.causal.gradients import Gradients, output_gradients
+from writesae.causal.targets import Target
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.recurrence import Stream, adjoint_products, delta_values
 from writesae.recurrence.written import Written
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import NativeWrite, Site, Timing
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Attribution:
     target: Target
     score: float
     """The target's value in the native run."""
-    timing: Protocol
+    timing: Timing
     form: NativeWrite
     writes: Mapping[int, Tensor] = field(repr=False)
     """Layer -> effect of every native write, `[T, H]`."""
@@ -118,7 +117,7 @@ def attribute(
     target: Target,
     dictionaries: Mapping[Site, SAE] | None = None,
     layers: Sequence[int] | None = None,
-    timing: Protocol = "at_token",
+    timing: Timing = "at_token",
     form: NativeWrite = "value",
 ) -> Attribution:
     """Price the writes of a text `[T]` for a target, in one forward and one backward pass.
@@ -146,7 +145,7 @@ def attribute(
 
 
 @torch.no_grad()
-def write_effects(stream: Stream, grad: Tensor, timing: Protocol, form: NativeWrite) -> Tensor:
+def write_effects(stream: Stream, grad: Tensor, timing: Timing, form: NativeWrite) -> Tensor:
     """`k_t^T G_t x_t` for every token and head, `[B, T, H]`; `x` is the native write's value side in this form."""
     value = stream.value
     if form == "delta":
@@ -167,7 +166,7 @@ def write_effects(stream: Stream, grad: Tensor, timing: Protocol, form: NativeWr
 
 
 @torch.no_grad()
-def _atom_effects(found: Gradients, site: Site, sae: SAE, timing: Protocol) -> AtomEffects:
+def _atom_effects(found: Gradients, site: Site, sae: SAE, timing: Timing) -> AtomEffects:
     stream = found.streams[site.layer].heads(site.head)
     v, w = sae.atoms()
     grad = found.grads[site.layer][:, :, [site.head]]

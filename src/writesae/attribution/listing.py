@@ -11,8 +11,8 @@ from rich.text import Text
 
 from writesae.attribution.attribute import Attribution, Contribution
 from writesae.attribution.measured import Compared
+from writesae.causal.targets import describe_target
 from writesae.config import Json
-from writesae.edits.targets import describe_target
 
 AROUND = 4
 """Tokens of context shown before a write's own."""

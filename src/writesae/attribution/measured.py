@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.attribution.attribute import Attribution
-from writesae.edits.targets import Target, check_target, positions_kept
+from writesae.causal.targets import Target, check_target, positions_kept
 from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.recurrence import Stream, delta_values
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 ROWS = 64
 """Edited copies of a text that run at once."""
@@ -31,7 +31,7 @@ def edited_scores(
     position: Tensor,
     key: Tensor,
     value: Tensor,
-    timing: Protocol,
+    timing: Timing,
 ) -> Tensor:
     """The target's value for `R` edited copies of a text `[T]`: copy `r` adds `key[r] value[r]^T` to the state of
     `head[r]` after token `position[r]`. Returns `[R]`, float32.
@@ -52,7 +52,7 @@ def edited_scores(
     return torch.cat(scores)
 
 
-def _with_responses(call: KernelCall, result: KernelResult, parts: list[Tensor], timing: Protocol) -> KernelResult:
+def _with_responses(call: KernelCall, result: KernelResult, parts: list[Tensor], timing: Timing) -> KernelResult:
     head, position, key, value = parts
     rows = torch.arange(len(head), device=head.device)
     stream: Stream = call.stream.map(lambda x: x[rows, :, head])

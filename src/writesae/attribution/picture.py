@@ -12,7 +12,7 @@ from torch import Tensor
 
 from writesae.attribution.attribute import Attribution
 from writesae.attribution.measured import Compared
-from writesae.edits.targets import describe_target
+from writesae.causal.targets import describe_target
 from writesae.errors import InputError
 from writesae.types import Site
 

@@ -11,7 +11,7 @@ import tyro
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from writesae.edits.targets import Target
+    from writesae.causal.targets import Target
     from writesae.hosts import Host
 
 
@@ -101,7 +101,7 @@ def run(command: Command) -> None:
 
 
 def _target(command: Command, host: Host, tokens: Tensor) -> Target:
-    from writesae.edits.targets import Logit, LogitDifference, LogProbability, TextLoss, check_target, token_id
+    from writesae.causal.targets import Logit, LogitDifference, LogProbability, TextLoss, check_target, token_id
     from writesae.errors import InputError
 
     if command.quantity == "loss":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from writesae.causal.schedule import When
     from writesae.edits import Edited
-    from writesae.edits.schedule import When
     from writesae.hosts import Host
     from writesae.sae import SAE
     from writesae.types import Site

@@ -1,6 +1,6 @@
 """Change what a host has written into its memory, and let it speak: see `install`, `erase` and `amplify`."""
 
-from writesae.edits.actions import (
+from writesae.causal.actions import (
     AddFeatures,
     AddMatrix,
     ClampFeatures,
@@ -13,8 +13,10 @@ from writesae.edits.actions import (
     Write,
     take_write,
 )
+from writesae.causal.engine import editing
+from writesae.causal.schedule import Always, At, Firing, OnTokens, Predicate, sentence_ends
+from writesae.causal.targets import token_id
 from writesae.edits.directions import Direction, atom_direction, make_directions
-from writesae.edits.engine import editing
 from writesae.edits.generation import Generation, Sampling, generate
 from writesae.edits.plan import (
     Edited,
@@ -26,8 +28,6 @@ from writesae.edits.plan import (
     replace_by_atom,
     transplant,
 )
-from writesae.edits.schedule import Always, At, Firing, OnTokens, Predicate, sentence_ends
-from writesae.edits.targets import token_id
 
 __all__ = [
     "AddFeatures",

@@ -14,14 +14,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from writesae.edits.gradients import Gradients, output_gradients
-from writesae.edits.targets import RowLogit
+from writesae.causal.gradients import Gradients, output_gradients
+from writesae.causal.targets import RowLogit
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.hosts.output import head_columns, unembedding
 from writesae.recurrence import Stream, adjoint_reference
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 DirectionKind = Literal["closed", "exact", "random"]
 
@@ -71,7 +71,7 @@ def leading_pair(gradient: Tensor) -> Direction:
     return Direction(left[..., :, 0], right[..., 0, :])
 
 
-def state_gradients(found: Gradients, site: Site, timing: Protocol) -> Tensor:
+def state_gradients(found: Gradients, site: Site, timing: Timing) -> Tensor:
     """`G_t` of one head for every token, `[B, T, K, V]`."""
     stream = found.streams[site.layer].heads(site.head)
     grad = found.grads[site.layer][:, :, [site.head]]
@@ -93,7 +93,7 @@ def make_directions(
     targets: tuple[int, ...],
     kind: DirectionKind,
     positions: tuple[int, ...],
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
     lookahead: int = 1,
     seed: int = 0,
 ) -> Direction:
@@ -108,7 +108,7 @@ def make_many_directions(
     targets: tuple[int, ...],
     kind: DirectionKind,
     positions: tuple[int, ...],
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
     lookahead: int = 1,
     seed: int = 0,
 ) -> dict[Site, Direction]:

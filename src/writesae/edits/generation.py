@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from writesae.edits.actions import Edit
-from writesae.edits.engine import editing
+from writesae.causal.actions import Edit
+from writesae.causal.engine import editing
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.hosts.caches import cache_argument, new_cache

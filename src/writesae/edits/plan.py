@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from writesae.edits.actions import (
+from writesae.causal.actions import (
     Action,
     AddFeatures,
     ClampFeatures,
@@ -26,16 +26,15 @@ from writesae.edits.actions import (
     Write,
     check_edit,
 )
+from writesae.causal.engine import editing
+from writesae.causal.schedule import Always, At, When
+from writesae.causal.targets import token_ids
 from writesae.edits.directions import Direction, DirectionKind, make_directions
-from writesae.edits.engine import editing
 from writesae.edits.generation import Generation, OnTokens, Sampling, encode_prompts, generate
-from writesae.edits.schedule import Always, At, When
-from writesae.edits.seen import NativeWrite
-from writesae.edits.targets import token_ids
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import NativeWrite, Site, Timing
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class InstallTarget:
     """From the prompt's end."""
     magnitude: float
     form: NativeWrite
-    timing: Protocol
+    timing: Timing
     seed: int = 0
 
     def edits(self, host: Host, rows: Sequence[Sequence[int]]) -> list[Edit]:
@@ -126,7 +125,7 @@ def edited(
     site: Site,
     what: Action,
     when: When | None = None,
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
     row: int | None = None,
 ) -> Edited:
     """A host with one edit; everywhere and always unless `when` is given. Raises InputError where it does not fit."""
@@ -143,7 +142,7 @@ def erase(
     features: Sequence[int] = (),
     when: When | None = None,
     form: NativeWrite = "delta",
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
 ) -> Edited:
     """Take out the native write, or what features of a dictionary contribute."""
     if sae is None:
@@ -160,7 +159,7 @@ def replace_by_atom(
     when: When | None = None,
     amplitude: Literal["coefficient", "norm"] = "coefficient",
     form: NativeWrite = "delta",
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
 ) -> Edited:
     """Put an atom (by default the one with the largest coefficient) where the native write was."""
     return edited(host, site, ReplaceByAtom(sae, feature, amplitude, form), when, timing)
@@ -175,7 +174,7 @@ def install(
     magnitude: float = 3.0,
     positions: int | Sequence[int] = 3,
     form: NativeWrite = "value",
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
     seed: int = 0,
 ) -> Edited:
     """Write a direction at consecutive last positions of the prompt (or at these positions, counted from its end where
@@ -215,7 +214,7 @@ def amplify(
     factor: float | None = None,
     amount: float | None = None,
     when: When | None = None,
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
 ) -> Edited:
     """Multiply features' coefficients by `factor` (below 1 suppresses), or add `amount` to them: one of the two."""
     if (factor is None) == (amount is None):
@@ -234,7 +233,7 @@ def clamp(
     value: float,
     *,
     when: When | None = None,
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
 ) -> Edited:
     """Bring features' coefficients to a value."""
     return edited(host, site, ClampFeatures(sae, tuple(features), value), when, timing)
@@ -247,7 +246,7 @@ def transplant(
     *,
     when: When,
     replaced: NativeWrite | None = "delta",
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
 ) -> Edited:
     """Put a write of another run (`take_write`) in the place of a native one, or on top of it (`replaced=None`)."""
     return edited(host, site, Transplant(write, replaced), when, timing)

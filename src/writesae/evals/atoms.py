@@ -10,17 +10,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.evals.batches import passages_at_once
-from writesae.evals.divergence import kl_divergence
+from writesae.causal.batches import passages_at_once
+from writesae.causal.divergence import kl_divergence
+from writesae.causal.patching import Edits, patched_logits
+from writesae.causal.writes import head_writes
 from writesae.evals.firings import runs
-from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.substitution_places import gather, top_codes
 from writesae.evals.substitution_score import ScoredHead, drawn
-from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def portraits(
     atoms: int = 24,
     contexts: int = 8,
     firings: int = 16,
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[AtomPortrait]:
@@ -125,7 +125,7 @@ def _effects(
     site: Site,
     part: pd.DataFrame,
     begin: int,
-    timing: Protocol,
+    timing: Timing,
     seed: int,
     moved: Tensor,
     slot: dict[int, int],

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from writesae.errors import ConfigError, InputError
-from writesae.types import NativeWrite, Protocol
+from writesae.types import NativeWrite, Timing
 
 Precision = Literal["auto", "float32", "float64"]
 """`float32`: the host as it was loaded. `float64`: a copy of it in which every number has 64 bits. `auto`: the second
@@ -103,7 +103,7 @@ class LogitShiftConfig:
     token's own under at_token), 2 the one after it."""
     ranks: tuple[int, ...] = (0, 9, 99)
     """Which tokens, by their rank in the native distribution there (0 is the most likely one)."""
-    timings: tuple[Protocol, ...] = ("after_token", "at_token")
+    timings: tuple[Timing, ...] = ("after_token", "at_token")
     """Whether the edited token reads the edited state itself."""
     precision: Precision = "auto"
     """Numbers of the host: as loaded (float32), a 64-bit copy (float64; takes 8 bytes a parameter), or that copy only
@@ -183,7 +183,7 @@ class SelectivityConfig:
     """Firings of each, drawn at random; atoms with fewer are refused."""
     top: int = 32
     """K, the most moved tokens that are compared."""
-    timing: Protocol = "after_token"
+    timing: Timing = "after_token"
     """Whether the edited token reads the edited state itself."""
     seed: int = 0
     """Of the firings, the random directions and the bootstrap."""
@@ -230,7 +230,7 @@ class SpectrumConfig:
 
     writes: int = 40
     """Random positions a layer."""
-    timing: Protocol = "after_token"
+    timing: Timing = "after_token"
     """Whether the edited token reads the edited state itself."""
     seed: int = 0
     """Of the positions."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as _normalize
 
+from writesae.causal.writes import HeadWrites, stream_writes
 from writesae.errors import InputError
 from writesae.evals.substitution_config import Control as Control
-from writesae.evals.writes import HeadWrites, NativeWrite, stream_writes
 from writesae.hosts import Host
 from writesae.sae import SAE
-from writesae.types import Site
+from writesae.types import NativeWrite, Site
 
 PCA_WRITES = 1024
 

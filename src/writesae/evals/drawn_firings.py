@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from writesae.causal.batches import PASSAGES, passages_at_once
 from writesae.errors import InputError
-from writesae.evals.batches import PASSAGES, passages_at_once
 from writesae.evals.configs import ReadersConfig, SelectivityConfig
 from writesae.evals.firings import all_firings
 from writesae.evals.parts import Parts

@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Cache
 
+from writesae.causal.batches import PASSAGES, free_floats
+from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
-from writesae.evals.batches import PASSAGES, free_floats
 from writesae.evals.configs import FidelityConfig as FidelityConfig
 from writesae.evals.parts import Parts
 from writesae.evals.provenance import Provenance, provenance
 from writesae.evals.result import Result
 from writesae.evals.stats import Interval, Test, clustered, wilcoxon
-from writesae.evals.writes import stream_writes
 from writesae.hosts import Host, KernelCall, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.recurrence import Stream

@@ -8,13 +8,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.batches import passages_at_once
+from writesae.causal.writes import HeadWrites, stream_writes
 from writesae.errors import InputError
-from writesae.evals.batches import passages_at_once
-from writesae.evals.writes import HeadWrites, NativeWrite, stream_writes
 from writesae.hosts import Host
 from writesae.recurrence import Stream
 from writesae.sae import SAE
-from writesae.types import Site
+from writesae.types import NativeWrite, Site
 
 
 def runs(

@@ -18,26 +18,26 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.batches import passages_at_once
+from writesae.causal.first_order import Forward, closed_gradients, direct_gradients, forward_from, logit_gradients
+from writesae.causal.patching import Edits, first_step, patched_logits
+from writesae.causal.precision import fits_widened, in_float64, widened
+from writesae.causal.writes import head_writes
 from writesae.errors import InputError
-from writesae.evals.batches import passages_at_once
 from writesae.evals.configs import LogitShiftConfig as LogitShiftConfig
 from writesae.evals.controls import normalize
 from writesae.evals.drawn_firings import check_features
-from writesae.evals.first_order import Forward, closed_gradients, direct_gradients, forward_from, logit_gradients
 from writesae.evals.logit_shift_summary import CELL, hidden, measurable
 from writesae.evals.logit_shift_summary import LogitShiftSummary as LogitShiftSummary
 from writesae.evals.logit_shift_summary import summarise as summarise
 from writesae.evals.parts import Parts
-from writesae.evals.patching import Edits, first_step, patched_logits
-from writesae.evals.precision import fits_widened, in_float64, widened
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result, count
-from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.recurrence import Stream, adjoint_products
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 PLACES_AT_ONCE = 8
 
@@ -152,7 +152,7 @@ def _cells_of(
     v: Tensor,
     w: Tensor,
     config: LogitShiftConfig,
-    timing: Protocol,
+    timing: Timing,
 ) -> pd.DataFrame:
     tokens, full, (feature, size, _) = run.tokens, forward.logits.detach(), atoms
     rows, steps = torch.arange(len(tokens)), torch.tensor(config.horizons) - 1 + first_step(timing)
@@ -200,7 +200,7 @@ def _measure(
     token: Tensor,
     size: float,
     config: LogitShiftConfig,
-    timing: Protocol,
+    timing: Timing,
     full: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Measured changes `[R, epsilons, atoms, horizons, ranks]`, and how far the native logits are from those of the

@@ -9,7 +9,7 @@ import pandas as pd
 
 from writesae.evals.configs import LogitShiftConfig
 from writesae.evals.stats import r_squared, scaled_r_squared
-from writesae.types import Protocol
+from writesae.types import Timing
 
 PREDICTORS = ("closed", "direct", "exact")
 MEASURABLE = 30.0
@@ -37,7 +37,7 @@ class Fit:
     """One factor fitted an atom, median over atoms."""
     sign: float
     """Share of effects beyond the rounding whose sign is as predicted."""
-    protocol: Protocol = "after_token"
+    protocol: Timing = "after_token"
     """Whether the edited token read the edited state itself."""
 
 
@@ -49,7 +49,7 @@ class RankFit:
     rank: int
     r2_pooled: float
     sign: float
-    protocol: Protocol = "after_token"
+    protocol: Timing = "after_token"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class CellFit:
     predictor: str
     r2_pooled: float
     """nan with a single epsilon, where every cell fits itself."""
-    protocol: Protocol = "after_token"
+    protocol: Timing = "after_token"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class LogitShiftSummary:
     precision: str
     """Of the host that was measured: `float32` (as it was loaded) or `float64`."""
 
-    def fit(self, predictor: str, epsilon: float, horizon: int, protocol: Protocol = "after_token") -> Fit:
+    def fit(self, predictor: str, epsilon: float, horizon: int, protocol: Timing = "after_token") -> Fit:
         """One cell of the grid."""
         wanted = (predictor, epsilon, horizon, protocol)
         return next(f for f in self.fits if (f.predictor, f.epsilon, f.horizon, f.protocol) == wanted)
@@ -135,7 +135,7 @@ def _cell_fit(records: pd.DataFrame, predictor: str) -> float:
     return r_squared(records.measured, records[predictor] * (products / squares).fillna(0.0))
 
 
-def _fit(cell: pd.DataFrame, predictor: str, timing: Protocol, floor: float) -> Fit:
+def _fit(cell: pd.DataFrame, predictor: str, timing: Timing, floor: float) -> Fit:
     by_atom = [atom for _, atom in cell.groupby("feature")]
     plain = [r_squared(atom.measured, atom[predictor]) for atom in by_atom]
     fitted = [scaled_r_squared(atom.measured, atom[predictor]) for atom in by_atom]

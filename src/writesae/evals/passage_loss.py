@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from writesae.causal.batches import PASSAGES, free_floats, passages_at_once
+from writesae.causal.writes import head_writes
 from writesae.errors import InputError
-from writesae.evals.batches import PASSAGES, free_floats, passages_at_once
 from writesae.evals.configs import PassageLossConfig as PassageLossConfig
 from writesae.evals.drawn_firings import check_features
 from writesae.evals.parts import Parts
@@ -27,7 +28,6 @@ from writesae.evals.result import Result
 from writesae.evals.stats import Interval, Test, clustered, wilcoxon
 from writesae.evals.substitution_places import gather, top_codes
 from writesae.evals.substitution_score import ScoredHead, drawn
-from writesae.evals.writes import head_writes
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.recurrence import Stream, replay

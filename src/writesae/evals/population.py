@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.batches import PASSAGES, passages_at_once
+from writesae.causal.writes import head_writes
 from writesae.errors import InputError
-from writesae.evals.batches import PASSAGES, passages_at_once
 from writesae.evals.controls import NEEDS_BACKGROUND, Background, background
 from writesae.evals.firings import all_firings
 from writesae.evals.partition import PartitionConfig, labels
@@ -25,11 +26,10 @@ from writesae.evals.result import Result, count
 from writesae.evals.stats import Interval, Test, clustered, mann_whitney, spearman
 from writesae.evals.substitution_places import gather
 from writesae.evals.substitution_score import ScoredHead, score_firings
-from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 CLASSES = ("register", "bundle")
 
@@ -76,7 +76,7 @@ def population(
     tokens: Tensor,
     config: PopulationConfig | None = None,
     folder: Path | None = None,
-) -> Result[PopulationConfig, dict[Protocol, PopulationSummary]]:
+) -> Result[PopulationConfig, dict[Timing, PopulationSummary]]:
     """Score atoms on passages `[B, T]`; an item is a sampled atom, a record one firing under one timing.
 
     In `folder` finished passages are kept, and a run that was stopped goes on there. Raises InputError where no atom
@@ -176,7 +176,7 @@ def by_atom(records: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def summarise(records: pd.DataFrame, config: PopulationConfig) -> dict[Protocol, PopulationSummary]:
+def summarise(records: pd.DataFrame, config: PopulationConfig) -> dict[Timing, PopulationSummary]:
     """The summary of the records, by timing."""
     timings = config.protocol.timings
     return {timing: _summarise(records[records.protocol == timing], config) for timing in timings}

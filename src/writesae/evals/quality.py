@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.writes import HeadWrites
 from writesae.evals.configs import QualityConfig as QualityConfig
 from writesae.evals.firings import runs
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result, count
 from writesae.evals.stats import gini
-from writesae.evals.writes import HeadWrites
 from writesae.hosts import Host
 from writesae.recurrence.written import Written, rebuild_states
 from writesae.sae import SAE

@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.batches import rows_at_once
+from writesae.causal.patching import edit_response
 from writesae.errors import InputError
-from writesae.evals.batches import rows_at_once
 from writesae.evals.configs import ReadersConfig as ReadersConfig
 from writesae.evals.drawn_firings import draw_firings, in_parts, native_runs
 from writesae.evals.parts import Parts
-from writesae.evals.patching import edit_response
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
 from writesae.evals.selectivity import directions

@@ -46,7 +46,7 @@ class Plots(Protocol):
 
 def draw(result: object) -> Plots:
     """`writesae.plot(result)`; the report stands above the evaluations and is loaded when it is asked for."""
-    plot: Callable[[object], Plots] = import_module("writesae.report").plot
+    plot: Callable[[object], Plots] = import_module("writesae.page").plot
     return plot(result)
 
 

@@ -15,17 +15,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.patching import Edits, patched_logits
+from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.configs import SelectivityConfig as SelectivityConfig
 from writesae.evals.controls import normalize
 from writesae.evals.drawn_firings import draw_firings, in_parts, native_runs
 from writesae.evals.parts import Parts
-from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.provenance import provenance
 from writesae.evals.result import Result
 from writesae.evals.stats import Interval, clustered
 from writesae.evals.substitution_score import generator_for
-from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun
 from writesae.sae import SAE

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from writesae.causal.divergence import kl_divergence
+from writesae.causal.patching import Edits, patched_logits
 from writesae.errors import InputError
 from writesae.evals.configs import SpectrumConfig as SpectrumConfig
-from writesae.evals.divergence import kl_divergence
-from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.provenance import Provenance, tokens_hash
 from writesae.evals.result import Result
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.recurrence import delta_values, replay
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 MEMORY = 0.5
 """A head remembers where a token's own write is at most this share of the state after it."""
@@ -56,7 +56,7 @@ class Spectrum:
     heads: tuple[HeadSpectrum, ...]
     n: int
     """Deleted writes a head."""
-    timing: Protocol
+    timing: Timing
     seed: int
     writes: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     """One row a head and deleted write: all that the medians of `heads` are taken over."""
@@ -95,7 +95,7 @@ def spectrum(
     tokens: Tensor,
     *,
     writes: int = 40,
-    timing: Protocol = "after_token",
+    timing: Timing = "after_token",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Spectrum:
@@ -121,7 +121,7 @@ def spectrum(
     return Spectrum(heads_of(table, decays), writes, timing, seed, table)
 
 
-def _layer(run: NativeRun, passage: Tensor, position: Tensor, timing: Protocol) -> pd.DataFrame:
+def _layer(run: NativeRun, passage: Tensor, position: Tensor, timing: Timing) -> pd.DataFrame:
     """One row a head and place `[R]`."""
     stream, writes = run.streams[run.layer], len(passage)
     heads = stream.key.shape[2]

@@ -22,9 +22,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.batches import PASSAGES as PASSAGES
+from writesae.causal.batches import passages_at_once
+from writesae.causal.writes import head_writes
 from writesae.errors import InputError
-from writesae.evals.batches import PASSAGES as PASSAGES
-from writesae.evals.batches import passages_at_once
 from writesae.evals.controls import NEEDS_BACKGROUND, Background, background
 from writesae.evals.parts import Parts
 from writesae.evals.provenance import Provenance, provenance, sae_hash, tokens_hash
@@ -39,11 +40,10 @@ from writesae.evals.substitution_summary import SubstitutionDetail as Substituti
 from writesae.evals.substitution_summary import SubstitutionSummary as SubstitutionSummary
 from writesae.evals.substitution_summary import detail as detail
 from writesae.evals.substitution_summary import summarise as summarise
-from writesae.evals.writes import head_writes
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.sae import SAE
-from writesae.types import Protocol, Site
+from writesae.types import Site, Timing
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Substitution:
     config: SubstitutionConfig
     host: str
     revision: str
-    summaries: dict[Protocol, SubstitutionSummary]
+    summaries: dict[Timing, SubstitutionSummary]
     records: pd.DataFrame = field(repr=False)
     """Of several heads, `feature_L5.H0` and so on name what stood at each; `cosine` and `write_norm` are of all."""
     provenance: Provenance
@@ -67,7 +67,7 @@ class Substitution:
         return self.sites[0]
 
     @cached_property
-    def details(self) -> dict[Protocol, SubstitutionDetail]:
+    def details(self) -> dict[Timing, SubstitutionDetail]:
         """Effect sizes, paired tests and controls of each protocol."""
         by = self.records.protocol
         return {timing: detail(self.records[by == timing], self.config.seed) for timing in self.config.timings}
@@ -77,9 +77,9 @@ class Substitution:
         """The first protocol asked for."""
         return self.summaries[self.config.timings[0]]
 
-    def result(self) -> Result[SubstitutionConfig, dict[Protocol, dict[str, object]]]:
+    def result(self) -> Result[SubstitutionConfig, dict[Timing, dict[str, object]]]:
         """The same in the form of every other evaluation: it can be written, and the report draws it."""
-        summary: dict[Protocol, dict[str, object]] = {
+        summary: dict[Timing, dict[str, object]] = {
             t: asdict(one) | {"detail": asdict(self.details[t])} for t, one in self.summaries.items()
         }
         main = self.main
@@ -236,7 +236,7 @@ class ManySites:
     refused: dict[str, str]
     """Head -> why it was not scored."""
 
-    def table(self, timing: Protocol) -> pd.DataFrame:
+    def table(self, timing: Timing) -> pd.DataFrame:
         """One row a head: site, n, win rate, median KLs."""
         rows = []
         for site, result in self.results.items():
@@ -245,7 +245,7 @@ class ManySites:
             rows.append({"site": str(site), "n": one.n, "win_rate": one.win_rate, **kls})
         return pd.DataFrame(rows)
 
-    def pooled(self, timing: Protocol) -> SubstitutionSummary:
+    def pooled(self, timing: Timing) -> SubstitutionSummary:
         """All heads' firings together."""
         records = pd.concat([r.records[r.records.protocol == timing] for r in self.results.values()])
         refused: dict[str, int] = {}

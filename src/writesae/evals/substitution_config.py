@@ -10,7 +10,7 @@ from typing import Literal
 
 from writesae.errors import ConfigError
 from writesae.evals.configs import at_least, not_empty
-from writesae.types import NativeWrite, Protocol
+from writesae.types import KLDirection, NativeWrite, Timing
 
 CONDITIONS = ("atom", "atom_norm", "delete", "random", "random_norm")
 """What replaces the native write: the atom at its coefficient or at the write's Frobenius norm, nothing, or a random
@@ -22,8 +22,6 @@ Control = Literal["orthogonal", "other_atom", "pca", "flat_svd"]
 `pca`: the native write's projection onto the best rank-1 part of the writes' first principal direction (uncentred).
 `flat_svd`: the top feature of a flat dictionary at the same token, its atom cut to its largest singular pair."""
 
-Direction = Literal["native||patched", "patched||native"]
-
 Silent = Literal["refuse", "leave"]
 """What happens at a place where a head's dictionary does not fire while another's does."""
 
@@ -32,11 +30,11 @@ Silent = Literal["refuse", "leave"]
 class SubstitutionConfig:
     """The protocol of one substitution test."""
 
-    timings: tuple[Protocol, ...] = ("after_token", "at_token")
+    timings: tuple[Timing, ...] = ("after_token", "at_token")
     """Whether the edited token reads the edited state itself."""
     native_write: NativeWrite = "delta"
     """Which matrix counts as the token's write."""
-    direction: Direction = "native||patched"
+    direction: KLDirection = "native||patched"
     """Direction of the KL divergence."""
     horizon: int = 1
     """Scored positions: the first one and those after it; the KL is their mean, in nats a token."""

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from writesae.causal.writes import HeadWrites
 from writesae.errors import InputError
 from writesae.evals.controls import Firings
 from writesae.evals.substitution_config import Silent, SubstitutionConfig
-from writesae.evals.writes import HeadWrites, NativeWrite
 from writesae.sae import SAE
-from writesae.types import Site
+from writesae.types import NativeWrite, Site
 
 
 class Places(NamedTuple):

@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.divergence import kl_divergence
+from writesae.causal.patching import Edits, patched_logits
+from writesae.causal.writes import HeadWrites
 from writesae.evals.controls import Background, Component, Control, Firings, control_component, random_component
-from writesae.evals.divergence import kl_divergence
-from writesae.evals.patching import Edits, patched_logits
 from writesae.evals.substitution_config import CONDITIONS, SubstitutionConfig
 from writesae.evals.substitution_summary import step_column
-from writesae.evals.writes import HeadWrites
 from writesae.hosts.fork import NativeRun
 from writesae.sae import SAE
 from writesae.types import Site

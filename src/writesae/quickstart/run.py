@@ -16,10 +16,10 @@ from rich.table import Table
 
 from writesae.config import Json
 from writesae.hosts import load_host
+from writesae.page import write_report
 from writesae.quickstart import steps
 from writesae.quickstart.config import TARGETS, QuickstartConfig
 from writesae.quickstart.folder import RunFolder, write_json
-from writesae.report import write_report
 from writesae.types import Site
 
 PACKAGES = ("writesae", "torch", "transformers", "numpy", "zarr")

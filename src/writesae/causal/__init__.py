@@ -1,0 +1,1 @@
+"""A model run changed: native runs, single-write and planned edits, gradients at the recurrence, 64 bits, memory."""

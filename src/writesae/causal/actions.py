@@ -1,0 +1,284 @@
+"""What an edit adds to a head's state at a token: one small description a kind, each with its matrix."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from writesae.causal.schedule import At, When
+from writesae.causal.seen import Seen
+from writesae.errors import InputError
+from writesae.hosts import Host
+from writesae.recurrence import Stream, delta_values
+from writesae.sae import SAE
+from writesae.types import NativeWrite, Site, Timing
+
+
+def _finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise InputError(f"the {name} of an edit is {value}; give a finite number")
+
+
+def _features(sae: SAE, features: tuple[int, ...]) -> None:
+    if not features or not all(0 <= f < sae.config.features for f in features):
+        raise InputError(f"features {features} were asked of a dictionary with features 0 to {sae.config.features - 1}")
+
+
+def _sum_of_atoms(sae: SAE, features: tuple[int, ...], amounts: Tensor) -> Tensor:
+    """`sum_i amounts_i atom_i`, `[B, K, V]`; `amounts` is `[B, len(features)]`."""
+    atoms = sae.atom_matrices()[list(features)].detach()
+    return torch.einsum("bn,nkv->bkv", amounts, atoms.to(amounts))
+
+
+@dataclass(frozen=True)
+class EraseWrite:
+    """Take out the token's native write."""
+
+    form: NativeWrite = "delta"
+
+    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+        """`-write`, `[B, K, V]`."""
+        return -seen.write(self.form)
+
+    def __str__(self) -> str:
+        return f"erase the native write ({self.form} form)"
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleFeatures:
+    """Multiply what features contribute: 0 erases, below 1 suppresses, above 1 amplifies.
+
+    For a dictionary of states the coefficient is read off the state as edited so far. At every token, a factor `m`
+    therefore compounds: with decay `d` a component grows where `m d > 1`.
+    """
+
+    sae: SAE
+    features: tuple[int, ...]
+    factor: float
+
+    def __post_init__(self) -> None:
+        _finite("factor", self.factor)
+        _features(self.sae, self.features)
+
+    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+        """`(factor - 1) sum_i a_i atom_i`, `[B, K, V]`."""
+        return _sum_of_atoms(self.sae, self.features, (self.factor - 1) * seen.coefficients(self.sae, self.features))
+
+    def __str__(self) -> str:
+        return f"multiply features {', '.join(map(str, self.features))} by {self.factor:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class AddFeatures:
+    """Add the same amount to features' coefficients, fired or not."""
+
+    sae: SAE
+    features: tuple[int, ...]
+    amount: float
+
+    def __post_init__(self) -> None:
+        _finite("amount", self.amount)
+        _features(self.sae, self.features)
+
+    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+        """`amount sum_i atom_i`, `[B, K, V]`."""
+        amounts = torch.full((len(seen.key), len(self.features)), self.amount).to(seen.key)
+        return _sum_of_atoms(self.sae, self.features, amounts)
+
+    def __str__(self) -> str:
+        return f"add {self.amount:g} to features {', '.join(map(str, self.features))}"
+
+
+@dataclass(frozen=True, eq=False)
+class ClampFeatures:
+    """Bring features' coefficients to a value, as the dictionary reads them."""
+
+    sae: SAE
+    features: tuple[int, ...]
+    value: float
+
+    def __post_init__(self) -> None:
+        _finite("value", self.value)
+        _features(self.sae, self.features)
+
+    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+        """`sum_i (value - a_i) atom_i`, `[B, K, V]`."""
+        return _sum_of_atoms(self.sae, self.features, self.value - seen.coefficients(self.sae, self.features))
+
+    def __str__(self) -> str:
+        return f"clamp features {', '.join(map(str, self.features))} to {self.value:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class ReplaceByAtom:
+    """Put an atom where the native write was: at its own coefficient, or at the native write's Frobenius norm."""
+
+    sae: SAE
+    feature: int | None = None
+    """None for the feature with the largest coefficient at this token."""
+    amplitude: Literal["coefficient", "norm"] = "coefficient"
+    form: NativeWrite = "delta"
+
+    def __post_init__(self) -> None:
+        _features(self.sae, (0 if self.feature is None else self.feature,))
+
+    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+        """`amplitude * atom - write`, `[B, K, V]`."""
+        dense = seen.codes(self.sae).dense(self.sae.config.features)
+        index = dense.argmax(-1) if self.feature is None else torch.full_like(seen.position, self.feature)
+        atom = self.sae.atom_matrices()[index].detach().to(seen.key)
+        if self.amplitude == "coefficient":
+            size = dense.gather(1, index[:, None])[:, 0]
+        else:
+            size = seen.write_norm(self.form) / atom.flatten(1).norm(dim=1)
+        return size[:, None, None] * atom - seen.write(self.form)
+
+    def __str__(self) -> str:
+        atom = "the top atom" if self.feature is None else f"atom {self.feature}"
+        return f"replace the native write ({self.form} form) by {atom} at its {self.amplitude}"
+
+
+@dataclass(frozen=True, eq=False)
+class Install:
+    """Add a direction `v w^T` at a multiple of the native write's norm."""
+
+    key: Tensor
+    """Unit `v`: `[K]`, or `[rows, positions, K]` with one for each position of the schedule (1 broadcasts)."""
+    value: Tensor
+    """Unit `w`: `[V]`, or `[rows, positions, V]`."""
+    magnitude: float
+    """Frobenius norm of what is added, in native writes."""
+    form: NativeWrite = "value"
+    label: str = "a direction"
+
+    def __post_init__(self) -> None:
+        _finite("magnitude", self.magnitude)
+
+    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+        """`magnitude |write| v w^T`, `[B, K, V]`."""
+        key, value = (self._here(x, seen, order) for x in (self.key, self.value))
+        size = self.magnitude * seen.write_norm(self.form)
+        return size[:, None, None] * key[:, :, None] * value[:, None, :]
+
+    def _here(self, x: Tensor, seen: Seen, order: Tensor | None) -> Tensor:
+        x = x.to(seen.key)
+        if x.ndim == 1:
+            return x.expand(len(seen.key), -1)
+        index = torch.zeros_like(seen.position) if order is None else order.clamp_min(0)
+        row = torch.zeros_like(seen.row) if len(x) == 1 else seen.row
+        return x[row, torch.zeros_like(index) if x.shape[1] == 1 else index]
+
+    def __str__(self) -> str:
+        return f"install {self.label} at {self.magnitude:g} x the native write's norm ({self.form} form)"
+
+
+class Write(NamedTuple):
+    """A write taken from some run, to be put elsewhere."""
+
+    key: Tensor
+    """`[K]`."""
+    value: Tensor
+    """`[V]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transplant:
+    """Add a write of another run, in place of the token's own or on top of it."""
+
+    write: Write
+    replaced: NativeWrite | None = "delta"
+    """The form of the native write that gives way; None keeps it."""
+
+    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+        """`other write - write`, `[B, K, V]`."""
+        other = torch.outer(self.write.key, self.write.value).to(seen.key)
+        return other.expand_as(seen.state) if self.replaced is None else other - seen.write(self.replaced)
+
+    def __str__(self) -> str:
+        return "transplant a write" + ("" if self.replaced is None else f" for the native one ({self.replaced} form)")
+
+
+@dataclass(frozen=True, eq=False)
+class AddMatrix:
+    """Add a matrix to the state."""
+
+    matrix_: Tensor
+    """`[K, V]`, or `[rows, K, V]`."""
+
+    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+        """The same for every token, `[B, K, V]`."""
+        matrix = self.matrix_.to(seen.key)
+        return matrix[seen.row] if matrix.ndim == 3 and len(matrix) > 1 else matrix.expand_as(seen.state)
+
+    def __str__(self) -> str:
+        return f"add a matrix of norm {float(self.matrix_.norm()):.3g}"
+
+
+Action = EraseWrite | ScaleFeatures | AddFeatures | ClampFeatures | ReplaceByAtom | Install | Transplant | AddMatrix
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One edit: where, what, when. Edits are made in the order given; each sees what those before it did."""
+
+    site: Site
+    what: Action
+    when: When
+    timing: Timing = "after_token"
+    """Whether the edited token itself reads the edited state."""
+    row: int | None = None
+    """The one row of the batch that is edited, with all of its beams or samples; None for all."""
+
+    def order(self, position: Tensor, prompt: Tensor) -> Tensor | None:
+        """Which of the schedule's positions a place is, for descriptions that differ from one to the next."""
+        return self.when.which(position, prompt) if isinstance(self.when, At) else None
+
+    def __str__(self) -> str:
+        row = "" if self.row is None else f", row {self.row}"
+        return f"{self.site}: {self.what}, {self.when}, {self.timing}{row}"
+
+
+def check_edit(host: Host, edit: Edit) -> None:
+    """Raise InputError for a site the host does not have, a row below 0, or tensors or dictionaries of another size."""
+    layer, what = host.check_site(edit.site), edit.what
+    size = (layer.d_k, layer.d_v)
+    if edit.row is not None and edit.row < 0:
+        raise InputError(f"an edit was asked for row {edit.row}; rows are counted from 0")
+    for holder in (what, edit.when):
+        sae = getattr(holder, "sae", None)
+        if isinstance(sae, SAE) and (sae.config.d_k, sae.config.d_v) != size:
+            raise InputError(
+                f"the dictionary is for {sae.config.d_k} x {sae.config.d_v} matrices, but {edit.site} of {host.name} "
+                f"writes {size[0]} x {size[1]}: it belongs to another host or layer"
+            )
+    given: tuple[int, ...] | None = None
+    if isinstance(what, Install):
+        given = (what.key.shape[-1], what.value.shape[-1])
+    elif isinstance(what, Transplant):
+        given = (len(what.write.key), len(what.write.value))
+    elif isinstance(what, AddMatrix):
+        given = tuple(what.matrix_.shape[-2:])
+    if given is not None and given != size:
+        raise InputError(
+            f"an edit of {given[0]} x {given[1]} was given for {edit.site}, which writes {size[0]} x {size[1]}"
+        )
+
+
+@torch.no_grad()
+def take_write(host: Host, tokens: Tensor, site: Site, position: int, form: NativeWrite = "delta") -> Write:
+    """The native write of a token of a passage `[T]`, for `Transplant`. Raises InputError for a position outside it."""
+    host.check_site(site)
+    if not 0 <= position < len(tokens):
+        raise InputError(f"position {position} was asked of a passage with positions 0 to {len(tokens) - 1}")
+    stream: Stream = host.record(tokens[None, : position + 1], [site.layer])[site.layer].heads(site.head)
+    if form == "value":
+        side = stream.value
+    elif stream.rank_one:
+        side = delta_values(stream)[0]
+    else:
+        raise InputError(f'{site} adds two rank-1 pieces a token (RWKV-7): its native write is form="value"')
+    return Write(stream.key[0, -1, 0], side[0, -1, 0])

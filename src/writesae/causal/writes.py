@@ -1,0 +1,68 @@
+"""One head's native writes in a native run, in the form that dictionaries read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from writesae.errors import InputError
+from writesae.hosts.fork import NativeRun
+from writesae.recurrence import Stream, delta_values
+from writesae.recurrence.written import Written
+from writesae.sae import SAE, Codes
+from writesae.store.erased import erased_values
+from writesae.types import NativeWrite
+
+
+class HeadWrites(NamedTuple):
+    """The writes of one head over all passages of a native run."""
+
+    written: Written
+    """`[B, T, d]`."""
+    value: Tensor
+    """Value side of the native write in its value form, `b v`, `[B, T, V]`."""
+
+    pairs: Written | None = None
+    """Where a token adds two rank-1 matrices (RWKV-7): minus what is erased and then the native write, `[B, 2 T, d]`;
+    the token's state is that after the second. `written` then holds the native writes alone. Else None."""
+
+    def encode(self, sae: SAE) -> Codes:
+        """Codes `[B, T, J]` of what the dictionary models. Raises InputError for delta writes where there are none."""
+        if self.pairs is None or sae.config.target == "write-value":
+            return sae.encode_written(self.written)
+        if sae.config.target == "write-delta":
+            raise InputError("a head of RWKV-7 adds two rank-1 matrices a token: it has no delta write to encode")
+        codes = sae.encode_written(self.pairs)
+        return Codes(codes.index[:, 1::2], codes.value[:, 1::2])
+
+    def side(self, form: NativeWrite) -> Tensor:
+        """Value side of the native write in the form asked for; its key side is `written.key`.
+
+        Raises InputError for the delta form of a head that adds two rank-1 matrices a token.
+        """
+        if form == "delta" and self.pairs is not None:
+            raise InputError(
+                'a head of RWKV-7 adds two rank-1 matrices a token, so it has no delta write: use native_write="value"'
+            )
+        return self.written.update if form == "delta" else self.value
+
+
+def head_writes(run: NativeRun, head: int, layer: int | None = None) -> HeadWrites:
+    """Read one head's writes off a native run, at its lowest layer if none is named."""
+    return stream_writes(run.streams[run.layer if layer is None else layer].heads(head))
+
+
+def stream_writes(stream: Stream) -> HeadWrites:
+    """The writes of a stream of one head, `[B, T, 1, d]`, from the texts' first tokens on."""
+    value = stream.value[:, :, 0]
+    if stream.erase_write is not None:
+        native = Written(stream.key[:, :, 0], value, stream.log_decay[:, :, 0])
+        erased, along = erased_values(stream)[:, :, 0], stream.erase_write[:, :, 0]
+        none = torch.zeros_like(native.log_decay)
+        two = ((-along, native.key), (erased, value), (native.log_decay, none))
+        return HeadWrites(native, value, Written(*(torch.stack(sides, 2).flatten(1, 2) for sides in two)))
+    update = delta_values(stream)[0][:, :, 0]
+    gate = None if stream.erase_gate is None else stream.erase_gate[:, :, 0]
+    return HeadWrites(Written(stream.key[:, :, 0], update, stream.log_decay[:, :, 0], gate), value)

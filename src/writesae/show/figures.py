@@ -1,0 +1,248 @@
+"""The parts that figures are built from. Colours are CSS variables: report.js or `palette.standalone` resolves them."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+
+from writesae.show import words
+
+Floats = npt.NDArray[np.float64]
+Interval = tuple[float, float]
+
+MOST_POINTS = 1500
+"""Points drawn a series; a longer series is thinned evenly, and the caption says so."""
+
+NUMERICAL_ZERO = 1e-9
+"""KLs below this many nats say nothing in single precision."""
+
+ROW = 30
+"""Height in pixels of one line of a dot-and-whisker chart."""
+
+
+def canvas(height: int = 330) -> go.Figure:
+    """An empty figure in the page's style."""
+    axis = {
+        "gridcolor": "var(--rule)",
+        "linecolor": "var(--rule-strong)",
+        "zeroline": False,
+        "zerolinecolor": "var(--rule-strong)",
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "var(--rule-strong)",
+        "title": {"font": {"size": 13}, "standoff": 10},
+        "automargin": True,
+    }
+    return go.Figure(
+        layout={
+            "template": None,
+            "height": height,
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "var(--sans)", "size": 12, "color": "var(--ink-soft)"},
+            "margin": {"l": 8, "r": 14, "t": 8, "b": 8},
+            "xaxis": axis,
+            "yaxis": axis,
+            "barmode": "overlay",
+            "bargap": 0.04,
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "y": 1.02,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "font": {"size": 13},
+            },
+            "hoverlabel": {
+                "bgcolor": "var(--paper)",
+                "bordercolor": "var(--rule-strong)",
+                "align": "left",
+                "font": {"family": "var(--sans)", "size": 13, "color": "var(--ink)"},
+            },
+        }
+    )
+
+
+def label(text: object) -> str:
+    """Text from a result file, as Plotly may show it: never markup, never a template."""
+    return html.escape(words.visible(str(text))).replace("%{", "%\u200b{")
+
+
+def rounded(values: Floats | Sequence[float | None]) -> list[float | None]:
+    """Four significant digits, which is finer than any screen; None where there is no number."""
+    return [float(f"{v:.4g}") if v is not None and words.finite(float(v)) else None for v in values]
+
+
+def thinned(n: int, most: int = MOST_POINTS) -> list[int]:
+    """At most `most` of n indices, evenly spaced."""
+    return np.linspace(0, n - 1, min(n, most)).round().astype(int).tolist() if n else []
+
+
+def drawn_of(drawn: int, all_of_them: int, what: str) -> str:
+    """What a caption says about a thinned series."""
+    if drawn == all_of_them:
+        return f"{words.count(drawn)} {what}."
+    return f"{words.count(drawn)} of {words.count(all_of_them)} {what} drawn, evenly thinned."
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A value with its interval, on one line of a chart."""
+
+    line: str
+    value: float | None
+    interval: Interval | None
+    text: str = ""
+    """What pointing at it says, beside the value."""
+
+
+def dots(
+    figure: go.Figure,
+    series: str,
+    entries: Sequence[Dot],
+    colour: str,
+    shift: float,
+    write: Callable[[float | None], str],
+    hollow: bool = False,
+) -> None:
+    """One dot with its whiskers a line; `shift` moves a series off the line's middle, up to half a line."""
+    kept = [(i, e) for i, e in enumerate(entries) if words.finite(e.value)]
+    values = [float(e.value or 0.0) for _, e in kept]
+    bounds = [e.interval or (v, v) for (_, e), v in zip(kept, values, strict=True)]
+
+    def says(e: Dot) -> str:
+        about = [label(e.line), write(e.value), label(e.text)]
+        if e.interval:
+            about[1] += f" [{write(e.interval[0])}, {write(e.interval[1])}]"
+        return "<br>".join(filter(None, about))
+
+    figure.add_trace(
+        go.Scatter(
+            x=rounded(values),
+            y=[i + shift for i, _ in kept],
+            name=label(series),
+            mode="markers",
+            marker={
+                "color": "var(--surface)" if hollow else colour,
+                "size": 9,
+                "line": {"color": colour, "width": 2},
+            },
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": rounded([high - v for (_, high), v in zip(bounds, values, strict=True)]),
+                "arrayminus": rounded([v - low for (low, _), v in zip(bounds, values, strict=True)]),
+                "color": colour,
+                "thickness": 2.5,
+                "width": 0,
+            },
+            text=[says(e) for _, e in kept],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )
+
+
+def lines_of(figure: go.Figure, names: Sequence[str]) -> None:
+    """Name the lines of a dot chart, the first on top, and give it its height."""
+    figure.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=[label(name) for name in names],
+        range=[len(names) - 0.5, -0.5],
+        showgrid=False,
+        ticks="",
+    )
+    figure.update_layout(height=90 + round(ROW * 1.25 * max(2, len(names))))
+
+
+def log_ticks(low: float, high: float) -> dict[str, object]:
+    """Settings of a logarithmic axis from `low` to `high`: at most six labelled decades, or 1, 2, 5 if narrow."""
+    bounds = [math.log10(low), math.log10(high)]
+    axis: dict[str, object] = {"type": "log", "range": bounds, "tickangle": 0, "tickfont": {"size": 11}}
+    if bounds[1] - bounds[0] < 1.5:
+        powers = range(math.floor(bounds[0]), math.ceil(bounds[1]) + 1)
+        marks = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+        return axis | {"tickvals": marks, "ticktext": [words.tick(mark) for mark in marks]}
+    return axis | {"dtick": max(1, round((bounds[1] - bounds[0]) / 5)), "exponentformat": "power"}
+
+
+def upright(
+    figure: go.Figure,
+    x: float,
+    text: str = "",
+    dash: str = "dash",
+    colour: str = "var(--ink-soft)",
+    width: float = 1.25,
+) -> None:
+    """A reference line at one x, named at its top."""
+    figure.add_vline(x=x, line={"color": colour, "width": width, "dash": dash})
+    if text:
+        figure.add_annotation(
+            x=x,
+            y=1,
+            yref="paper",
+            yanchor="top",
+            xanchor="left",
+            xshift=4,
+            text=text,
+            showarrow=False,
+            font={"size": 12},
+        )
+
+
+def diagonal(figure: go.Figure, low: float, high: float) -> None:
+    """The line where both axes are equal."""
+    figure.add_trace(
+        go.Scatter(
+            x=[low, high],
+            y=[low, high],
+            mode="lines",
+            line={"color": "var(--ink)", "width": 1.5, "dash": "dot"},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+
+
+def corner(figure: go.Figure, text: str, *, top: bool, left: bool) -> None:
+    """A word in a corner of the plot, on a ground that keeps it readable over points."""
+    figure.add_annotation(
+        xref="paper",
+        yref="paper",
+        x=0.02 if left else 0.98,
+        y=0.98 if top else 0.02,
+        xanchor="left" if left else "right",
+        yanchor="top" if top else "bottom",
+        text=text,
+        showarrow=False,
+        font={"size": 12, "color": "var(--ink)"},
+        bgcolor="var(--surface)",
+        opacity=0.85,
+    )
+
+
+def histogram(
+    figure: go.Figure, values: Floats, edges: Floats, name: str, colour: str, unit: str, opacity: float = 0.62
+) -> list[int]:
+    """Bars of how many values lie between each two edges; returns the counts. The last bin holds its upper edge."""
+    counts = np.histogram(values, edges)[0]
+    spans = [f"{words.quantity(float(a))} to {words.quantity(float(b))}" for a, b in pairwise(edges)]
+    figure.add_trace(
+        go.Bar(
+            x=rounded((edges[:-1] + edges[1:]) / 2),
+            y=counts.tolist(),
+            width=rounded(np.diff(edges) * 0.96),
+            name=label(name),
+            marker={"color": colour, "opacity": opacity, "line": {"width": 0}},
+            text=spans,
+            textposition="none",
+            hovertemplate=f"{unit} %{{text}}: %{{y}}<extra></extra>",
+        )
+    )
+    return [int(n) for n in counts]

@@ -1,0 +1,209 @@
+"""How numbers and corpus text are written on the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+MISSING = "\u2013"
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def finite(value: float | None) -> bool:
+    """Whether there is a number."""
+    return value is not None and math.isfinite(value)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.8731 -> `87.3 %` (narrow no-break space)."""
+    return f"{_minus(f'{100 * value:.{digits}f}')}\u202f%" if value is not None and finite(value) else MISSING
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
+    """(0.85, 0.894) -> `85.0 to 89.4 %`."""
+    if bounds is None or not all(finite(bound) for bound in bounds):
+        return MISSING
+    return f"{100 * bounds[0]:.{digits}f} to {100 * bounds[1]:.{digits}f}\u202f%"
+
+
+def quantity(value: float | None) -> str:
+    """Three significant digits; powers of ten below a thousandth and from ten thousand up."""
+    if value is None or not finite(value):
+        return MISSING
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return _significant(value, 3)
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return _minus(f"{mantissa}\u2009\u00d7\u200910{str(int(exponent)).translate(_SUPERSCRIPT)}")
+
+
+def compact(value: float | None) -> str:
+    """Two significant digits for a narrow cell: `0.013`, and `6e\u22124` below a thousandth."""
+    if value is None or not finite(value):
+        return MISSING
+    if value == 0 or abs(value) >= 1e-3:
+        return _significant(value, 2)
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return _minus(f"{mantissa}e{int(exponent)}")
+
+
+def fixed(value: float | None) -> str:
+    """Three decimals, for shares whose distance from 1 matters."""
+    return _minus(f"{value:.3f}") if value is not None and finite(value) else MISSING
+
+
+def _significant(value: float, digits: int) -> str:
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])  # of the rounded value: 0.9996 is 1.00, not 0.9996
+    return _minus(f"{value:.{max(0, digits - 1 - exponent)}f}")
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "\u2212")
+
+
+def count(value: int | None) -> str:
+    """12345 -> `12,345`."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """75.2 -> `1 min 15 s`."""
+    if seconds is None or not finite(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f}\u202fs"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}\u202fmin {rest}\u202fs"
+
+
+def condition(name: str) -> str:
+    """The name of a substitution condition in words."""
+    words = {
+        "atom": "atom, at its coefficient",
+        "atom_norm": "atom, at the write\u2019s norm",
+        "delete": "nothing, write deleted",
+        "random": "random, same coefficient",
+        "random_norm": "random, the write\u2019s norm",
+        "orthogonal": "orthogonal rank-1, same coefficient",
+        "other_atom": "another atom, as large",
+        "pca": "first principal direction",
+        "flat_svd": "flat dictionary, top singular pair",
+    }
+    return words.get(name, name.replace("_", " "))
+
+
+def protocol(name: str) -> str:
+    """The name of an edit's timing in words."""
+    return name.replace("_", " ")
+
+
+def visible(text: str) -> str:
+    """Corpus text on one line: line breaks and tabs as signs, control and direction characters as U+FFFD."""
+    whole = text.encode("utf-8", errors="replace").decode("utf-8")
+    lines = _CONTROL.sub("\ufffd", whole.replace("\r\n", "\n").replace("\r", "\n"))
+    return lines.replace("\n", "↵ ").replace("\t", "⇥")
+
+
+def visible_token(text: str) -> str:
+    """As `visible`, with a token that is nothing but spaces drawn as `␣`."""
+    shown = visible(text).replace("↵ ", "↵")
+    return shown.replace(" ", "␣") if not shown.strip() else shown
+
+
+def power(value: float) -> str:
+    """A power of ten on an axis: 0.001 -> `10⁻³`, but 0.01 to 100 written out."""
+    exponent = round(math.log10(value))
+    return f"{value:g}" if -2 <= exponent <= 2 else f"10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """With its sign and so many decimals: `+0.632`, `−300`."""
+    return _minus(f"{value:+,.{digits}f}") if value is not None and finite(value) else MISSING
+
+
+def sentence(text: str) -> str:
+    """With a capital at its start and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """`1 dictionary`, `2 dictionaries`."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def plain(value: float | None, digits: int = 4) -> str:
+    """As a decimal with at most so many digits after the point: 0.03, 1, 30.28."""
+    if value is None or not finite(value):
+        return MISSING
+    text = f"{value:,.{digits}f}"
+    return _minus(text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def r_squared(value: float | None) -> str:
+    """Three decimals, more nines where it is close to 1: `0.994`, `0.99996`."""
+    if value is None or not finite(value):
+        return MISSING
+    digits = 3 if not 0.9995 <= value < 1 else min(9, 1 - math.floor(math.log10(1 - value)))
+    return _minus(f"{value:.{digits}f}")
+
+
+def span(bounds: tuple[float, float] | None, digits: int = 3) -> str:
+    """(-0.0016, 0.0002) -> `−0.0016 to +0.0002`."""
+    if bounds is None or not all(finite(bound) for bound in bounds):
+        return MISSING
+    return f"{signed(bounds[0], digits)} to {signed(bounds[1], digits)}"
+
+
+def tick(value: float) -> str:
+    """One digit on an axis, with its sign: `0`, `0.02`, `−10⁻³`, `5×10⁻⁴`."""
+    if value == 0:
+        return "0"
+    sign, size = "\u2212" if value < 0 else "", abs(value)
+    exponent = math.floor(math.log10(size) + 1e-9)
+    digit = round(size / 10.0**exponent)
+    if -2 <= exponent <= 2:
+        return f"{sign}{size:g}"
+    times = "" if digit == 1 else f"{digit}\u00d7"
+    return f"{sign}{times}10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def short_condition(name: str) -> str:
+    """`condition` in a word or two, for the side of a chart."""
+    words = {
+        "atom": "atom",
+        "atom_norm": "atom, resized",
+        "delete": "nothing",
+        "random": "random",
+        "random_norm": "random, resized",
+        "orthogonal": "orthogonal",
+        "other_atom": "other atom",
+        "pca": "PCA",
+        "flat_svd": "flat, SVD",
+    }
+    return words.get(name, name.replace("_", " "))
+
+
+def brief(digest: str) -> str:
+    """The first ten characters of a hash; a name is left whole."""
+    return digest[:10] if re.fullmatch(r"[0-9a-f]{20,}", digest) else digest
+
+
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Nested names joined by spaces: {"sae": {"state": x}} -> {"sae state": x}; lists are joined by commas."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{name} ")
+        elif isinstance(value, list | tuple):
+            found[name] = ", ".join(map(str, value)) or "none"
+        else:
+            found[name] = "none" if value is None else str(value)
+    return found
+
+
+def decimals(value: float | None, digits: int = 2) -> str:
+    """With exactly so many digits after the point: 30.30."""
+    return _minus(f"{value:,.{digits}f}") if value is not None and finite(value) else MISSING
