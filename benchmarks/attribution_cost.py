@@ -13,7 +13,7 @@ import torch
 
 from writesae.attribution import Logit, attribute
 from writesae.corpus import read_documents, token_blocks
-from writesae.hosts import load_host
+from writesae.hosts import load
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site
 
@@ -34,7 +34,7 @@ def seconds(run: Callable[[], object]) -> float:
 def main() -> None:
     """Print three figures: a plain pass with its backward pass, one site, and all native writes besides."""
     torch.set_num_threads(1)
-    host, site = load_host("tiny-gdn"), Site(5, 0)
+    host, site = load("tiny-gdn"), Site(5, 0)
     layer = host.layers[site.layer]
     text = torch.from_numpy(token_blocks(read_documents("sample"), host.tokenizer, TOKENS, 1).tokens)[0]
     sae = SAE(SAEConfig(layer.d_k, layer.d_v, ATOMS, sparsity=TopK(32), target="write-value"))

@@ -21,7 +21,7 @@ from slow_protocol import cache_copy_logits
 from writesae.causal.divergence import kl_divergence
 from writesae.corpus import read_documents, token_blocks
 from writesae.evals.substitution import SubstitutionConfig, substitution
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host, load
 from writesae.recurrence import delta_values
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site
@@ -62,13 +62,13 @@ def qwen_shaped() -> Host:
         for name, parameter in model.named_parameters():
             if name.endswith("A_log"):  # heads that remember, so that an edit does something
                 parameter.uniform_(0.02, 0.2).log_()
-    return load_host(model)
+    return load(model)
 
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     shape = options.host == "qwen3.5-0.8b-shaped"
-    host = qwen_shaped() if shape else load_host(options.host)
+    host = qwen_shaped() if shape else load(options.host)
     site = Site.parse(options.site or SITES[options.host])
     if shape:
         generator = torch.Generator().manual_seed(1)

@@ -17,7 +17,7 @@ import torch
 import tyro
 
 from writesae.corpus import read_documents, token_blocks
-from writesae.hosts import load_host
+from writesae.hosts import load
 from writesae.recurrence import replay
 from writesae.recurrence.written import rebuild_states
 from writesae.store import CaptureConfig, capture, open_store
@@ -47,7 +47,7 @@ def silent(stored: int, total: int) -> None:
 
 def main(options: Options) -> None:
     """Capture, measure, compare, print."""
-    host, site = load_host("tiny-gdn"), Site.parse(options.site)
+    host, site = load("tiny-gdn"), Site.parse(options.site)
     blocks = token_blocks(read_documents("sample"), host.tokenizer, 256, options.sequences)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

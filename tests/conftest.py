@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from writesae.corpus import read_documents, token_blocks
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host, load
 
 
 @pytest.fixture(scope="session")
 def host() -> Host:
     """tiny-gdn, float32."""
-    return load_host("tiny-gdn")
+    return load("tiny-gdn")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host, load
 from writesae.hosts.tiny import TINY_MODELS, build_tiny
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Target
@@ -30,7 +30,7 @@ def tiny_host(name: str) -> Host:
     """A random tiny model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fla's RWKV-7
-        return load_host(build_tiny(name))
+        return load(build_tiny(name))
 
 
 def host_parameter(name: str) -> object:

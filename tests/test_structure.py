@@ -50,6 +50,11 @@ def test_import_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_an_old_name_names_its_successor() -> None:
+    with pytest.raises(AttributeError, match=r"writesae\.load_host is now writesae\.load$"):
+        writesae.load_host  # noqa: B018
+
+
 def test_help_lists_every_command_quickly() -> None:
     from writesae.cli import COMMANDS
 

@@ -20,7 +20,7 @@ from model import token_bytes
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from writesae.hosts import load_host
+from writesae.hosts import load
 
 STRENGTHS = (30, 100, 300, 1000, 3000)
 
@@ -65,7 +65,7 @@ def count_losses(train: Tensor, windows: Tensor, vocabulary: int) -> tuple[float
 @torch.no_grad()
 def host_loss(name: str, windows: Tensor) -> float:
     """Nats a token of a host."""
-    host, total = load_host(name), 0.0
+    host, total = load(name), 0.0
     for rows in windows.split(16):
         logits = host.logits(rows)[:, :-1].float()
         total += float(cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum"))

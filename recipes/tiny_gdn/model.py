@@ -86,7 +86,7 @@ def build_optimisers(model: nn.Module, rate: float, decay: float) -> list[torch.
 
 
 def save_host(model: PreTrainedModel, tokenizer: Path, folder: Path) -> None:
-    """bfloat16 safetensors, configuration and tokenizer, as `load_host` reads them; whole or not at all."""
+    """bfloat16 safetensors, configuration and tokenizer, as `load` reads them; whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     copy = type(model)(model.config).to(torch.bfloat16)

@@ -1,7 +1,7 @@
 """Sparse dictionaries of what recurrent language models write into their matrix state.
 
     import writesae as ws
-    host = ws.load_host("tiny-gdn")
+    host = ws.load("tiny-gdn")
 
 Names are imported when first used: `import writesae` loads neither torch nor transformers.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from writesae.artifacts import Record, add_metrics, load_sae, save_sae
     from writesae.artifacts.hub import push_sae
     from writesae.corpus import read_documents, token_blocks
-    from writesae.hosts import Host, load_host
+    from writesae.hosts import Host, load
     from writesae.page import plot
     from writesae.sae import SAE, SAEConfig
     from writesae.store import StreamStore, capture, open_store
@@ -34,7 +34,7 @@ _HOME = {
     "TrainResult": "training",
     "add_metrics": "artifacts",
     "capture": "store",
-    "load_host": "hosts",
+    "load": "hosts",
     "load_sae": "artifacts",
     "open_store": "store",
     "plot": "page",
@@ -45,11 +45,14 @@ _HOME = {
     "train": "training",
 }
 
+_RENAMED = {"load_host": "load"}
+"""Old names -> their successors."""
+
 _PARTS = ("attribution", "edits", "evals")
 
 __all__ = [
     "SAE", "Host", "Record", "SAEConfig", "Site", "StreamStore", "TrainConfig", "TrainResult", "add_metrics",
-    "attribution", "capture", "edits", "evals", "load_host", "load_sae", "open_store", "plot", "push_sae",
+    "attribution", "capture", "edits", "evals", "load", "load_sae", "open_store", "plot", "push_sae",
     "read_documents", "save_sae", "token_blocks", "train",
 ]  # fmt: skip
 
@@ -59,6 +62,8 @@ def __getattr__(name: str) -> object:
         return importlib.import_module(f"writesae.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(f"writesae.{_HOME[name]}"), name)
+    if name in _RENAMED:
+        raise AttributeError(f"writesae.{name} is now writesae.{_RENAMED[name]}")
     raise AttributeError(f"module 'writesae' has no attribute {name!r}")
 
 

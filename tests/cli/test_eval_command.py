@@ -71,7 +71,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def evaluate(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Eval:
     """Run the command on a host that is loaded already and on a little text."""
-    monkeypatch.setattr("writesae.hosts.load_host", lambda *_, **__: host)
+    monkeypatch.setattr("writesae.hosts.load", lambda *_, **__: host)
     corpus = tmp_path / "corpus.jsonl"
     texts = [document.text[:1500] for document in islice(read_documents("sample"), 7)]
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

@@ -40,7 +40,7 @@ def saes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def evaluate(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Run the command on a host that is loaded already; returns the result folder."""
-    monkeypatch.setattr("writesae.hosts.load_host", lambda *_, **__: host)
+    monkeypatch.setattr("writesae.hosts.load", lambda *_, **__: host)
 
     def run(name: str, flags: str, *dictionaries: str) -> Path:
         words = ["eval", name, "--out", str(tmp_path / name), "--sae", *dictionaries, *TEXT.split(), *flags.split()]

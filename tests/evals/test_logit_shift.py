@@ -9,7 +9,7 @@ from slow_protocol import cache_copy_logits
 from writesae.causal.first_order import closed_gradients, direct_gradients, forward_from, logit_gradients
 from writesae.errors import InputError
 from writesae.evals.logit_shift import LogitShiftConfig, logit_shift, summarise
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host, load
 from writesae.hosts.output import head_columns, unembedding
 from writesae.hosts.tiny import build_tiny
 from writesae.recurrence import delta_values
@@ -26,9 +26,9 @@ def dictionary(host: Host, site: Site) -> SAE:
 @pytest.fixture(scope="module", params=["tiny-gdn", "mamba2"])
 def case(request: pytest.FixtureRequest) -> tuple[Host, Site, torch.Tensor]:
     if request.param == "tiny-gdn":
-        host, site = load_host("tiny-gdn"), Site(5, 0)
+        host, site = load("tiny-gdn"), Site(5, 0)
     else:
-        host, site = load_host(build_tiny("mamba2")), Site(0, 1)
+        host, site = load(build_tiny("mamba2")), Site(0, 1)
     generator = torch.Generator().manual_seed(0)
     return host, site, torch.randint(3, host.vocabulary, (11, 19), generator=generator)
 
@@ -87,7 +87,7 @@ def test_gradients_are_causal_and_the_closed_one_is_a_product(case: tuple[Host, 
 
 def test_nothing_lies_between_the_last_layer_and_the_logits() -> None:
     """In a model whose last block is one mixer, the direct path at the scored token is the whole gradient."""
-    host = load_host(build_tiny("mamba2"))
+    host = load(build_tiny("mamba2"))
     last = max(host.layers)
     tokens = torch.randint(3, 101, (3, 9), generator=torch.Generator().manual_seed(1))
     position, token = torch.tensor([5, 7, 2]), torch.tensor([4, 8, 9])

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host, load
 from writesae.hosts.tiny import build_tiny
 
 if find_spec("fla") is not None:
@@ -33,10 +33,10 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny() -> Host:
     """A random Qwen3.5: layers 0 and 1 recurrent with 6 heads of 5 x 7 (3 key heads), layer 2 attention."""
-    return load_host(build_tiny("qwen3_5"))
+    return load(build_tiny("qwen3_5"))
 
 
 @pytest.fixture(scope="session")
 def other_tiny() -> Host:
     """The same class with other weights."""
-    return load_host(build_tiny("qwen3_5", seed=1))
+    return load(build_tiny("qwen3_5", seed=1))

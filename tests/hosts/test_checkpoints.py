@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from writesae.errors import HostError
-from writesae.hosts import load_host, versions
+from writesae.hosts import load, versions
 from writesae.hosts.mamba_ssm_format import convert_config
 from writesae.hosts.tiny import build_tiny
 
@@ -39,7 +39,7 @@ def test_an_original_mamba2_checkpoint_is_the_converted_model(tmp_path: Path) ->
     (tmp_path / "config.json").write_text(json.dumps(ORIGINAL))
     model.lm_head.weight = model.backbone.embeddings.weight  # type: ignore[union-attr]
     (tmp_path / "tokenizer.json").write_text(embedded_tokenizer())
-    host = load_host(tmp_path)
+    host = load(tmp_path)
     text = torch.arange(3, 20)[None]
     with torch.no_grad():
         expected = model(input_ids=text).logits
@@ -84,10 +84,10 @@ def test_other_models_of_that_code_base_are_refused(change: dict[str, object], m
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(ORIGINAL))
     with pytest.raises(HostError, match="no weights"):
-        load_host(tmp_path)
+        load(tmp_path)
     torch.save({"something.else": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(HostError, match=r"do not fit.*unknown \['something\.else'\]"):
-        load_host(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_missing_package_is_named(
     monkeypatch.setattr("writesae.hosts.checkpoints.installed_version", lambda package: None)
     monkeypatch.setattr(versions, "installed_version", lambda package: None)
     with pytest.raises(HostError, match=message):
-        load_host(tmp_path)
+        load(tmp_path)
 
 
 def test_remote_code_is_not_run_unless_asked_for(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_remote_code_is_not_run_unless_asked_for(tmp_path: Path) -> None:
     )
     (tmp_path / "code.py").write_text("raise SystemExit('ran')")
     with pytest.raises(HostError, match="cannot load"):
-        load_host(tmp_path)
+        load(tmp_path)
 
 
 def test_an_old_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_an_old_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_folder_without_a_tokenizer_gives_a_host_without_one(tmp_path: Path) -> None:
     build_tiny("qwen3_5").save_pretrained(tmp_path)
-    host = load_host(tmp_path)
+    host = load(tmp_path)
     assert set(host.record(torch.arange(3, 9)[None], [1])) == {1}
 
 
@@ -137,11 +137,11 @@ def test_a_device_map_spreads_the_model(tmp_path: Path) -> None:
     here, away = ("0", "2"), ("model.embed_tokens", "model.layers.1", "lm_head")
     rest = [f"model.layers.{index}" for index in here] + ["model.norm", "model.rotary_emb"]
     device_map = dict.fromkeys(rest, "cpu") | dict.fromkeys(away, "disk")
-    host = load_host(tmp_path, device_map=device_map)
+    host = load(tmp_path, device_map=device_map)
     assert host.model.get_parameter("model.layers.1.linear_attn.out_proj.weight").is_meta
-    text, plain = torch.arange(3, 20)[None], load_host(tmp_path)
+    text, plain = torch.arange(3, 20)[None], load(tmp_path)
     assert torch.equal(host.record(text, [0, 1])[1].value, plain.record(text, [0, 1])[1].value)
     assert torch.equal(host.logits(text), plain.logits(text))
     assert host.revision == plain.revision
     with pytest.raises(HostError, match="offloaded"):
-        load_host(host.model)
+        load(host.model)

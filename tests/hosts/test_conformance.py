@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
-from writesae.hosts import Host, KernelCall, KernelResult, Tap, load_host
+from writesae.hosts import Host, KernelCall, KernelResult, Tap, load
 from writesae.hosts.caches import cache_argument, new_cache, read_state, run_cached, write_state
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
 from writesae.hosts.selfcheck import TOLERANCE, measure_replay, relative
@@ -37,10 +37,10 @@ def _parameter(name: str) -> object:
 
 
 @cache
-def load(name: str, seed: int = 0) -> Host:
+def tiny_host(name: str, seed: int = 0) -> Host:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fla warns of missing GPUs, of torch's own changes, and of its RWKV-7
-        return load_host(build_tiny(name, seed))
+        return load(build_tiny(name, seed))
 
 
 @pytest.fixture(params=[_parameter(name) for name in ALL_HOSTS])
@@ -50,13 +50,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def host(name: str) -> Host:
-    return load(name)
+    return tiny_host(name)
 
 
 @pytest.fixture
 def twin(name: str) -> Host:
     """Another model of the same class, with other weights."""
-    return load(name, 1)
+    return tiny_host(name, 1)
 
 
 def tokens(seed: int = 0, time: int = TIME) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from writesae.errors import InputError
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host, load
 from writesae.hosts.documents import record_documents
 from writesae.hosts.selfcheck import TOLERANCE, relative
 from writesae.hosts.tiny import build_tiny
@@ -15,7 +15,7 @@ from writesae.recurrence import replay
 
 @pytest.mark.parametrize("name", ["qwen3_5", "kimi_linear", "mamba2", "falcon_h1", "olmo_hybrid"])
 def test_each_document_is_as_if_alone(name: str) -> None:
-    host = load_host(build_tiny(name))
+    host = load(build_tiny(name))
     g = torch.Generator().manual_seed(0)
     documents = [torch.randint(3, 101, (length,), generator=g) for length in (13, 1, 7)]
     layers = list(host.layers)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from writesae.hosts import Host, KernelCall, KernelResult, Tap, fla_on_cpu, load_host
+from writesae.hosts import Host, KernelCall, KernelResult, Tap, fla_on_cpu, load
 from writesae.hosts.fla import delta_stream
 from writesae.hosts.kernels import Arguments, grouped, tensor, torch_reference
 from writesae.hosts.selfcheck import TOLERANCE, relative
@@ -26,10 +26,10 @@ pytestmark = [
 ]
 
 
-def load(name: str) -> Host:
+def tiny_host(name: str) -> Host:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load_host(build_tiny(name))
+        return load(build_tiny(name))
 
 
 def tokens(time: int = 17) -> Tensor:
@@ -96,7 +96,7 @@ NAIVE: dict[str, Callable[[Arguments], Tensor]] = {
 @pytest.mark.parametrize("name", NAIVE)
 def test_our_outputs_are_those_of_fla_s_naive_operations(name: str) -> None:
     """On a CPU the host runs our replay, so the replay check alone would prove nothing: this is the oracle."""
-    host = load(name)
+    host = tiny_host(name)
     compared: list[float] = []
 
     def after(call: KernelCall, result: KernelResult) -> KernelResult:
@@ -137,7 +137,7 @@ def test_every_form_of_gate_is_fla_s_own() -> None:
 
 def test_the_chunk_call_of_rwkv7_means_the_same_as_the_fused_one() -> None:
     """With gradients on, the layer calls another kernel with other arguments."""
-    host = load("fla_rwkv7")
+    host = tiny_host("fla_rwkv7")
     with host.tap():
         chunked = host.run(tokens(), keep=0)
     assert relative(chunked.detach(), host.logits(tokens())) <= TOLERANCE
@@ -147,7 +147,7 @@ def test_long_prompts_take_the_chunk_kernels_and_agree_with_short_segments() -> 
     from writesae.hosts.caches import new_cache, run_cached
 
     for name in ("fla_delta_net", "fla_gla", "fla_gated_deltanet"):
-        host = load(name)
+        host = tiny_host(name)
         symbols: list[str] = []
 
         def seen(call: KernelCall, to: list[str] = symbols) -> None:
@@ -197,13 +197,13 @@ def test_rwkv7_is_the_same_model_in_both_packages(tmp_path: Path) -> None:
     config = module.RWKV7Config(**{name: settings[name] for name in (*kept, *ranks)}, norm_first=True)
     theirs = module.RWKV7ForCausalLM(config)
     theirs.load_state_dict(ours.state_dict())
-    a, b = load_host(ours), load_host(theirs)
+    a, b = load(ours), load(theirs)
     assert relative(b.logits(tokens()), a.logits(tokens())) <= TOLERANCE
     mine, other = (host.record(tokens(), [1])[1] for host in (a, b))
     assert relative(other.value, mine.value) <= TOLERANCE
     assert relative(other.log_decay, mine.log_decay) <= TOLERANCE
     theirs.save_pretrained(tmp_path)
-    served = load_host(tmp_path)
+    served = load(tmp_path)
     assert type(served.model).__module__.startswith("rwkv7_hf")  # on a CPU, the package made for it
     assert relative(served.logits(tokens()), a.logits(tokens())) <= TOLERANCE
 
@@ -211,7 +211,7 @@ def test_rwkv7_is_the_same_model_in_both_packages(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["qwen3_5", "kimi_linear"])
 def test_an_installed_fla_does_not_break_transformers_hosts_on_a_cpu(name: str) -> None:
     """transformers picks fla's kernels at import; on CPU tensors they cannot run. Ours routes by device."""
-    host = load(name)
+    host = tiny_host(name)
     kernel = next(iter(host.mixers.values())).kernels[0]
     module = import_module(type(next(iter(host.mixers.values())).module).__module__)
     symbol = getattr(module, kernel.symbol)
@@ -222,7 +222,7 @@ def test_an_installed_fla_does_not_break_transformers_hosts_on_a_cpu(name: str) 
 
 
 def test_nothing_of_fla_stays_replaced() -> None:
-    host = load("fla_rwkv7")
+    host = tiny_host("fla_rwkv7")
     layer = import_module("fla.layers.rwkv7")
     before = {name: vars(layer)[name] for name in fla_on_cpu.FUNCTIONS if name in vars(layer)}
     with host.tap():
@@ -232,7 +232,7 @@ def test_nothing_of_fla_stays_replaced() -> None:
 
 
 def test_a_saved_fla_model_loads_without_remote_code(tmp_path: Path) -> None:
-    host = load("fla_gla")
+    host = tiny_host("fla_gla")
     host.model.save_pretrained(tmp_path)
-    again = load_host(tmp_path)
+    again = load(tmp_path)
     assert torch.equal(again.logits(tokens()), host.logits(tokens()))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from writesae.hosts import Host, KernelCall, KernelResult, Tap, load_host
+from writesae.hosts import Host, KernelCall, KernelResult, Tap, load
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.hosts.selfcheck import allowed_error, measure_replay, relative
 from writesae.hosts.tiny import TINY_MODELS, build_tiny
@@ -28,7 +28,7 @@ HERE = [name for name, spec in TINY_MODELS.items() if find_spec(spec.module.part
 def host(request: pytest.FixtureRequest) -> Host:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load_host(build_tiny(request.param), device="cuda")
+        return load(build_tiny(request.param), device="cuda")
 
 
 def tokens() -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from writesae.errors import ReplayError
-from writesae.hosts import Host, load_host, mamba2, tiny
+from writesae.hosts import Host, load, mamba2, tiny
 from writesae.hosts.kernels import grouped, tensor, torch_reference
 from writesae.hosts.selfcheck import TOLERANCE, measure_replay
 from writesae.hosts.tiny import TINY_MODELS, build_tiny
@@ -60,7 +60,7 @@ def test_each_key_head_serves_neighbouring_value_heads() -> None:
 def test_an_installed_convolution_package_does_not_break_hosts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.qwen3_5 import modeling_qwen3_5
 
-    host = load_host(build_tiny("qwen3_5"))
+    host = load(build_tiny("qwen3_5"))
     text = torch.arange(3, 20)[None]
     expected = host.logits(text)
     symbol = modeling_qwen3_5.causal_conv1d_fn
@@ -78,7 +78,7 @@ def test_mamba2_prefill_clamps_its_steps_and_decode_does_not(monkeypatch: pytest
     spec = TINY_MODELS["mamba2"]
     limited = replace(spec, settings={**spec.settings, "time_step_limit": (0.6, 0.8)})
     monkeypatch.setattr(tiny, "TINY_MODELS", {"mamba2": limited})
-    host = load_host(build_tiny("mamba2"))
+    host = load(build_tiny("mamba2"))
     text = torch.randint(3, 101, (2, 17), generator=torch.Generator().manual_seed(0))
     for errors in measure_replay(host, text, (11, 1, 1, 4)).values():
         assert max(errors.state, errors.output) <= TOLERANCE
@@ -95,12 +95,12 @@ def test_a_recurrence_that_rounds_inside_is_refused_with_the_way_out() -> None:
     model = build_tiny("mamba2")
     nn.Module.to(model, torch.bfloat16)
     with pytest.raises(ReplayError, match=r"torch\.bfloat16 may be the reason: load it with dtype='float32'"):
-        load_host(model)
+        load(model)
 
 
 def test_a_bfloat16_delta_rule_is_exact_all_the_same() -> None:
     model = build_tiny("qwen3_5")
     nn.Module.to(model, torch.bfloat16)
-    host = load_host(model)
+    host = load(model)
     assert isinstance(host, Host)
     assert host.dtype == torch.bfloat16

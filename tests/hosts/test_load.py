@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from writesae.corpus import read_documents, token_blocks
 from writesae.errors import HostError, InputError, ReplayError
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host, load
 from writesae.hosts import registry as registry_module
 from writesae.hosts.kernels import Arguments
 from writesae.hosts.tiny import build_tiny
@@ -21,7 +21,7 @@ from writesae.types import Site
 
 
 def test_the_embedded_host_loads_by_name() -> None:
-    host = load_host("tiny-gdn")
+    host = load("tiny-gdn")
     layer = host.layers[5]
     assert (layer.family, layer.heads, layer.d_k, layer.d_v) == ("gated-deltanet", 6, 32, 32)
     assert list(host.layers) == [0, 1, 2, 4, 5, 6]
@@ -31,7 +31,7 @@ def test_the_embedded_host_loads_by_name() -> None:
 
 
 def test_the_embedded_hosts_share_a_tokenizer() -> None:
-    host, other = load_host("tiny-mamba2"), load_host("tiny-gdn")
+    host, other = load("tiny-mamba2"), load("tiny-gdn")
     assert {(layer.family, layer.heads, layer.d_k, layer.d_v) for layer in host.layers.values()} == {
         ("mamba2", 12, 32, 32)
     }
@@ -43,7 +43,7 @@ def test_the_embedded_hosts_share_a_tokenizer() -> None:
 @pytest.mark.parametrize("name", ["tiny-gdn", "tiny-mamba2"])
 def test_an_embedded_host_has_learnt_the_language_of_the_sample(name: str) -> None:
     """Single-token counts give about 6.9 nats a token, pairs 4.8, a uniform guess 8.3."""
-    host = load_host(name)
+    host = load(name)
     blocks = token_blocks(read_documents("sample"), host.tokenizer, 67, 11)
     tokens = torch.from_numpy(blocks.tokens)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_an_embedded_host_has_learnt_the_language_of_the_sample(name: str) -> No
 
 
 def test_a_loaded_model_has_a_revision_of_its_weights(tiny: Host, other_tiny: Host) -> None:
-    assert tiny.revision == load_host(build_tiny("qwen3_5")).revision
+    assert tiny.revision == load(build_tiny("qwen3_5")).revision
     assert tiny.revision != other_tiny.revision
     with pytest.raises(InputError, match="without a tokenizer"):
         _ = tiny.tokenizer
@@ -61,13 +61,13 @@ def test_a_loaded_model_has_a_revision_of_its_weights(tiny: Host, other_tiny: Ho
 def test_a_saved_folder_gives_the_same_host_and_a_pinned_revision(tiny: Host, tmp_path: Path) -> None:
     tiny.model.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes(Path(load_host_folder() / "tokenizer.json").read_bytes())
-    host = load_host(tmp_path)
+    host = load(tmp_path)
     text = torch.arange(3, 20)[None]
     assert torch.equal(host.logits(text), tiny.logits(text))
-    assert host.revision == load_host(str(tmp_path)).revision
+    assert host.revision == load(str(tmp_path)).revision
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"eos_token_id": 2', '"eos_token_id": 3'))
-    assert load_host(tmp_path).revision != host.revision
+    assert load(tmp_path).revision != host.revision
 
 
 def load_host_folder() -> Path:
@@ -79,28 +79,28 @@ def load_host_folder() -> Path:
 @pytest.mark.parametrize("source", ["no-such-host", "./missing/folder", "/missing", "a/b/c"])
 def test_an_unknown_source_names_what_is_allowed(source: str) -> None:
     with pytest.raises(InputError, match=r"unknown host .*tiny-gdn.*a Hub id"):
-        load_host(source)
+        load(source)
 
 
 def test_a_file_and_an_empty_folder_are_no_hosts(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"")
     with pytest.raises(InputError, match="unknown host"):
-        load_host(tmp_path / "weights.bin")
+        load(tmp_path / "weights.bin")
     with pytest.raises(InputError, match=r"no config\.json"):
-        load_host(tmp_path)
+        load(tmp_path)
 
 
 def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
     with pytest.raises(HostError, match=r"cannot load .* as a language model") as caught:
-        load_host(tmp_path)
+        load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_model_without_recurrent_layers_is_refused_with_the_known_ones() -> None:
     config = LlamaConfig(vocab_size=101, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     with pytest.raises(HostError, match=r"LlamaForCausalLM.*no recurrent layer.*Qwen3_5GatedDeltaNet"):
-        load_host(LlamaForCausalLM(config))
+        load(LlamaForCausalLM(config))
 
 
 def test_a_wrong_translator_is_refused_with_the_measured_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_wrong_translator_is_refused_with_the_measured_error(monkeypatch: pyte
     wrong = (dataclasses.replace(known, kernels=kernels), *registry_module.ARCHITECTURES[1:])
     monkeypatch.setattr("writesae.hosts.registry.ARCHITECTURES", wrong)
     with pytest.raises(ReplayError, match=r"layer 0.*by 1\.\de-02 relative \(allowed 1e-05\).*transformers 5"):
-        load_host(build_tiny("qwen3_5"))
+        load(build_tiny("qwen3_5"))
 
 
 @pytest.mark.parametrize("amount", [1.01, float("nan")])
@@ -132,7 +132,7 @@ def test_one_wrong_head_is_named(monkeypatch: pytest.MonkeyPatch, amount: float)
     wrong = (dataclasses.replace(known, kernels=kernels), *registry_module.ARCHITECTURES[1:])
     monkeypatch.setattr("writesae.hosts.registry.ARCHITECTURES", wrong)
     with pytest.raises(ReplayError, match=r"most at L0\.H4"):
-        load_host(build_tiny("qwen3_5"))
+        load(build_tiny("qwen3_5"))
 
 
 def test_a_layer_that_calls_no_known_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_a_layer_that_calls_no_known_kernel_is_refused(monkeypatch: pytest.Monke
     )
     monkeypatch.setattr("writesae.hosts.registry.ARCHITECTURES", tuple(wrong))
     with pytest.raises(ReplayError, match="layer 0 never called a kernel that writesae knows"):
-        load_host(build_tiny("mamba2"))
+        load(build_tiny("mamba2"))
 
 
 def test_sites_are_checked(tiny: Host) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from writesae.corpus import read_documents
-from writesae.hosts import load_host
+from writesae.hosts import load
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny_gdn"
 SMALL = ["--shape.layers", "4", "--shape.hidden", "32", "--shape.feed-forward", "48", "--shape.heads", "3"]
@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tokens: Path, tmp_path: Path) 
     assert set(bits) == {"source0", "source1", "all"}
     assert 1 < bits["all"] < 8  # it has learnt something: 8 bits is chance
 
-    host = load_host(tmp_path / "whole" / "host")  # proves the replay of its recurrence too
+    host = load(tmp_path / "whole" / "host")  # proves the replay of its recurrence too
     assert [(layer.heads, layer.d_k, layer.d_v) for layer in host.layers.values()] == [(3, 8, 16)] * 3
 
     other = subprocess.run([*arguments("cut"), "--seed", "1"], capture_output=True, text=True, check=False)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.models.mamba2 import modeling_mamba2
 
 from writesae.corpus import read_documents
-from writesae.hosts import EMBEDDED, load_host
+from writesae.hosts import EMBEDDED, load
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = ["--shape.layers", "2", "--shape.hidden", "24", "--shape.d-k", "8", "--shape.d-v", "16"]
@@ -98,5 +98,5 @@ def test_a_few_steps_end_in_a_host(tmp_path: Path) -> None:
     assert (tmp_path / "tokens" / "tokenizer.json").read_text() == shared.read_text()
     bits = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()][-1]["bits_a_byte"]
     assert 1 < bits["all"] < 8
-    host = load_host(tmp_path / "run" / "host")
+    host = load(tmp_path / "run" / "host")
     assert [(layer.heads, layer.d_k, layer.d_v) for layer in host.layers.values()] == [(3, 8, 16)] * 2

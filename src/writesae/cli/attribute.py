@@ -66,13 +66,13 @@ def run(command: Command) -> None:
     from writesae.cli.capture import parse_layers
     from writesae.edits.generation import encode_prompts
     from writesae.errors import InputError
-    from writesae.hosts import load_host
+    from writesae.hosts import load
     from writesae.types import Site
 
     if command.top < 1:
         raise InputError(f"--top {command.top} entries were asked for; give at least 1")
     chosen = parse_layers(command.layers)
-    host = load_host(command.host)
+    host = load(command.host)
     pairs = [entry.partition("=") for entry in command.dictionary]
     if not all(site and folder for site, _, folder in pairs):
         raise InputError(f"dictionaries {command.dictionary} are not written like L5.H0=FOLDER")

@@ -62,7 +62,7 @@ def run(command: Command) -> None:
     """Capture, then print what the store holds."""
     from writesae.corpus import read_documents, token_blocks
     from writesae.errors import InputError
-    from writesae.hosts import load_host
+    from writesae.hosts import load
     from writesae.store import CaptureConfig, capture
 
     layers = parse_layers(command.layers)
@@ -70,7 +70,7 @@ def run(command: Command) -> None:
     if command.length < 1 or (command.tokens is not None and command.tokens < 1):
         raise InputError(f"cannot capture {command.tokens} tokens in sequences of {command.length}: give at least 1")
     documents = read_documents(command.corpus)
-    host = load_host(
+    host = load(
         command.host,
         dtype=command.host_dtype,
         device=command.device,

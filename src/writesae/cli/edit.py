@@ -202,11 +202,11 @@ def _plan(command: AnyEdit) -> Edited:
     from writesae.artifacts import load_sae
     from writesae.edits import amplify, clamp, erase, install, replace_by_atom
     from writesae.errors import InputError
-    from writesae.hosts import load_host
+    from writesae.hosts import load
     from writesae.types import Site
 
     site = Site.parse(command.site)
-    host = load_host(command.host)
+    host = load(command.host)
     host.check_site(site)
     if isinstance(command, Transplant):
         return _transplant(command, host, site)

@@ -170,12 +170,12 @@ def run(command: Command) -> None:
     from writesae.evals.catalogue import Inputs, run_evaluation
     from writesae.evals.parts import watching
     from writesae.evals.result import check_folder
-    from writesae.hosts import load_host
+    from writesae.hosts import load
 
     request = command.request
     check_folder(request.out, command.name)
     saes = dictionaries(request)  # what is wrong with them is known before a large host is loaded
-    host = load_host(request.host, device=request.device, revision=request.revision)
+    host = load(request.host, device=request.device, revision=request.revision)
     part = (1 - request.held_out, 1.0)
     drawn = draw_passages(request.corpus, host.tokenizer, request.passages, request.length, part, request.text_seed)
     tokens = torch.from_numpy(drawn)

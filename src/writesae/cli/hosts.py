@@ -58,9 +58,9 @@ def _print_sites(model: str, command: Command) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from writesae.hosts import load_host
+    from writesae.hosts import load
 
-    host = load_host(
+    host = load(
         model,
         dtype=command.dtype,
         device=command.device,

@@ -9,6 +9,6 @@ require_transformers()
 from writesae.hosts.host import Host, Layer
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
-from writesae.hosts.load import EMBEDDED, load_host
+from writesae.hosts.loading import EMBEDDED, load
 
-__all__ = ["EMBEDDED", "Host", "KernelCall", "KernelResult", "Layer", "Tap", "load_host"]
+__all__ = ["EMBEDDED", "Host", "KernelCall", "KernelResult", "Layer", "Tap", "load"]

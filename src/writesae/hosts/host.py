@@ -42,7 +42,7 @@ class StopForward(Exception):
 class Host:
     """A loaded model, its tokenizer, and its recurrent layers.
 
-    Build one with `writesae.load_host`. Attaching puts the model into evaluation mode and freezes its weights;
+    Build one with `writesae.load`. Attaching puts the model into evaluation mode and freezes its weights;
     everything else happens inside context managers that leave no trace.
     """
 
@@ -73,7 +73,7 @@ class Host:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The host's tokenizer; raises InputError where it was loaded without one."""
         if self._tokenizer is None:
-            raise InputError(f"{self.name} was loaded without a tokenizer: pass one to load_host(tokenizer=...)")
+            raise InputError(f"{self.name} was loaded without a tokenizer: pass one to load(tokenizer=...)")
         return self._tokenizer
 
     @property

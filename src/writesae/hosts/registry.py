@@ -137,7 +137,7 @@ _registered: list[Architecture] = []
 def register(architecture: Architecture) -> None:
     """Make a mixer class known for this process; a later registration of the same class takes its place.
 
-    The self-check of `load_host` applies to it as to every other: a wrong translation is refused, not used.
+    The self-check of `load` applies to it as to every other: a wrong translation is refused, not used.
     """
     _registered.insert(0, architecture)
 

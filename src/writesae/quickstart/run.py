@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from writesae.config import Json
-from writesae.hosts import load_host
+from writesae.hosts import load
 from writesae.page import write_report
 from writesae.quickstart import steps
 from writesae.quickstart.config import TARGETS, QuickstartConfig
@@ -33,7 +33,7 @@ def quickstart(path: Path, config: QuickstartConfig, console: Console | None = N
     console = Console() if console is None else console
     with _progress(console) as bars:
         ticker = _ticker(bars)
-        host = load_host(config.host)
+        host = load(config.host)
         if config.site is not None:
             host.check_site(config.site)
         text = steps.load_text(host, config)

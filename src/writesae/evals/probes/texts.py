@@ -10,7 +10,7 @@ from torch import Tensor
 from writesae.corpus import Part, check_passages, draw_passages
 from writesae.errors import InputError
 from writesae.evals.provenance import Provenance, provenance, sae_hash, tokens_hash
-from writesae.hosts import Host, load_host
+from writesae.hosts import Host, load
 from writesae.hosts.tiny import TINY_MODELS, build_tiny
 from writesae.sae import SAE
 from writesae.types import Site
@@ -22,7 +22,7 @@ RANDOM = "random:"
 def open_host(name: str, device: str | None = None, revision: str | None = None) -> Host:
     """A host by name, or one of random weights as `random:NAME`. Raises InputError for an unknown one."""
     if not name.startswith(RANDOM):
-        return load_host(name, device=device, revision=revision)
+        return load(name, device=device, revision=revision)
     kind = name.removeprefix(RANDOM)
     try:
         model = build_tiny(kind)
@@ -30,7 +30,7 @@ def open_host(name: str, device: str | None = None, revision: str | None = None)
         extra = f"writesae[{TINY_MODELS[kind].extra}]"
         raise InputError(f"{name} needs {error.name}, which is not installed: pip install '{extra}'") from error
     model.config.name_or_path = name
-    return load_host(model, device=device)
+    return load(model, device=device)
 
 
 def draw_texts(host: Host, corpus: str, count: int, length: int, part: Part = (0.0, 1.0), seed: int = 0) -> Tensor:

@@ -28,7 +28,7 @@ EMBEDDED = {"tiny-gdn": _EMBEDDED / "tiny_gdn", "tiny-mamba2": _EMBEDDED / "tiny
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def load_host(
+def load(
     source: str | Path | PreTrainedModel,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
