@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from writesae import attribution, edits, evals
-    from writesae.artifacts import Record, add_metrics, load_sae, save_sae
+    from writesae.artifacts import add_metrics, load_sae, save_sae
     from writesae.artifacts.hub import push_sae
     from writesae.corpus import read_documents, token_blocks
     from writesae.hosts import Host, load
     from writesae.page import plot
-    from writesae.sae import SAE, SAEConfig
+    from writesae.sae import SAE, Record, SAEConfig
     from writesae.store import StreamStore, capture, open_store
     from writesae.training import TrainConfig, TrainResult, train
     from writesae.types import Site
 
 _HOME = {
     "Host": "hosts",
-    "Record": "artifacts",
+    "Record": "sae",
     "SAE": "sae",
     "SAEConfig": "sae",
     "Site": "types",

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from dictionaries import K, N, V, random_sae, same
 
-from writesae.artifacts import Record, add_to_collection, load_folder, read_collection, save_sae
+from writesae.artifacts import add_to_collection, load_folder, read_collection, save_sae
 from writesae.artifacts.files import PARTIAL
 from writesae.errors import WritesaeError
-from writesae.sae import SAE, SAEConfig, TopK
+from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site
 
 EVENTS = ("open", "os.", "shutil.", "tempfile.")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from dictionaries import K, N, V, random_sae, same
 
-from writesae.artifacts import Record, add_to_collection, load_sae, read_collection, write_index
+from writesae.artifacts import add_to_collection, load_sae, read_collection, write_index
 from writesae.artifacts.collection import cell_path
 from writesae.errors import DataError, InputError, OutputError
-from writesae.sae import SAEConfig, TopK
+from writesae.sae import Record, SAEConfig, TopK
 from writesae.types import Site
 
 CONFIG = SAEConfig(K, V, N, sparsity=TopK(5))

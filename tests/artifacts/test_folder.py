@@ -6,6 +6,8 @@ import json
 import os
 import re
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +17,9 @@ import pytest
 import torch
 from dictionaries import ALL_CONFIGS, K, N, V, matrices, random_sae, same
 
-from writesae.artifacts import Record, add_metrics, load_folder, load_sae, read_manifest, save_sae
+from writesae.artifacts import add_metrics, load_folder, load_sae, read_manifest, save_sae
 from writesae.errors import ConfigError, DataError, InputError, OutputError, WritesaeError
-from writesae.sae import SAE, SAEConfig, TopK
+from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site
 
 CONFIG = SAEConfig(K, V, N, sparsity=TopK(5))
@@ -61,6 +63,37 @@ def test_round_trip_is_exact(config: SAEConfig, tmp_path: Path) -> None:
     assert loaded.manifest.record == RECORD
     assert torch.equal(sae.encode(matrices()).value, loaded.sae.encode(matrices()).value)
     assert not loaded.sae.training
+
+
+def test_a_dictionary_knows_where_it_comes_from(folder: Path, tmp_path: Path) -> None:
+    loaded = load_sae(folder)
+    assert (loaded.host, loaded.site, loaded.target) == ("some/model", Site(9, 4), "state")
+    assert loaded.record == RECORD
+    assert "of some/model L9.H4" in repr(loaded)
+    assert "<td>L9.H4</td>" in loaded._repr_html_()
+    loaded.save(tmp_path / "again")  # no record given: its own
+    assert load_folder(tmp_path / "again").manifest == read_manifest(folder)
+    made = random_sae(CONFIG)
+    assert (made.record, made.host, made.site) == (None, None, None)
+    with pytest.raises(OutputError, match="already holds a dictionary"):
+        made.save(tmp_path / "again")
+    made.save(tmp_path / "again", replace=True)
+    assert load_sae(tmp_path / "again").record == Record()
+
+
+def test_methods_come_from_above() -> None:
+    """`writesae.sae` alone cannot write folders and says what gives it that; it imports nothing that could."""
+    code = (
+        "import sys; from writesae.sae import SAE, SAEConfig; sae = SAE(SAEConfig(2, 3, 40))\n"
+        "try: sae.save('x')\n"
+        "except Exception as error: print(error)\n"
+        "print('writesae.artifacts' in sys.modules); import writesae.artifacts; print(SAE.save.__doc__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    error, loaded, documented = done.stdout.splitlines()
+    assert "import it before" in error
+    assert loaded == "False"
+    assert "save_sae" in documented
 
 
 def test_every_file_is_listed_with_its_hash_and_readable_by_all(folder: Path) -> None:

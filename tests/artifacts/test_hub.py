@@ -12,11 +12,11 @@ from dictionaries import K, N, V, random_sae, same
 from fake_hub import Hub, point_at, serve
 from huggingface_hub import constants
 
-from writesae.artifacts import Record, add_to_collection, load_sae, read_collection, save_sae
+from writesae.artifacts import add_to_collection, load_sae, read_collection, save_sae
 from writesae.artifacts.hub import list_cells, pull, push, push_sae
 from writesae.artifacts.verify import verify
 from writesae.errors import DataError, InputError, OutputError
-from writesae.sae import SAEConfig, TopK
+from writesae.sae import Record, SAEConfig, TopK
 from writesae.types import Site
 
 CONFIG = SAEConfig(K, V, N, sparsity=TopK(5))
@@ -197,7 +197,10 @@ def test_the_dictionarys_own_methods(hub: Hub, cache: Path, tmp_path: Path) -> N
     ONE.save(tmp_path / "mine", RECORD)
     assert same(load_sae(tmp_path / "mine"), ONE)
     ONE.push_to_hub("me/methods", RECORD)
-    assert same(load_sae("me/methods", site="L9.H4"), ONE)
+    fetched = load_sae("me/methods", site="L9.H4")
+    assert same(fetched, ONE)
+    fetched.push_to_hub("me/again")  # no record given: its own
+    assert [str(cell) for cell in list_cells("me/again")] == ["some/model L9.H4 writesae seed 1"]
 
 
 def test_damaged_folders_are_not_uploaded(hub: Hub, cache: Path, tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ import torch
 from dictionaries import PARTS, K, N, V, matrices, random_sae
 from safetensors.torch import load_file, save_file
 
-from writesae.artifacts import Record
 from writesae.artifacts.interchange import export_saelens, import_vectors
 from writesae.errors import DataError, InputError, OutputError
-from writesae.sae import SAE, BatchTopK, Flat, Gated, JumpReLU, Linear, SAEConfig, SoftGated, TopK
+from writesae.sae import SAE, BatchTopK, Flat, Gated, JumpReLU, Linear, Record, SAEConfig, SoftGated, TopK
 from writesae.types import Site
 
 FLAT = SAEConfig(K, V, N, Linear(), TopK(5), Flat())

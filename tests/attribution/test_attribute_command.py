@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from random_hosts import dictionary
-from writesae.artifacts import Record, save_sae
+from writesae.artifacts import save_sae
 from writesae.cli import COMMANDS, main
 from writesae.hosts import Host
+from writesae.sae import Record
 from writesae.types import Site
 
 PROMPT = "The capital of the country is"

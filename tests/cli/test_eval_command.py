@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from writesae.artifacts import save_sae
-from writesae.artifacts.manifest import Record
 from writesae.cli import main
 from writesae.cli.eval import parse
 from writesae.corpus import read_documents
@@ -20,7 +19,7 @@ from writesae.errors import InputError
 from writesae.evals import catalogue, configs
 from writesae.evals.catalogue import recompute
 from writesae.hosts import Host
-from writesae.sae import SAE, SAEConfig, TopK
+from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site
 
 SMALL = {

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from random_hosts import dictionary
-from writesae.artifacts import Record, save_sae
+from writesae.artifacts import save_sae
 from writesae.cli import COMMANDS, main
 from writesae.edits import install
 from writesae.edits.compare import compare, mark_changes
 from writesae.hosts import Host
+from writesae.sae import Record
 from writesae.types import Site
 
 PROMPT = "The President of the United States said that"

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from random_hosts import dictionary
-from writesae.artifacts import Record, save_sae
+from writesae.artifacts import save_sae
 from writesae.cli import main
 from writesae.hosts import Host
+from writesae.sae import Record
 from writesae.types import Site
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from writesae.artifacts import save_sae
-from writesae.artifacts.manifest import Record
 from writesae.cli import main
 from writesae.config import from_json
 from writesae.evals.population import PopulationConfig
@@ -17,7 +16,7 @@ from writesae.evals.population import summarise as summarise_population
 from writesae.evals.result import plain
 from writesae.evals.substitution import SubstitutionConfig, detail, summarise
 from writesae.hosts import Host
-from writesae.sae import SAE, SAEConfig, TopK
+from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site
 
 SITES = (Site(5, 2), Site(2, 0))

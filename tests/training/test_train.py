@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -84,6 +84,10 @@ def test_a_run_learns_and_is_saved_in_raw_units(target: Target, tmp_path: Path) 
     cached = train(store, config, tmp_path / "run")
     assert cached.metrics == result.metrics
     assert torch.equal(cached.sae.v_dec, result.sae.v_dec)
+    for sae in (result.sae, again, cached.sae):
+        assert (sae.site, sae.host, sae.target) == (SITE, "planted", target)
+        assert sae.record is not None
+        assert (sae.record.store_hash, sae.record.metrics) == (store.hash, asdict(result.metrics))
 
 
 @pytest.mark.parametrize("sparsity", [BatchTopK(2), JumpReLU(2.0), Gated(), SoftGated()], ids=str)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from writesae.artifacts.manifest import Record
 from writesae.config import Json, to_json
-from writesae.sae import SAEConfig
+from writesae.sae import Record, SAEConfig
 
 _MOST_ROWS = 40
 

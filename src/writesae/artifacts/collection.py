@@ -13,7 +13,6 @@ from writesae.artifacts.folder import read_config, save_sae
 from writesae.artifacts.manifest import (
     MANIFEST,
     FileEntry,
-    Record,
     check_version,
     files_from_json,
     files_to_json,
@@ -23,7 +22,7 @@ from writesae.artifacts.manifest import (
 )
 from writesae.config import Json
 from writesae.errors import DataError, InputError
-from writesae.sae import SAE
+from writesae.sae import SAE, Record
 from writesae.types import Site
 
 INDEX, COLLECTION_CARD, RESULTS = "collection.json", "README.md", "results"

@@ -20,7 +20,6 @@ from writesae.artifacts.manifest import (
     MANIFEST,
     VERSION,
     Manifest,
-    Record,
     check_files,
     check_version,
     known_keys,
@@ -29,7 +28,7 @@ from writesae.artifacts.manifest import (
 )
 from writesae.config import Json, from_json, to_json
 from writesae.errors import DataError, OutputError, WritesaeError
-from writesae.sae import SAE, BatchTopK, Bilinear, Factored, SAEConfig, TopK
+from writesae.sae import SAE, BatchTopK, Bilinear, Factored, Record, SAEConfig, TopK
 
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
 _CONFIG_LIMIT = 256 << 10
@@ -45,12 +44,12 @@ class Loaded(NamedTuple):
 
 
 def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, replace: bool = False) -> Manifest:
-    """Write a dictionary folder; it appears complete or not at all.
+    """Write a dictionary folder; it appears complete or not at all. `record`: the dictionary's own where not given.
 
     `replace` allows an older dictionary in the same place to be replaced, and nothing else. Raises OutputError for a
     folder that belongs to something else, DataError where a weight or metric is not finite.
     """
-    folder, record = Path(folder), record or Record()
+    folder, record = Path(folder), record or sae.record or Record()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -104,7 +103,9 @@ def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
     if missing := {CONFIG, WEIGHTS} - manifest.files.keys():
         raise DataError(f"{folder}: the manifest does not list {' and '.join(sorted(missing))}")
     check_files(folder, {name: manifest.files[name] for name in (CONFIG, WEIGHTS)}, hashes)
-    return Loaded(build(read_config(folder), map_tensors(inside(folder, WEIGHTS)), str(folder / WEIGHTS)), manifest)
+    sae = build(read_config(folder), map_tensors(inside(folder, WEIGHTS)), str(folder / WEIGHTS))
+    sae.record = manifest.record
+    return Loaded(sae, manifest)
 
 
 def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE:

@@ -40,10 +40,10 @@ from writesae.artifacts.collection import (
 from writesae.artifacts.files import inside, json_bytes, new_folder, read_json_safely
 from writesae.artifacts.folder import CONFIG, WEIGHTS, save_sae
 from writesae.artifacts.load import check_selection
-from writesae.artifacts.manifest import MANIFEST, FileEntry, Record, check_files, read_manifest
+from writesae.artifacts.manifest import MANIFEST, FileEntry, check_files, read_manifest
 from writesae.artifacts.verify import verify
 from writesae.errors import DataError, InputError, OutputError
-from writesae.sae import SAE
+from writesae.sae import SAE, Record
 from writesae.types import Site
 
 _FETCHED = (".json", ".safetensors")
@@ -239,8 +239,7 @@ def push_sae(sae: SAE, repo: str, record: Record | None = None, *, private: bool
     """Upload a dictionary straight from memory, as a cell of the repository's collection."""
     with TemporaryDirectory(prefix="writesae-") as scratch:
         folder = Path(scratch) / "dictionary"
-        save_sae(sae, folder, record)
-        name = cell_path(record or Record())
+        name = cell_path(save_sae(sae, folder, record).record)
         return push(folder, repo, private=private, as_cell=as_cell, message=f"Add {name}")
 
 

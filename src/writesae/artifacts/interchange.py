@@ -17,10 +17,9 @@ from torch import Tensor
 from writesae.artifacts.files import inside, new_folder, read_json_safely, sha256, sync, write_json
 from writesae.artifacts.folder import build, map_tensors
 from writesae.artifacts.legacy.convert import Converted
-from writesae.artifacts.manifest import Record
 from writesae.config import Json
 from writesae.errors import DataError, InputError
-from writesae.sae import SAE, BatchTopK, Factored, Flat, JumpReLU, Linear, SAEConfig, TopK
+from writesae.sae import SAE, BatchTopK, Factored, Flat, JumpReLU, Linear, Record, SAEConfig, TopK
 from writesae.types import Target
 
 Side = Literal["matrix", "key", "value"]

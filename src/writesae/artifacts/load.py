@@ -8,9 +8,9 @@ from pathlib import Path
 from writesae.artifacts.collection import INDEX, read_collection, select_cell
 from writesae.artifacts.files import inside
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
-from writesae.artifacts.manifest import MANIFEST, Record
+from writesae.artifacts.manifest import MANIFEST
 from writesae.errors import InputError
-from writesae.sae import SAE
+from writesae.sae import SAE, Record
 from writesae.types import Site
 
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")

@@ -19,6 +19,7 @@ from writesae.sae.config import (
 from writesae.sae.metrics import Metrics, evaluate, explained_variance
 from writesae.sae.model import SAE
 from writesae.sae.presets import PRESETS, Preset, preset
+from writesae.sae.record import Record
 
 __all__ = [
     "PRESETS",
@@ -36,6 +37,7 @@ __all__ = [
     "Linear",
     "Metrics",
     "Preset",
+    "Record",
     "SAEConfig",
     "SoftGated",
     "Sparsity",

@@ -7,8 +7,6 @@ everything faster. `encode_written` is the factored path of MATH.md sections 3-4
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -29,8 +27,12 @@ from writesae.sae.config import (
     TopK,
 )
 from writesae.sae.preact import preactivation_chunks
+from writesae.sae.record import Record
 from writesae.sae.show import html, text
 from writesae.sae.sparsity import jump, keep_batch_top, pack, top_codes
+from writesae.types import Site, Target
+
+_NOT_ATTACHED = "`writesae.artifacts` gives a dictionary its `save` and `push_to_hub`: import it before they are called"
 
 
 class SAE(nn.Module):
@@ -43,6 +45,8 @@ class SAE(nn.Module):
     """
 
     config: SAEConfig
+    record: Record | None
+    """Where it comes from, set by training and loading; None for one made by hand."""
     v_enc: Tensor
     w_enc: Tensor
     enc: Tensor
@@ -60,7 +64,7 @@ class SAE(nn.Module):
     def __init__(self, config: SAEConfig, generator: torch.Generator | None = None) -> None:
         """Random unit-norm atoms, the encoder equal to the decoder, zero biases (dense encoders: unit norm)."""
         super().__init__()
-        self.config = config
+        self.config, self.record = config, None
         n, d_k, d_v = config.features, config.d_k, config.d_v
 
         def random(*shape: int) -> Tensor:
@@ -93,6 +97,21 @@ class SAE(nn.Module):
             self.r_mag, self.b_mag = nn.Parameter(torch.zeros(n)), nn.Parameter(torch.zeros(n))
         elif isinstance(sparsity, SoftGated):
             self.r_gate, self.b_gate = nn.Parameter(torch.zeros(n)), nn.Parameter(torch.zeros(n))
+
+    @property
+    def site(self) -> Site | None:
+        """The head that it models; None where unknown."""
+        return None if self.record is None else self.record.site
+
+    @property
+    def host(self) -> str | None:
+        """Id of the model that it belongs to; None where unknown."""
+        return None if self.record is None else self.record.host
+
+    @property
+    def target(self) -> Target:
+        """The matrix that it models."""
+        return self.config.target
 
     @property
     def encoder_factors(self) -> tuple[Tensor, Tensor]:
@@ -244,18 +263,17 @@ class SAE(nn.Module):
         elif isinstance(self.config.sparsity, SoftGated):
             self.r_gate.sub_(norm.clamp_min(1e-12).log())
 
-    def save(self, folder: str | Path, record: object = None) -> None:
-        """Write a dictionary folder; the same as `writesae.save_sae(self, folder, record)`."""
-        import_module("writesae.artifacts").save_sae(self, folder, record)
+    def save(self, folder: str | Path, record: Record | None = None, *, replace: bool = False) -> None:
+        """Write a dictionary folder; the same as `writesae.save_sae(self, folder, record, replace=replace)`."""
+        raise InputError(_NOT_ATTACHED)
 
-    def push_to_hub(self, repo: str, record: object = None, *, private: bool = False) -> str:
+    def push_to_hub(self, repo: str, record: Record | None = None, *, private: bool = False) -> str:
         """Upload to the Hub as a cell of the repository's collection: `writesae.push_sae`. Returns the address."""
-        push: Callable[..., str] = import_module("writesae.artifacts.hub").push_sae
-        return push(self, repo, record, private=private)
+        raise InputError(_NOT_ATTACHED)
 
     def extra_repr(self) -> str:
-        """One line a part of the config."""
-        return text(self.config)
+        """One line a part of the config, and where it comes from."""
+        return text(self)
 
     def _repr_html_(self) -> str:
         return html(self)

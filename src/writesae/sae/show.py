@@ -5,24 +5,26 @@ from __future__ import annotations
 import html as escape
 from typing import TYPE_CHECKING
 
-from writesae.sae.config import SAEConfig
-
 if TYPE_CHECKING:
     from writesae.sae.model import SAE
 
 
-def text(config: SAEConfig) -> str:
-    """`2048 atoms of 128 x 128, Bilinear(...) -> TopK(...) -> Factored(...), target state`."""
+def text(sae: SAE) -> str:
+    """`2048 atoms of 128 x 128, Bilinear(...) -> TopK(...) -> Factored(...), target state, of tiny-gdn L5.H0`."""
+    config = sae.config
+    origin = " ".join(str(fact) for fact in (sae.host, sae.site) if fact is not None)
     return (
         f"{config.features} atoms of {config.d_k} x {config.d_v}, "
         f"{config.encoder} -> {config.sparsity} -> {config.decoder}, target {config.target}"
-    )
+    ) + (f", of {origin}" if origin else "")
 
 
 def html(sae: SAE) -> str:
     """A small table: the parts, and the shapes of the parameters."""
     config = sae.config
     parts = [
+        ("host", sae.host or "unknown"),
+        ("site", str(sae.site or "unknown")),
         ("atoms", f"{config.features} of {config.d_k} x {config.d_v}"),
         ("target", config.target),
         ("encoder", str(config.encoder)),

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 
-from writesae.artifacts import Record, load_sae, save_sae
+from writesae.artifacts import load_sae, save_sae
 from writesae.config import Json, to_json
 from writesae.errors import DataError
 from writesae.sae.batch import Batch
@@ -20,6 +20,7 @@ from writesae.sae.loss import Dead, Loss
 from writesae.sae.metrics import Metrics, evaluate
 from writesae.sae.model import SAE
 from writesae.sae.presets import name_of
+from writesae.sae.record import Record
 from writesae.sae.step import loss_and_gradients
 from writesae.sae.workspace import Workspace
 from writesae.training import folder
@@ -284,7 +285,7 @@ class Run:
         self.sae.requires_grad_(False)
         origin = self.store.provenance
         training: dict[str, Json] = {"config": to_json(self.config), "steps": self.step, "seconds": self.seconds}
-        record = Record(
+        self.sae.record = Record(
             host=origin.host,
             host_revision=origin.revision,
             site=self.config.site,
@@ -295,7 +296,7 @@ class Run:
             training=training,
             metrics=asdict(metrics),
         )
-        save_sae(self.sae, self.out / folder.DICTIONARY, record, replace=True)
+        save_sae(self.sae, self.out / folder.DICTIONARY, replace=True)
         folder.save_result(self.out, metrics, self.step, self.seconds)
         history = read_history(self.out / folder.HISTORY)
         return TrainResult(self.sae, self.config, metrics, history, self.seconds, self.out)

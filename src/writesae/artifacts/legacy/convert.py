@@ -20,7 +20,7 @@ from writesae.artifacts.folder import build, save_sae
 from writesae.artifacts.legacy.archive import read_archive
 from writesae.artifacts.legacy.layouts import Payload, find_payload
 from writesae.artifacts.legacy.names import Roles, assign_roles
-from writesae.artifacts.manifest import Manifest, Record
+from writesae.artifacts.manifest import Manifest
 from writesae.config import Json
 from writesae.errors import DataError, InputError
 from writesae.sae import (
@@ -31,6 +31,7 @@ from writesae.sae import (
     Flat,
     JumpReLU,
     Linear,
+    Record,
     SAEConfig,
     SoftGated,
     Sparsity,
@@ -77,7 +78,8 @@ def convert_file(
         sae, variant = build_sae(payload, target, shape, threshold)
     except (DataError, InputError) as error:
         raise type(error)(f"{path}: {error}") from None
-    return Converted(sae, _record(path, payload, variant, host))
+    sae.record = _record(path, payload, variant, host)
+    return Converted(sae, sae.record)
 
 
 def save_converted(converted: Converted, folder: Path, *, replace: bool = False) -> Manifest:

@@ -16,9 +16,10 @@ from writesae.artifacts.collection import RESULTS, Collection, cell_path, write_
 from writesae.artifacts.files import inside, new_folder, read_json_safely, sha256
 from writesae.artifacts.folder import save_sae
 from writesae.artifacts.legacy.convert import convert_file
-from writesae.artifacts.manifest import MANIFEST, Record
+from writesae.artifacts.manifest import MANIFEST
 from writesae.config import Json
 from writesae.errors import DataError, InputError, WritesaeError
+from writesae.sae import Record
 from writesae.types import Site, Target
 
 CHECKPOINTS = (".pt", ".pth")
