@@ -17,7 +17,7 @@ import tyro
 
 from writesae.cli import main as writesae
 from writesae.config import from_json
-from writesae.evals.configs import EVALUATIONS
+from writesae.evals.old.configs import EVALUATIONS
 from writesae.page import plot
 from writesae.store import open_store
 from writesae.training import TrainConfig, train

@@ -20,7 +20,7 @@ from transformers.models.qwen3_5 import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 from slow_protocol import cache_copy_logits
 from writesae.causal.divergence import kl_divergence
 from writesae.corpus import read_documents, token_blocks
-from writesae.evals.substitution import SubstitutionConfig, substitution
+from writesae.evals.old.substitution import SubstitutionConfig, substitution
 from writesae.hosts import Host, load
 from writesae.recurrence import delta_values
 from writesae.sae import SAE, SAEConfig, TopK

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: the embedded host, loaded once, and a few passages of real text."""
 
 import os
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -8,7 +9,10 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 import pytest
 import torch
 
+from small_results import SHAPES, small_result
 from writesae.corpus import read_documents, token_blocks
+from writesae.evals import EVALUATIONS
+from writesae.evals.common.result import Result
 from writesae.hosts import Host, load
 
 
@@ -23,3 +27,22 @@ def passages(host: Host) -> torch.Tensor:
     """Held-out text, `[7, 53]`."""
     blocks = token_blocks(read_documents("sample"), host.tokenizer, 53, 7)
     return torch.from_numpy(blocks.tokens)
+
+
+@pytest.fixture(scope="session")
+def few_passages(host: Host) -> dict[str, torch.Tensor]:
+    """Evaluation -> passages `[B, T]` that are enough for its small result."""
+    blocks = token_blocks(read_documents("sample"), host.tokenizer, 29, 400)
+    tokens = torch.from_numpy(blocks.tokens)[::11].flatten()
+    shapes = {name: SHAPES.get(name, (5, 29)) for name in EVALUATIONS}
+    whole = torch.from_numpy(blocks.tokens).flatten()
+    return {
+        name: (tokens if rows * length <= len(tokens) else whole)[: rows * length].view(rows, length)
+        for name, (rows, length) in shapes.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def results(host: Host, few_passages: dict[str, torch.Tensor]) -> dict[str, Result[Any, Any]]:
+    """A small result of every evaluation."""
+    return {name: small_result(name, host, few_passages[name]) for name in EVALUATIONS}

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from writesae.cli import COMMANDS, main
-from writesae.evals.configs import EVALUATIONS
+from writesae.evals.old.configs import EVALUATIONS
 from writesae.sae.config import Decoder, Encoder, Sparsity
 from writesae.sae.presets import PRESETS
 

@@ -8,6 +8,7 @@ name of its class under `"kind"`.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,27 +23,35 @@ T = TypeVar("T")
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-def _strict(kind: type, allowed: tuple[type, ...]) -> None:
+def _strict(converter: cattrs.Converter, kind: type, allowed: tuple[type, ...], null: object = None) -> None:
     def check(value: object, _: type) -> object:
+        if value is None and null is not None:
+            return null
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{value!r} is not of type {kind.__name__}")
         return kind(value)
 
-    _converter.register_structure_hook(kind, check)
+    converter.register_structure_hook(kind, check)
 
 
-_converter = cattrs.Converter(forbid_extra_keys=True)
-_strict(int, (int,))
-_strict(float, (int, float))
-_strict(bool, (bool,))
-_strict(str, (str,))
-_converter.register_unstructure_hook(Site, str)
-_converter.register_structure_hook(Site, lambda value, _: Site.parse(value))
+def _made(null: object = None) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    _strict(converter, int, (int,))
+    _strict(converter, float, (int, float), null)
+    _strict(converter, bool, (bool,))
+    _strict(converter, str, (str,))
+    converter.register_unstructure_hook(Site, str)
+    converter.register_structure_hook(Site, lambda value, _: Site.parse(value))
+    return converter
+
+
+_converter, _lenient = _made(), _made(null=math.nan)
 
 
 def register_union(union: object) -> None:
     """Declare a union of config classes; its members are written with their class name under `"kind"`."""
-    configure_tagged_union(union, _converter, tag_name="kind")
+    for converter in (_converter, _lenient):
+        configure_tagged_union(union, converter, tag_name="kind")
 
 
 def to_json(config: object) -> Json:
@@ -50,16 +59,36 @@ def to_json(config: object) -> Json:
     return _converter.unstructure(config)  # type: ignore[no-any-return]
 
 
-def from_json(cls: type[T], data: object) -> T:
+def from_json(cls: type[T], data: object, converter: cattrs.Converter = _converter) -> T:
     """Build `cls` from its JSON form; raises ConfigError naming every field that is wrong."""
     try:
-        return _converter.structure(data, cls)
+        return converter.structure(data, cls)
     except (ClassValidationError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, ClassValidationError):
             reasons = "; ".join(cattrs.transform_error(error, path=cls.__name__))
         else:
             reasons = str(error)
         raise ConfigError(f"cannot read a {cls.__name__}: {reasons}") from None
+
+
+def from_plain(cls: type[T], data: object) -> T:
+    """The same for JSON that was written with null for NaN; raises ConfigError naming every field that is wrong."""
+    return from_json(cls, data, _lenient)
+
+
+def at_least(config: object, **least: float) -> None:
+    """Raises ConfigError where a field, or a member of it, is smaller than it may be."""
+    for name, bound in least.items():
+        given = getattr(config, name)
+        if any(x < bound for x in (given if isinstance(given, tuple) else (given,))):
+            raise ConfigError(f"{name.replace('_', ' ')} {given} is too small: give at least {bound}")
+
+
+def not_empty(config: object, *names: str) -> None:
+    """Raises ConfigError where nothing was given."""
+    for name in names:
+        if not getattr(config, name):
+            raise ConfigError(f"{name.replace('_', ' ')} is empty: give at least one value")
 
 
 def read_json(path: Path) -> Json:

@@ -14,7 +14,7 @@ from random_hosts import dictionary, some_tokens, tiny_host
 from writesae.causal.writes import head_writes
 from writesae.edits import AddMatrix, At, Edit, EraseWrite, editing, take_write
 from writesae.errors import InputError, OutputError
-from writesae.evals.probes import (
+from writesae.evals.old.probes import (
     AmplificationConfig,
     ErasureConfig,
     InstallSweep,
@@ -30,10 +30,10 @@ from writesae.evals.probes import (
     sign_test,
     tokens_matching,
 )
-from writesae.evals.probes.erasure import loses_most
-from writesae.evals.probes.installs import sign_test_over_prompts
-from writesae.evals.probes.names import contexts_before, equivalence
-from writesae.evals.probes.pictures import plot, table, write_probe
+from writesae.evals.old.probes.erasure import loses_most
+from writesae.evals.old.probes.installs import sign_test_over_prompts
+from writesae.evals.old.probes.names import contexts_before, equivalence
+from writesae.evals.old.probes.pictures import plot, table, write_probe
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.types import Site

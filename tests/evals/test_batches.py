@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from writesae.causal.batches import PASSAGES, ROWS, passages_at_once, rows_at_once
-from writesae.evals.atoms import portraits
-from writesae.evals.firings import all_firings
-from writesae.evals.population import PopulationConfig, population
-from writesae.evals.substitution import SubstitutionConfig, substitution
+from writesae.evals.common.firings import all_firings
+from writesae.evals.old.atoms import portraits
+from writesae.evals.old.population import PopulationConfig, population
+from writesae.evals.old.substitution import SubstitutionConfig, substitution
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.sae import SAE, Flat, Linear, SAEConfig, TopK

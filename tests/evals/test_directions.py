@@ -11,9 +11,9 @@ from writesae.errors import InputError
 from writesae.evals import boundary as borders
 from writesae.evals import readers as later
 from writesae.evals import selectivity as selective
-from writesae.evals.boundary import BoundaryConfig, boundary, matching
-from writesae.evals.readers import ReadersConfig, later_outputs, readers
-from writesae.evals.selectivity import SelectivityConfig, directions, overlaps, selectivity
+from writesae.evals.old.boundary import BoundaryConfig, boundary, matching
+from writesae.evals.old.readers import ReadersConfig, later_outputs, readers
+from writesae.evals.old.selectivity import SelectivityConfig, directions, overlaps, selectivity
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.fork import Rows, native_run
 from writesae.recurrence import delta_values, respond_reference

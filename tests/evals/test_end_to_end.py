@@ -11,10 +11,10 @@ import torch
 from writesae.artifacts import save_sae
 from writesae.cli import main
 from writesae.config import from_json
-from writesae.evals.population import PopulationConfig
-from writesae.evals.population import summarise as summarise_population
-from writesae.evals.result import plain
-from writesae.evals.substitution import SubstitutionConfig, detail, summarise
+from writesae.evals.old.population import PopulationConfig
+from writesae.evals.old.population import summarise as summarise_population
+from writesae.evals.old.result import plain
+from writesae.evals.old.substitution import SubstitutionConfig, detail, summarise
 from writesae.hosts import Host
 from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site

@@ -14,10 +14,10 @@ from writesae.errors import InputError
 from writesae.evals import fidelity as states
 from writesae.evals import passage_loss as losses
 from writesae.evals import seeds as several
-from writesae.evals.fidelity import FidelityConfig, fidelity, reconstructed
-from writesae.evals.partition import PartitionConfig
-from writesae.evals.passage_loss import PassageLossConfig, passage_loss, response
-from writesae.evals.seeds import SeedsConfig, atom_cosines, seeds
+from writesae.evals.old.fidelity import FidelityConfig, fidelity, reconstructed
+from writesae.evals.old.partition import PartitionConfig
+from writesae.evals.old.passage_loss import PassageLossConfig, passage_loss, response
+from writesae.evals.old.seeds import SeedsConfig, atom_cosines, seeds
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.recurrence import delta_values_reference, replay_reference, respond_reference

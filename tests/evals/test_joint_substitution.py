@@ -13,7 +13,7 @@ from writesae.causal.divergence import kl_divergence
 from writesae.causal.precision import in_float64, widened
 from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
-from writesae.evals.substitution import SubstitutionConfig, first_and_second, joint_substitution, substitution
+from writesae.evals.old.substitution import SubstitutionConfig, first_and_second, joint_substitution, substitution
 from writesae.hosts import Host
 from writesae.sae import SAE
 from writesae.types import NativeWrite, Site

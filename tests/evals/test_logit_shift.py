@@ -8,7 +8,7 @@ import torch
 from slow_protocol import cache_copy_logits
 from writesae.causal.first_order import closed_gradients, direct_gradients, forward_from, logit_gradients
 from writesae.errors import InputError
-from writesae.evals.logit_shift import LogitShiftConfig, logit_shift, summarise
+from writesae.evals.old.logit_shift import LogitShiftConfig, logit_shift, summarise
 from writesae.hosts import Host, load
 from writesae.hosts.output import head_columns, unembedding
 from writesae.hosts.tiny import build_tiny

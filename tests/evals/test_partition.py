@@ -8,9 +8,9 @@ import torch
 from writesae.errors import InputError
 from writesae.evals import partition as parts
 from writesae.evals import quality as measure
-from writesae.evals.firings import all_firings
-from writesae.evals.partition import PartitionConfig, labels, partition
-from writesae.evals.quality import QualityConfig, quality
+from writesae.evals.common.firings import all_firings
+from writesae.evals.old.partition import PartitionConfig, labels, partition
+from writesae.evals.old.quality import QualityConfig, quality
 from writesae.hosts import Host
 from writesae.recurrence import delta_values_reference, replay_reference
 from writesae.sae import SAE, SAEConfig, TopK

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from writesae.errors import ConfigError, InputError
-from writesae.evals.population import PopulationConfig, by_atom, population, summarise
-from writesae.evals.substitution import SubstitutionConfig, substitution
+from writesae.evals.old.population import PopulationConfig, by_atom, population, summarise
+from writesae.evals.old.substitution import SubstitutionConfig, substitution
 from writesae.hosts import Host
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site

@@ -18,18 +18,18 @@ from torch.nn.functional import cross_entropy
 from random_hosts import host_parameter, some_tokens, tiny_host
 from slow_protocol import cache_copy_logits
 from writesae.causal.precision import in_float64, widened
-from writesae.evals.configs import (
+from writesae.evals.old.configs import (
     FidelityConfig,
     LogitShiftConfig,
     PassageLossConfig,
     ReadersConfig,
     SelectivityConfig,
 )
-from writesae.evals.fidelity import fidelity
-from writesae.evals.logit_shift import logit_shift
-from writesae.evals.passage_loss import passage_loss
-from writesae.evals.readers import readers
-from writesae.evals.selectivity import AGAINST, directions, overlaps, selectivity
+from writesae.evals.old.fidelity import fidelity
+from writesae.evals.old.logit_shift import logit_shift
+from writesae.evals.old.passage_loss import passage_loss
+from writesae.evals.old.readers import readers
+from writesae.evals.old.selectivity import AGAINST, directions, overlaps, selectivity
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.hosts.fork import native_run

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from writesae.errors import InputError
-from writesae.evals.configs import SpectrumConfig
-from writesae.evals.spectrum import HeadSpectrum, Spectrum, audit, heads_of, spectrum, summarise
+from writesae.evals.old.configs import SpectrumConfig
+from writesae.evals.old.spectrum import HeadSpectrum, Spectrum, audit, heads_of, spectrum, summarise
 from writesae.hosts import Host
 from writesae.recurrence import delta_values_reference, replay_reference
 from writesae.types import Site

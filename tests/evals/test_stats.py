@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from writesae.causal.divergence import kl_divergence
 from writesae.evals import stats
-from writesae.evals.stats import clustered, wilson
+from writesae.evals.common.stats import clustered, wilson
 
 
 def test_wilson_at_the_published_count() -> None:

@@ -17,9 +17,9 @@ from writesae.causal.divergence import kl_divergence
 from writesae.causal.precision import in_float64, widened
 from writesae.causal.writes import HeadWrites
 from writesae.errors import ConfigError, InputError, OutputError
-from writesae.evals.controls import Background, Firings, control_component, principal_pair, random_component
-from writesae.evals.provenance import provenance
-from writesae.evals.substitution import (
+from writesae.evals.common.controls import Background, Firings, control_component, principal_pair, random_component
+from writesae.evals.old.provenance import provenance
+from writesae.evals.old.substitution import (
     CONDITIONS,
     SubstitutionConfig,
     detail,

@@ -11,7 +11,7 @@ from rich.console import Console
 from writesae.artifacts import load_sae
 from writesae.cli import main
 from writesae.errors import ConfigError, OutputError
-from writesae.evals.substitution import summarise
+from writesae.evals.old.substitution import summarise
 from writesae.quickstart import QuickstartConfig
 from writesae.quickstart.run import quickstart
 from writesae.types import Site

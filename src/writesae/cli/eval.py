@@ -1,17 +1,21 @@
-"""`writesae eval`: one evaluation of a host and its dictionaries. Each evaluation has its own flags."""
+"""`writesae eval`: one evaluation of a host and its dictionaries, or all that fit. Each has its own flags."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import takewhile
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from writesae.errors import InputError
 
 if TYPE_CHECKING:
+    from writesae.corpus import Text
+    from writesae.evals import Evaluation
+    from writesae.evals.common.evaluation import Progress
+    from writesae.hosts import Host
     from writesae.sae import SAE
-    from writesae.types import Site
 
 
 @dataclass(frozen=True)
@@ -19,51 +23,56 @@ class Request:
     """What every evaluation is run on."""
 
     out: Path
-    """Folder of the result."""
+    """Folder of the result; of `eval all` the folder in which each gets its own."""
     sae: tuple[str, ...] = ()
-    """Dictionaries: folders or Hub repositories. Several for substitution (heads edited together; a second one of a
-    head is that of the control flat_svd), for fidelity (heads of one or more layers) and for seeds (of one head); none
-    for spectrum."""
-    site: str | None = None
-    """Head of the dictionaries, "L5.H0", where they do not say it themselves."""
+    """Dictionaries: folders (also those that `train` wrote) or Hub repositories."""
+    site: tuple[str, ...] = ()
+    """Head of a dictionary that does not say it itself, or the heads of an evaluation without a dictionary: "L5.H0",
+    several, or "all"."""
     host: str = "tiny-gdn"
     """An embedded host, a local folder, or a Hub id."""
-    corpus: str = "sample"
-    """The embedded "sample", a file or folder of text, JSONL or Parquet, or hf:user/name?split=train&column=text."""
-    passages: int = 64
-    """Passages, drawn at random over all documents."""
-    length: int = 128
-    """Tokens a passage."""
-    held_out: float = 0.2
-    """Share of every document, at its end, that passages are drawn from."""
-    text_seed: int = 0
-    """Of the passages."""
     device: str | None = None
     """Where the host runs: "cpu", "cuda", "cuda:1"."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Precision in which the host runs; less than float32 has to be allowed."""
     revision: str | None = None
     """Commit, branch or tag of a host on the Hub."""
+    corpus: str = "sample"
+    """The embedded "sample", a file or folder of text, JSONL or Parquet, or hf:user/name?split=train&column=text."""
+    part: Literal["test", "train", "all"] = "test"
+    """Which part of the corpus's split."""
+    held_out: float = 0.2
+    """Share of the corpus that is its test part; the same as when it was captured."""
+    passages: int | None = None
+    """Passages, drawn at random; a number that suits the evaluation if not said."""
+    length: int | None = None
+    """Tokens a passage; 128, or what suits the evaluation, if not said."""
+    bos: bool = False
+    """Start every passage with the tokenizer's beginning-of-text token."""
+    text_seed: int = 0
+    """Of the passages."""
+    allow: tuple[Literal["mismatch", "overlap", "precision"], ...] = ()
+    """Overrule a refusal: a dictionary of another head or host, text that it was trained on, a host in less than
+    float32. The result says so."""
+
+
+LENGTH = 128
+"""Tokens a passage, where neither the command nor the evaluation says."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Run one evaluation and write summary.json and its records as Parquet.
+    """Run one evaluation, or all that fit (`eval all`); print what was found and write the result.
 
-    A long evaluation that was stopped goes on where it was when the same command is given again.
+    An evaluation that was stopped goes on where it was when the same command is given again.
     """
 
     name: str
-    """Which evaluation."""
+    """Which evaluation, or "all"."""
     request: Request
     """What it is run on."""
-    config: object
+    config: object = None
     """Its protocol."""
-
-
-class _Given(Protocol):
-    """What the flags of one evaluation become."""
-
-    config: object
-    request: Request
 
 
 def parse(words: list[str]) -> Command:
@@ -71,118 +80,134 @@ def parse(words: list[str]) -> Command:
 
     Raises InputError for an unknown evaluation or a flag that it does not understand.
     """
-    from dataclasses import make_dataclass
-    from inspect import getdoc
-
-    import tyro
-
-    from writesae.errors import InputError
-    from writesae.evals.configs import config_class
+    from writesae.cli.parsing import parse_flags
+    from writesae.evals import named
 
     if not words or words[0] in ("-h", "--help"):
         _print_help()
         raise SystemExit(0)
     name = words[0].replace("-", "_")
-    kind = config_class(name)
-    if words.count("--sae") > 1:
-        raise InputError("--sae is given more than once: name all dictionaries after one, --sae A B")
-    fields = [(key, Annotated[cls, tyro.conf.arg(name="")]) for key, cls in (("config", kind), ("request", Request))]
-    flags = make_dataclass("Flags", fields, frozen=True)
-    given = cast(_Given, _quietly(flags, f"writesae eval {name}", words[1:], getdoc(kind) or ""))
+    if name == "all":
+        text = "Run every evaluation that fits what is given, with its usual protocol."
+        return Command(name, parse_flags(Request, "writesae eval all", words[1:], text))
+    import tyro
+
+    kind = named(name).config
+    flat = tyro.conf.arg(name="")
+    flags = make_dataclass("Flags", [("config", Annotated[kind, flat]), ("request", Annotated[Request, flat])])
+    given = cast(Any, parse_flags(flags, f"writesae eval {name}", words[1:], kind.__doc__ or ""))
     return Command(name, given.request, given.config)
 
 
-def _quietly(kind: type, program: str, words: list[str], text: str) -> object:
-    """Parse flags; what the parser says of a wrong one, in a box of many lines, becomes one InputError."""
-    from contextlib import redirect_stderr
-    from io import StringIO
-
-    import tyro
-
-    from writesae.errors import InputError
-
-    said = StringIO()
-    try:
-        with redirect_stderr(said):
-            return tyro.cli(kind, prog=program, args=words, description=text)
-    except SystemExit as stop:
-        if stop.code == 0:
-            raise
-        raise InputError(f"{_first_part(said.getvalue())}; see {program} --help") from None
-
-
-def _first_part(box: str) -> str:
-    """What a box says between its title and its first rule inside, as one line; boxes can be drawn in ASCII too."""
-    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()][1:]
-    if lines and not lines[0].strip("─-"):
-        lines = lines[1:]  # the rule under an ASCII title
-    text = takewhile(lambda line: line.strip("─-"), lines)
-    return " ".join(" ".join(text).split())
-
-
 def _print_help() -> None:
-    from writesae.evals.configs import EVALUATIONS
+    from writesae.evals import EVALUATIONS
 
     width = max(map(len, EVALUATIONS)) + 2
     print("usage: writesae eval NAME --out FOLDER --sae DICTIONARY [options]\n")
     print(" ".join((Command.__doc__ or "").split()) + "\n")
-    for name, (_, text) in EVALUATIONS.items():
-        print(f"  {name:<{width}}{text}")
+    for name, one in EVALUATIONS.items():
+        print(f"  {name:<{width}}{one.title}")
     print("\nwritesae eval NAME --help lists an evaluation's options.")
 
 
-def dictionaries(request: Request) -> tuple[tuple[Site, SAE], ...]:
-    """The dictionaries and their heads; raises InputError where one belongs to no head."""
-    from writesae.artifacts import load_sae
-    from writesae.artifacts.manifest import MANIFEST, read_manifest
-    from writesae.errors import InputError
-    from writesae.types import Site
-
-    found = []
-    for source in request.sae:
-        described = (Path(source) / MANIFEST).exists()
-        own = read_manifest(Path(source)).record.site if described else None
-        site = Site.parse(request.site) if request.site else own
-        if site is None:
-            raise InputError(f"{source} does not say which head it belongs to: give --site")
-        found.append((site, load_sae(source, site=None if described else site)))
-    return tuple(found)
-
-
-@contextmanager
-def _shown(name: str, passages: int) -> Iterator[Callable[[str], None]]:
-    """On a terminal, a line that says which piece was finished last, and how long it has been."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task(f"{name} of {passages} passages", total=None)
-        yield lambda key: bars.update(task, description=f"{name} of {passages} passages, done: {key}")
-
-
 def run(command: Command) -> None:
-    """Evaluate, write the folder, print where it is."""
-    import torch
-
-    from writesae.corpus import draw_passages
-    from writesae.evals.catalogue import Inputs, run_evaluation
-    from writesae.evals.parts import watching
-    from writesae.evals.result import check_folder
+    """Evaluate, write the folder, print the finding and where it is."""
+    from writesae.artifacts import load_sae
+    from writesae.corpus import text
+    from writesae.disk import check_place
+    from writesae.evals import EVALUATIONS
     from writesae.hosts import load
 
     request = command.request
-    check_folder(request.out, command.name)
-    saes = dictionaries(request)  # what is wrong with them is known before a large host is loaded
-    host = load(request.host, device=request.device, revision=request.revision)
-    part = (1 - request.held_out, 1.0)
-    drawn = draw_passages(request.corpus, host.tokenizer, request.passages, request.length, part, request.text_seed)
-    tokens = torch.from_numpy(drawn)
-    placed = tuple((site, sae.to(host.device)) for site, sae in saes)
-    inputs = Inputs(host, placed, tokens, request.out / "parts")
-    with _shown(command.name, len(tokens)) as tell, watching(tell):
-        result = run_evaluation(command.name, inputs, command.config)
-    result.write(request.out)
-    refused = "".join(f"; {n} refused: {reason}" for reason, n in result.refused.items())
-    print(f"{command.name}: {result.n} of {result.attempted} scored{refused}; {request.out / 'summary.json'}")
+    check_place(request.out)
+    saes = [
+        load_sae(source) for source in request.sae
+    ]  # what is wrong with them is known before a large host is loaded
+    host = load(request.host, device=request.device, dtype=request.dtype, revision=request.revision)
+    source = text(request.corpus, host, length=request.length or LENGTH, bos=request.bos)
+    train, test = source.split(1 - request.held_out)
+    part = {"train": train, "test": test, "all": source}[request.part]
+    if command.name != "all":
+        _measure(EVALUATIONS[command.name], host, saes, part, request, request.out, command.config)
+        return
+    done = 0
+    for name, some in fitting(list(EVALUATIONS.values()), saes, request.site):
+        for number, group in enumerate(some, 1):
+            place = request.out / (name if len(some) == 1 else f"{name}-{number}")
+            try:
+                _measure(EVALUATIONS[name], host, group, part, request, place, None)
+                done += 1
+            except InputError as error:
+                print(f"{name}: refused: {error}")
+    if not done:
+        raise InputError("no evaluation could be run on what was given: see the reasons above")
+    print(f"{done} results in {request.out}; `writesae report {request.out}` makes one page of them")
+
+
+def fitting(
+    evaluations: Sequence[Evaluation[Any]], saes: Sequence[SAE], sites: tuple[str, ...]
+) -> Iterator[tuple[str, list[list[SAE]]]]:
+    """Evaluation -> the groups of dictionaries that it is run on, one result each; none where it does not fit."""
+    by_site: dict[object, list[SAE]] = {}
+    for sae in saes:
+        by_site.setdefault(sae.site, []).append(sae)
+    for one in evaluations:
+        if one.takes == "none" or (one.takes == "sites" and (sites or saes)):
+            yield one.name, [[]]
+        elif one.takes == "one" and saes:
+            yield one.name, [[sae] for sae in saes]
+        elif one.takes == "seeds" and any(len(group) > 1 for group in by_site.values()):
+            yield one.name, [group for group in by_site.values() if len(group) > 1]
+        elif one.takes == "heads" and saes:
+            same = {sae.target for sae in saes}
+            apart = len(by_site) < len(saes) or len(same) > 1
+            yield one.name, [[sae] for sae in saes] if apart else [list(saes)]
+
+
+def _measure(
+    evaluation: Evaluation[Any],
+    host: Host,
+    saes: list[SAE],
+    part: Text,
+    request: Request,
+    out: Path,
+    config: object,
+) -> None:
+    """One evaluation."""
+    from writesae.evals.common.subject import sites_of
+
+    named = sites_of(host, request.site)
+    if evaluation.takes == "sites":
+        given: tuple[object, ...] = (part,)
+        named = named or tuple(dict.fromkeys(sae.site for sae in saes if sae.site is not None))
+    else:
+        given = (part,) if evaluation.takes == "none" else (saes, part)
+        named = () if evaluation.takes == "none" else named
+    length = request.length or evaluation.length
+    with _shown(evaluation.name) as progress:
+        result = evaluation(
+            host, *cast(Any, given), config=config or evaluation.config(), site=named or None,
+            passages=request.passages, length=length, text_seed=request.text_seed, out=out, allow=request.allow,
+            progress=progress,
+        )  # fmt: skip
+    print(result)
+    print(f"{out / 'summary.json'}")
+
+
+@contextmanager
+def _shown(name: str) -> Iterator[Progress]:
+    """On a terminal, a line that says how many pieces are finished, and how long it has been."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

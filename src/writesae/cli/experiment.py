@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from writesae.evals.probes.pictures import Probe
+    from writesae.evals.old.probes.pictures import Probe
     from writesae.hosts import Host
     from writesae.sae import SAE
     from writesae.types import Site
@@ -179,8 +179,8 @@ def run(command: Command) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from writesae.evals.probes import open_host
-    from writesae.evals.probes.pictures import console_table, write_probe
+    from writesae.evals.old.probes import open_host
+    from writesae.evals.old.probes.pictures import console_table, write_probe
 
     probe = command.probe
     host = open_host(probe.host, probe.device, probe.revision)
@@ -198,7 +198,7 @@ def run(command: Command) -> None:
 
 
 def _measure(probe: AnyProbe, host: Host, tell: Callable[[int, int], None]) -> Probe:
-    import writesae.evals.probes as probes
+    import writesae.evals.old.probes as probes
     from writesae.edits import Sampling
     from writesae.types import Site
 

@@ -23,6 +23,6 @@ class Command:
 
 def run(command: Command) -> None:
     """Write the page and print where it is."""
-    from writesae.page import write_report
+    from writesae.page import report
 
-    print(write_report(command.folder))
+    print(report(command.folder))

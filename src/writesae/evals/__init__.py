@@ -1,1 +1,25 @@
-"""Measurements on a host, with or without a dictionary. Each is a function that returns a frozen result."""
+"""Measurements on a model, with or without a dictionary: `writesae.evals.NAME(model, dictionaries, text, ...)`.
+
+Every evaluation is a folder here and one line below; the command, the notebook, the page and the docs know it from
+that line. They are bound at once, so that an entry keeps its name when a file of its folder is imported.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from writesae.errors import InputError
+from writesae.evals.boundary import entry as boundary
+from writesae.evals.common.evaluation import Evaluation
+
+EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in (boundary,)})
+"""Name -> evaluation, in the order of the page."""
+
+__all__ = ["EVALUATIONS", "Evaluation", "boundary", "named"]
+
+
+def named(name: str) -> Evaluation[Any]:
+    """The evaluation of a name; raises InputError for another one."""
+    if name not in EVALUATIONS:
+        raise InputError(f"unknown evaluation {name!r}: choose one of {', '.join(EVALUATIONS)}")
+    return EVALUATIONS[name]

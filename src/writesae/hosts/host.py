@@ -105,6 +105,11 @@ class Host:
         return self.model.dtype
 
     @property
+    def exact(self) -> bool:
+        """Whether its weights have 32 bits or more."""
+        return self.dtype in (torch.float32, torch.float64)
+
+    @property
     def sites(self) -> list[Site]:
         """Every recurrent head, by layer and head."""
         return [Site(layer.index, head) for layer in self.layers.values() for head in range(layer.heads)]

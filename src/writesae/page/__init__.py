@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-from writesae.page.render import write_report
+from writesae.errors import InputError
+from writesae.evals.common.result import Result
+from writesae.page.find import one_result
+from writesae.page.write import report
+from writesae.show.document import Plots
 
-if TYPE_CHECKING:
-    from writesae.page.notebook import Plots, plot
-
-__all__ = ["Plots", "plot", "write_report"]
+__all__ = ["plot", "report"]
 
 
-def __getattr__(name: str) -> object:
-    """`plot` knows the results of evaluations, and so loads torch; the page does not."""
-    if name in ("Plots", "plot"):
-        import writesae.page.notebook
+def plot(result: Result[Any, Any] | str | Path) -> Plots:
+    """The figures of a result, or of the one result in a folder, the same as on the page.
 
-        return getattr(writesae.page.notebook, name)
-    raise AttributeError(f"module 'writesae.page' has no attribute {name!r}")
+    Raises InputError for anything else and for a folder with another number of results, DataError for a damaged one.
+    """
+    if isinstance(result, str | Path):
+        return one_result(Path(result)).plot()
+    if not isinstance(result, Result):
+        raise InputError(f"writesae.plot draws the result of an evaluation, or its folder, not {type(result).__name__}")
+    return result.plot()

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from writesae.config import Json
 from writesae.hosts import load
-from writesae.page import write_report
+from writesae.page import report as write_report
 from writesae.quickstart import steps
 from writesae.quickstart.config import TARGETS, QuickstartConfig
 from writesae.quickstart.folder import RunFolder, write_json

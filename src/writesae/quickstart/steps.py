@@ -14,9 +14,9 @@ from writesae.artifacts import add_metrics, load_sae, read_manifest
 from writesae.config import Json, to_json
 from writesae.corpus import TokenBlocks, read_documents, token_blocks
 from writesae.errors import InputError
-from writesae.evals.atoms import portraits
-from writesae.evals.spectrum import spectrum
-from writesae.evals.substitution import SubstitutionConfig, SubstitutionSummary, contexts, substitution
+from writesae.evals.old.atoms import portraits
+from writesae.evals.old.spectrum import spectrum
+from writesae.evals.old.substitution import SubstitutionConfig, SubstitutionSummary, contexts, substitution
 from writesae.hosts import Host
 from writesae.quickstart.config import TARGETS, QuickstartConfig
 from writesae.quickstart.folder import write_json, write_table

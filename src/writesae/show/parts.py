@@ -42,11 +42,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """Everything that the page says about one result."""
+    """Everything that is shown of one result beside its finding."""
 
-    finding: str
-    """One or two sentences with the main number, how many it is over, and its interval."""
     plots: tuple[Plot, ...]
     table: Table
     note: str = ""
     """What a reader must know to read the table or the figures."""
+    below: str = ""
+    """HTML that stands under the table, made by `document.render`."""

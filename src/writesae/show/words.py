@@ -94,7 +94,7 @@ def condition(name: str) -> str:
     return words.get(name, name.replace("_", " "))
 
 
-def protocol(name: str) -> str:
+def timing(name: str) -> str:
     """The name of an edit's timing in words."""
     return name.replace("_", " ")
 
@@ -207,3 +207,8 @@ def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 def decimals(value: float | None, digits: int = 2) -> str:
     """With exactly so many digits after the point: 30.30."""
     return _minus(f"{value:,.{digits}f}") if value is not None and finite(value) else MISSING
+
+
+def plain_spaces(text: str) -> str:
+    """With ordinary spaces in the place of narrow and thin ones, for a terminal."""
+    return text.replace("\u202f", " ").replace("\u2009", " ").replace("\u00a0", " ")

@@ -1,0 +1,3 @@
+"""Bridge until the real one lands."""
+
+BUDGET = 1.0

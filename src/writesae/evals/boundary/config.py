@@ -1,0 +1,22 @@
+"""Which class of tokens, and when a feature separates it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from writesae.config import at_least
+
+
+@dataclass(frozen=True)
+class BoundaryConfig:
+    """Find features that separate a class of tokens, such as ends of sentences, from all others."""
+
+    pattern: str = r"[.!?]\s*$|\n"
+    """Regular expression; a token belongs to the class where it is found in the token's text."""
+    alpha: float = 0.01
+    """A feature separates where its corrected p value is below this."""
+    top: int = 10
+    """Features named in the summary."""
+
+    def __post_init__(self) -> None:
+        at_least(self, top=1)

@@ -1,0 +1,1 @@
+"""What evaluations share: the frame, results, finished pieces, provenance, firings, controls, statistics."""

@@ -1,0 +1,170 @@
+"""What can be put in the place of a native write besides the atom: the baselines of the substitution test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize as _normalize
+
+from writesae.causal.writes import HeadWrites, stream_writes
+from writesae.errors import InputError
+from writesae.evals.old.substitution_config import Control as Control
+from writesae.hosts import Host
+from writesae.sae import SAE
+from writesae.types import NativeWrite, Site
+
+PCA_WRITES = 1024
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Unit vectors along the last axis."""
+    unit: Tensor = _normalize(x, dim=-1)
+    return unit
+
+
+class Component(NamedTuple):
+    """A rank-1 matrix at each firing: `size` times unit `key` times unit `value`."""
+
+    key: Tensor
+    """`[R, K]`."""
+    value: Tensor
+    """`[R, V]`."""
+    size: Tensor
+    """`[R]`."""
+
+
+@dataclass(frozen=True)
+class Firings:
+    """Places where an atom is to replace a write, all tensors `[R]` or `[R, d]`."""
+
+    passage: Tensor
+    position: Tensor
+    feature: Tensor
+    coefficient: Tensor
+    key: Tensor
+    """Key side of the native write."""
+    value: Tensor
+    """Value side of the native write."""
+    v: Tensor
+    """Key side of the atom."""
+    w: Tensor
+    """Value side of the atom."""
+
+    def __getitem__(self, index: Tensor) -> Firings:
+        return Firings(*(getattr(self, part.name)[index] for part in fields(self)))
+
+    @property
+    def norm(self) -> Tensor:
+        """Frobenius norm of the native write."""
+        size: Tensor = torch.linalg.vector_norm(self.key, dim=-1) * torch.linalg.vector_norm(self.value, dim=-1)
+        return size
+
+    @property
+    def atom_norm(self) -> Tensor:
+        """Frobenius norm of the atom itself."""
+        size: Tensor = torch.linalg.vector_norm(self.v, dim=-1) * torch.linalg.vector_norm(self.w, dim=-1)
+        return size
+
+    @property
+    def cosine(self) -> Tensor:
+        """Of the atom to the native write."""
+        overlap = (self.key * self.v).sum(-1) * (self.value * self.w).sum(-1)
+        return overlap / (self.norm * self.atom_norm).clamp_min(1e-30)
+
+
+def random_component(firings: Firings, generator: torch.Generator) -> Component:
+    """Independent normal directions, as large as the atom's contribution."""
+    x, y = (normalize(torch.randn(s.shape, generator=generator)) for s in (firings.v, firings.w))
+    return Component(x.to(firings.key), y.to(firings.key), firings.coefficient * firings.atom_norm)
+
+
+class Background(NamedTuple):
+    """What all passages together say about one head: the same for every firing, whatever is scored at once."""
+
+    alive: Tensor
+    """The features that fire anywhere, sorted, `[A]`."""
+    key: Tensor
+    """Unit key side of the writes' principal pair, `[K]`."""
+    value: Tensor
+    """Unit value side of it, `[V]`."""
+
+
+NEEDS_BACKGROUND: frozenset[Control] = frozenset({"other_atom", "pca"})
+
+
+@torch.no_grad()
+def background(host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: NativeWrite, at_once: int) -> Background:
+    """Read the writes of all passages `[B, T]`, `at_once` passages at a time."""
+    alive = torch.zeros(sae.config.features, dtype=torch.bool)
+    every = -(-tokens.numel() // PCA_WRITES)
+    keys, values, seen = [], [], 0
+    for part in torch.split(tokens, at_once):
+        writes = stream_writes(host.record(part, [site.layer])[site.layer].heads(site.head))
+        codes = writes.encode(sae)
+        alive[codes.index[codes.value > 0].cpu()] = True
+        some = slice(-seen % every, None, every)
+        keys.append(writes.written.key.flatten(0, 1)[some])
+        values.append(writes.side(native_write).flatten(0, 1)[some])
+        seen += part.numel()
+    return Background(alive.nonzero().squeeze(1), *principal_pair(torch.cat(keys), torch.cat(values)))
+
+
+def control_component(
+    name: Control,
+    firings: Firings,
+    writes: HeadWrites,
+    sae: SAE,
+    flat: SAE | None,
+    common: Background | None,
+    generator: torch.Generator,
+) -> Component:
+    """One control at every firing. `common` is needed for the controls of `NEEDS_BACKGROUND`. Raises InputError for
+    `flat_svd` without a flat dictionary, and for `other_atom` where only one atom is alive."""
+    size = firings.coefficient * firings.atom_norm
+    if name == "orthogonal":
+        loose = random_component(firings, generator)
+        return Component(_without(loose.key, firings.key), _without(loose.value, firings.value), size)
+    if name == "flat_svd":
+        if flat is None:
+            raise InputError("the control flat_svd needs a flat dictionary of the same head: pass flat=...")
+        codes = writes.encode(flat)
+        value, slot = codes.value[firings.passage, firings.position].max(-1)
+        index = codes.index[firings.passage, firings.position].gather(-1, slot.unsqueeze(-1)).squeeze(-1)
+        left, singular, right = torch.linalg.svd(flat.atom_matrices().detach()[index], full_matrices=False)
+        return Component(left[:, :, 0], right[:, 0], value * singular[:, 0])
+    if common is None:
+        raise ValueError(f"the control {name} needs the background of its passages")
+    if name == "other_atom":
+        other = _others(firings.feature, common.alive, generator)
+        atoms = sae.atoms()
+        return Component(normalize(atoms.v[other]), normalize(atoms.w[other]), size)
+    amount = (firings.key @ common.key) * (firings.value @ common.value)
+    return Component(common.key.expand_as(firings.key), common.value.expand_as(firings.value), amount)
+
+
+def _without(x: Tensor, direction: Tensor) -> Tensor:
+    unit = normalize(direction)
+    return normalize(x - (x * unit).sum(-1, keepdim=True) * unit)
+
+
+def _others(feature: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
+    if len(alive) < 2:
+        raise InputError(f"only {len(alive)} atom fires in these passages: there is no other atom to compare with")
+    drawn = torch.randint(len(alive) - 1, feature.shape, generator=generator)
+    own = torch.searchsorted(alive, feature.cpu())
+    chosen: Tensor = alive[drawn + (drawn >= own).long()]
+    return chosen.to(feature.device)
+
+
+def principal_pair(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit `(x [K], y [V])`: the largest singular pair of the first (uncentred) principal direction of the matrices
+    `key_s value_s^T`, of at most 1,024 of them, evenly spaced."""
+    every = -(-len(key) // PCA_WRITES)
+    k, u = key[::every].double(), value[::every].double()
+    gram = (k @ k.T) * (u @ u.T)
+    weights = torch.linalg.eigh(gram).eigenvectors[:, -1]
+    left, _, right = torch.linalg.svd((k * weights[:, None]).T @ u, full_matrices=False)
+    return left[:, 0].to(key), right[0].to(value)

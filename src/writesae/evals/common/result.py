@@ -1,0 +1,221 @@
+"""The form of every result: what was asked, on what, how many were refused and why, a summary, and its records.
+
+The summary is a function of the records and the config alone, so anybody can compute it again from the Parquet files.
+Everything that is said of a result, in a terminal, a notebook, on the page or in the docs, is said by its evaluation's
+`finding` and `panel`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from writesae.config import Json, from_json, from_plain, to_json
+from writesae.disk import make_folder, read_json, read_table, write_json, write_table
+from writesae.errors import DataError, InputError, OutputError
+from writesae.evals.common.provenance import Provenance
+from writesae.show import words
+from writesae.show.document import Plots, Shown
+
+if TYPE_CHECKING:
+    from writesae.evals.common.evaluation import Evaluation
+    from writesae.show.parts import Panel
+
+SUMMARY = "summary.json"
+FORMAT, VERSION = "writesae.result", 2
+
+C = TypeVar("C")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Result(Generic[C, S]):
+    """One finished evaluation with configuration `C` and summary `S`."""
+
+    name: str
+    provenance: Provenance
+    config: C
+    attempted: int
+    """Items that were looked at (firings, features or cells): `attempted = n + sum(refused)`."""
+    refused: dict[str, int]
+    """Reason -> how many items were not scored for it."""
+    summary: S
+    records: pd.DataFrame = field(repr=False)
+    """One row an item, or several."""
+    more: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    """Further tables that the summary needs."""
+
+    @property
+    def n(self) -> int:
+        """Items that were scored."""
+        return self.attempted - sum(self.refused.values())
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """`records` and the further tables, by name."""
+        return {"records": self.records, **self.more}
+
+    @property
+    def evaluation(self) -> Evaluation[C]:
+        """The evaluation that this is a result of."""
+        from writesae.evals import named  # the entries stand above what they share
+
+        return named(self.name)
+
+    @cached_property
+    def finding(self) -> str:
+        """What was found, in one or two sentences with their numbers."""
+        return self.evaluation.finding(self)
+
+    @cached_property
+    def panel(self) -> Panel:
+        """Figures, table and note."""
+        return self.evaluation.panel(self)
+
+    def __str__(self) -> str:
+        """The finding, and what was scored."""
+        return f"{self.name}: {words.plain_spaces(self.finding)}\n{' | '.join(self.facts())}"
+
+    def facts(self) -> list[str]:
+        """What it was measured on, each in a few words."""
+        p = self.provenance
+        dictionaries = [f"{one.name} ({words.brief(one.sha256)})" for one in p.dictionaries] or ["no dictionary"]
+        text = f"{p.text.passages} passages of {p.text.length} tokens, {p.text.corpus}, {p.text.part}"
+        refused = "".join(f"; refused: {words.count(n)} {reason}" for reason, n in self.refused.items())
+        facts = [f"{p.host}, {p.dtype}", p.site, *dictionaries, text]
+        seed = getattr(self.config, "seed", None)
+        facts += [] if seed is None else [f"seed {seed}"]
+        facts += [f"overruled: {', '.join(p.allowed)}"] if p.allowed else []
+        return [*facts, f"{words.count(self.n)} of {words.count(self.attempted)} scored{refused}"]
+
+    def shown(self, key: str = "result", place: str = "") -> Shown:
+        """The result as a page draws it; `place` says where it was found."""
+        ledger = {
+            "Protocol": words.flat(_mapping(plain(to_json(self.config)))),
+            "Provenance": words.flat(_mapping(plain(to_json(self.provenance)))),
+        }
+        return Shown(key, place, self.finding, self.panel, tuple(self.facts()), ledger)
+
+    def plot(self) -> Plots:
+        """The figures, by name; in a notebook the finding, figures and table as the page shows them."""
+        return Plots(self.evaluation.title, self.shown())
+
+    def _repr_html_(self) -> str:
+        return self.plot()._repr_html_()
+
+    def to_json(self) -> dict[str, Json]:
+        """Everything but the records."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "provenance": plain(to_json(self.provenance)),
+            "config": plain(to_json(self.config)),
+            "attempted": self.attempted,
+            "n": self.n,
+            "refused": plain(self.refused),
+            "finding": self.finding,
+            "summary": plain(self.summary),
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `records.parquet` (and `NAME.parquet` of further tables), then `summary.json`, each at once."""
+        place = Path(folder)
+        refuse_other(place, self.name)
+        make_folder(place)
+        (place / SUMMARY).unlink(missing_ok=True)  # its presence means that all tables are those it speaks of
+        for name, table in self.tables.items():
+            write_table(place / f"{name}.parquet", table)
+        write_json(place / SUMMARY, self.to_json())
+        return place
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result[Any, Any]:
+        """Read a result folder; raises DataError where it is not a whole one, or of an older form."""
+        from writesae.evals import named
+
+        place = Path(folder)
+        data = read_json(place / SUMMARY)
+        file = place / SUMMARY
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise DataError(f"{file} is not the summary of an evaluation of this version: run the evaluation again")
+        if data.get("version") != VERSION:
+            raise DataError(f"{file} has version {data.get('version')}; this writesae reads {VERSION}")
+        try:
+            evaluation = named(str(data.get("name")))
+            header = from_plain(_Header, {k: data.get(k) for k in ("provenance", "attempted", "n", "refused")})
+            config: object = from_json(evaluation.config, data.get("config"))
+            summary: object = from_plain(evaluation.summary, data.get("summary"))
+        except InputError as error:
+            raise DataError(f"cannot understand {file}: {error}") from None
+        if header.attempted != header.n + sum(header.refused.values()):
+            raise DataError(
+                f"{file} is damaged: {header.attempted} attempted, {header.n} scored, {header.refused} refused"
+            )
+        tables = {name: _table(place / f"{name}.parquet", columns) for name, columns in evaluation.columns.items()}
+        records = tables.pop("records")
+        return Result(
+            evaluation.name, header.provenance, config, header.attempted, header.refused, summary, records, tables
+        )
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a summary file says beside config and summary."""
+
+    provenance: Provenance
+    attempted: int
+    n: int
+    refused: dict[str, int]
+
+
+def _table(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    table = read_table(path)
+    missing = [name for name in columns if not name.endswith(("*", "?")) and name not in table.columns]
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    return table
+
+
+def _mapping(data: Json) -> dict[str, object]:
+    assert isinstance(data, dict)
+    return dict(data)
+
+
+def refuse_other(folder: Path, name: str) -> None:
+    """Raise OutputError where a folder holds the result of something else."""
+    if (folder / SUMMARY).exists():
+        about = read_json(folder / SUMMARY)
+        found = about.get("name") if isinstance(about, dict) else None
+        if found != name:
+            raise OutputError(f"{folder} holds the result of {found or 'something else'}: give a new folder for {name}")
+
+
+def plain(x: object) -> Json:
+    """JSON of nested dataclasses, dicts, lists, tuples and numbers; NaN and infinities become null."""
+    if is_dataclass(x) and not isinstance(x, type):
+        return plain(asdict(x))
+    if isinstance(x, Mapping):
+        return {str(key): plain(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [plain(value) for value in x]
+    if isinstance(x, np.generic):
+        return plain(x.item())
+    if isinstance(x, float):
+        return x if math.isfinite(x) else None
+    if x is None or isinstance(x, bool | int | str):
+        return x
+    return str(x)
+
+
+def count(reasons: Iterable[str]) -> dict[str, int]:
+    """Reason -> how often, without the empty reason."""
+    return {reason: n for reason, n in Counter(reasons).items() if reason}

@@ -1,0 +1,1 @@
+"""Not moved to the frame yet."""

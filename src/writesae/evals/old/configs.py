@@ -1,0 +1,242 @@
+"""The protocol of every evaluation: its flags on the command line, its JSON, and the header of its result.
+
+Nothing heavy is imported here, so that `writesae eval NAME --help` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+from typing import Literal
+
+from writesae.errors import ConfigError, InputError
+from writesae.types import NativeWrite, Timing
+
+Precision = Literal["auto", "float32", "float64"]
+"""`float32`: the host as it was loaded. `float64`: a copy of it in which every number has 64 bits. `auto`: the second
+where the rounding of the first hides an effect at the smallest epsilon and the copy fits into memory."""
+
+Scope = Literal["layer", "head"]
+"""Which states are replaced together."""
+
+AtomClass = Literal["register", "bundle"]
+"""The two classes of `partition` that fire."""
+
+EVALUATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "substitution": (
+            "writesae.evals.old.substitution_config:SubstitutionConfig",
+            "one atom in the place of one write",
+        ),
+        "population": ("writesae.evals.old.population_config:PopulationConfig", "the same atom by atom, by class"),
+        "partition": ("writesae.evals.old.configs:PartitionConfig", "registers, bundles and nulls"),
+        "logit_shift": ("writesae.evals.old.configs:LogitShiftConfig", "predicted against measured logit changes"),
+        "fidelity": ("writesae.evals.old.configs:FidelityConfig", "perplexity with reconstructed states"),
+        "passage_loss": ("writesae.evals.old.configs:PassageLossConfig", "every firing of a class deleted or replaced"),
+        "quality": ("writesae.evals.old.configs:QualityConfig", "reconstruction and use of features"),
+        "seeds": ("writesae.evals.old.configs:SeedsConfig", "dictionaries of several seeds compared"),
+        "selectivity": ("writesae.evals.old.configs:SelectivityConfig", "overlap of most moved tokens"),
+        "readers": ("writesae.evals.old.configs:ReadersConfig", "later heads that read an atom"),
+        "boundary": ("writesae.evals.old.configs:BoundaryConfig", "features of a token class"),
+        "spectrum": ("writesae.evals.old.configs:SpectrumConfig", "audit of every head, no dictionary"),
+    }
+)
+"""Name -> where its configuration is (`module:class`), and one line of help."""
+
+
+def config_class(name: str) -> type:
+    """The configuration class of an evaluation; raises InputError for another name."""
+    if name not in EVALUATIONS:
+        raise InputError(f"unknown evaluation {name!r}: choose one of {', '.join(EVALUATIONS)}")
+    module, _, cls = EVALUATIONS[name][0].partition(":")
+    found: type = getattr(import_module(module), cls)
+    return found
+
+
+def at_least(config: object, **least: float) -> None:
+    """Raises ConfigError where a field, or a member of it, is smaller than it may be."""
+    for name, bound in least.items():
+        given = getattr(config, name)
+        if any(x < bound for x in (given if isinstance(given, tuple) else (given,))):
+            raise ConfigError(f"{name.replace('_', ' ')} {given} is too small: give at least {bound}")
+
+
+def not_empty(config: object, *names: str) -> None:
+    """Raises ConfigError where nothing was given."""
+    for name in names:
+        if not getattr(config, name):
+            raise ConfigError(f"{name.replace('_', ' ')} is empty: give at least one value")
+
+
+@dataclass(frozen=True)
+class PartitionConfig:
+    """Class every feature by how much it looks like the writes it fires on: registers, bundles, nulls."""
+
+    native_write: NativeWrite = "delta"
+    """The matrix that an atom is compared with: what the token really adds, or b k v^T."""
+    minimum: int = 1
+    """Fewest firings for an atom to be classed."""
+    thresholds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
+    """Cosines for the sweep that uses no mixture."""
+    ks: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Sweep: only the so many largest coefficients of a token count as firings."""
+    seed: int = 0
+    """Of the mixture's starts."""
+
+    def __post_init__(self) -> None:
+        at_least(self, minimum=1, ks=1)
+
+
+@dataclass(frozen=True)
+class LogitShiftConfig:
+    """Add single atoms to the state and compare the logits' change with what three formulas predict."""
+
+    atoms: int = 50
+    """Atoms, those with the largest summed coefficients."""
+    features: tuple[int, ...] = ()
+    """These atoms instead."""
+    places: int = 32
+    """Passages, one write each, at a random token."""
+    epsilons: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    """Sizes of the write, in median native writes."""
+    horizons: tuple[int, ...] = (1, 4)
+    """Where the logits are read: 1 is the first scored position (the next token's step under after_token, the edited
+    token's own under at_token), 2 the one after it."""
+    ranks: tuple[int, ...] = (0, 9, 99)
+    """Which tokens, by their rank in the native distribution there (0 is the most likely one)."""
+    timings: tuple[Timing, ...] = ("after_token", "at_token")
+    """Whether the edited token reads the edited state itself."""
+    precision: Precision = "auto"
+    """Numbers of the host: as loaded (float32), a 64-bit copy (float64; takes 8 bytes a parameter), or that copy only
+    where rounding hides an effect (auto)."""
+    seed: int = 0
+    """Of the places."""
+
+    def __post_init__(self) -> None:
+        not_empty(self, "epsilons", "horizons", "ranks", "timings")
+        at_least(self, atoms=1, features=0, places=1, horizons=1, ranks=0)
+        if min(self.epsilons) <= 0:
+            raise ConfigError(f"epsilons {self.epsilons} must be above 0")
+
+
+@dataclass(frozen=True)
+class FidelityConfig:
+    """Replace states by their reconstruction after a native prefix, and score the text that follows."""
+
+    prefix: float = 0.5
+    """Share of each passage that runs before the states are replaced."""
+    scopes: tuple[Scope, ...] = ()
+    """Beside all dictionaries at once, also replace those of each layer together, or of each head alone."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+@dataclass(frozen=True)
+class PassageLossConfig:
+    """Delete or replace every write on which a class of atoms fires, over whole passages."""
+
+    kind: AtomClass = "register"
+    """The class, as `partition` finds it on the same passages."""
+    features: tuple[int, ...] = ()
+    """These features instead of a class."""
+    native_write: NativeWrite = "delta"
+    """Which matrix counts as a token's write: what the token really adds, or b k v^T."""
+    seed: int = 0
+    """Of the random matrices and the bootstrap."""
+
+    def __post_init__(self) -> None:
+        at_least(self, features=0)
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """Measure the reconstruction, and how features share the work, in one pass without edits."""
+
+    dense: float = 0.1
+    """A feature that fires at more than this share of tokens is dense."""
+    edges: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """Borders of the frequency histogram; a frequency of 1 belongs to the last bin."""
+
+    def __post_init__(self) -> None:
+        if len(self.edges) < 2 or any(b <= a for a, b in zip(self.edges, self.edges[1:], strict=False)):
+            raise ConfigError(f"edges {self.edges} of the histogram must be at least two and rise")
+
+
+@dataclass(frozen=True)
+class SeedsConfig:
+    """Compare dictionaries of one head: counts by class, and how many atoms they share."""
+
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    """How atoms are classed."""
+    match: float = 0.9
+    """Absolute cosine above which two atoms are the same."""
+
+
+@dataclass(frozen=True)
+class SelectivityConfig:
+    """Compare the tokens that an atom moves most with those that matched random directions move most."""
+
+    atoms: int = 48
+    """Atoms, those that fire most often."""
+    features: tuple[int, ...] = ()
+    """These atoms instead."""
+    firings: int = 8
+    """Firings of each, drawn at random; atoms with fewer are refused."""
+    top: int = 32
+    """K, the most moved tokens that are compared."""
+    timing: Timing = "after_token"
+    """Whether the edited token reads the edited state itself."""
+    seed: int = 0
+    """Of the firings, the random directions and the bootstrap."""
+
+    def __post_init__(self) -> None:
+        at_least(self, atoms=1, features=0, firings=1, top=1)
+
+
+@dataclass(frozen=True)
+class ReadersConfig:
+    """Add atoms to the state and see which later heads' outputs change, against random writes of the same size."""
+
+    atoms: int = 16
+    """Atoms, those that fire most often."""
+    features: tuple[int, ...] = ()
+    """These atoms instead."""
+    firings: int = 16
+    """Firings of each, drawn at random; atoms with fewer are refused."""
+    seed: int = 0
+    """Of the firings and the random directions."""
+
+    def __post_init__(self) -> None:
+        at_least(self, atoms=1, features=0, firings=1)
+
+
+@dataclass(frozen=True)
+class BoundaryConfig:
+    """Find features that separate a class of tokens, such as ends of sentences, from all others."""
+
+    pattern: str = r"[.!?]\s*$|\n"
+    """Regular expression; a token belongs to the class where it is found in the token's text."""
+    alpha: float = 0.01
+    """A feature separates where its corrected p value is below this."""
+    top: int = 10
+    """Features named in the summary."""
+
+    def __post_init__(self) -> None:
+        at_least(self, top=1)
+
+
+@dataclass(frozen=True)
+class SpectrumConfig:
+    """Audit every head of a host without a dictionary: singular values, decay, what one write is worth."""
+
+    writes: int = 40
+    """Random positions a layer."""
+    timing: Timing = "after_token"
+    """Whether the edited token reads the edited state itself."""
+    seed: int = 0
+    """Of the positions."""
+
+    def __post_init__(self) -> None:
+        at_least(self, writes=1)

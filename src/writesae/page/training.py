@@ -1,0 +1,124 @@
+"""How the dictionaries under a folder were learnt: curves of explained variance and of features that are alive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from writesae.config import from_plain
+from writesae.errors import ConfigError
+from writesae.show import words
+from writesae.show.document import Chapter, render
+from writesae.show.figures import canvas, label, rounded
+from writesae.show.parts import Plot
+
+HISTORY = "history.jsonl"
+LOWEST = -1.0
+"""Where the axis of explained variance ends: an untrained dictionary can lie far below."""
+MOST = 8
+"""Runs that are drawn."""
+COLOURS = ("state", "write", "atom", "violet", "gold", "delete", "heat", "random")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record of a run's history, as far as it is drawn."""
+
+    step: int
+    tokens: int
+    explained_variance: float
+    """On the training batch."""
+    alive: float
+    held_out: float = float("nan")
+    """Explained variance on held-out sequences, where this step measured it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run."""
+
+    place: str
+    rows: Sequence[Row]
+
+
+def training(folder: Path) -> list[Chapter]:
+    """A chapter on every run that lies under a folder; none where there is none."""
+    files = sorted(path for path in folder.rglob(HISTORY) if ".zarr" not in str(path.relative_to(folder)))
+    runs = [Run(str(path.parent.relative_to(folder)), read_history(path)) for path in files[:MOST]]
+    runs = [run for run in runs if run.rows]
+    if not runs:
+        return []
+    values = [value for run in runs for row in run.rows for value in (row.explained_variance, row.held_out)]
+    cut = any(value < LOWEST for value in values)
+    plots = {
+        "training-explained": Plot("explained", "Variance explained", explained(runs)),
+        "training-alive": Plot("alive", "Features that are alive", alive(runs)),
+    }
+    ends = [(run.place, run.rows[-1], _last([row.held_out for row in run.rows])) for run in runs]
+    more = len(files) - MOST
+    body = render("training", Path(__file__).parent / "templates", plots=plots, ends=ends, cut=cut, more=max(0, more))
+    return [Chapter("training", "Training", body, plots)]
+
+
+def read_history(path: Path) -> list[Row]:
+    """The records of a history that can be read; its last line may be cut."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            data = json.loads(line)
+            rows.append(from_plain(Row, {name: data[name] for name in Row.__annotations__ if name in data}))
+        except (ValueError, ConfigError, TypeError):
+            break
+    return rows
+
+
+def _last(values: Sequence[float]) -> float | None:
+    known = [value for value in values if words.finite(value)]
+    return known[-1] if known else None
+
+
+def explained(runs: Sequence[Run]) -> go.Figure:
+    """Explained variance against training tokens: a line a run for training batches, dots for held-out text."""
+    figure = canvas()
+    for run, colour in zip(runs, COLOURS, strict=False):
+        _curve(figure, run.place, [(row.tokens, row.explained_variance) for row in run.rows], colour)
+        _curve(figure, f"{run.place}, held out", [(row.tokens, row.held_out) for row in run.rows], colour, dots=True)
+    values = [y for trace in figure.data for y in trace.y]
+    bottom = max(LOWEST, min(values, default=0.0) - 0.03)
+    figure.update_yaxes(title="explained variance", range=[bottom, max(values, default=1.0) + 0.05])
+    return _against_tokens(figure)
+
+
+def alive(runs: Sequence[Run]) -> go.Figure:
+    """Alive features against training tokens, a line a run."""
+    figure = canvas()
+    for run, colour in zip(runs, COLOURS, strict=False):
+        _curve(figure, run.place, [(row.tokens, row.alive) for row in run.rows], colour)
+    figure.update_yaxes(title="alive features", rangemode="tozero", separatethousands=True)
+    return _against_tokens(figure)
+
+
+def _curve(figure: go.Figure, name: str, points: Sequence[tuple[int, float]], colour: str, dots: bool = False) -> None:
+    kept = [(tokens, value) for tokens, value in points if words.finite(value)]
+    figure.add_trace(
+        go.Scatter(
+            x=[tokens for tokens, _ in kept],
+            y=rounded([value for _, value in kept]),
+            name=label(name),
+            mode="markers" if dots else "lines",
+            line={"color": f"var(--{colour})", "width": 2.25},
+            marker={"color": f"var(--{colour})", "size": 6},
+            showlegend=not dots,
+            hovertemplate=f"{label(name)}: %{{y}}<extra></extra>",
+        )
+    )
+
+
+def _against_tokens(figure: go.Figure) -> go.Figure:
+    figure.update_xaxes(title="training tokens", exponentformat="none", separatethousands=True)
+    figure.update_layout(hovermode="x")
+    return figure

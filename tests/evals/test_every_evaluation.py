@@ -1,0 +1,215 @@
+"""What holds of every evaluation: its files, its summary, its sentence, its figures, its refusals."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+import writesae.evals
+from small_results import SITE, SMALL, dictionaries, small_result, small_sae
+from writesae.errors import DataError, InputError, OutputError
+from writesae.evals import EVALUATIONS
+from writesae.evals.common.result import Result, plain
+from writesae.hosts import Host, load
+from writesae.sae import SAE, Record, SAEConfig, TopK
+from writesae.types import Site
+
+NAMES = list(EVALUATIONS)
+WITH_DICTIONARY = [name for name, one in EVALUATIONS.items() if one.takes not in ("none", "sites")]
+Results = dict[str, Result[Any, Any]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_summary_follows_from_the_files(name: str, results: Results, tmp_path: Path) -> None:
+    result, evaluation = results[name], EVALUATIONS[name]
+    assert result.attempted == result.n + sum(result.refused.values())
+    loaded = Result.load(result.save(tmp_path / "saved"))
+    assert plain(evaluation.summarise(loaded.tables, loaded.config)) == plain(result.summary) == plain(loaded.summary)
+    assert loaded.config == result.config
+    assert loaded.provenance == result.provenance
+    assert loaded.finding == result.finding
+    assert loaded.to_json() == result.to_json()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_column_is_declared(name: str, results: Results) -> None:
+    declared = EVALUATIONS[name].columns
+    assert set(declared) == set(results[name].tables)
+    for table, columns in declared.items():
+        known = {column.rstrip("?") for column in columns}
+        prefixes = tuple(column[:-1] for column in columns if column.endswith("*"))
+        own = set(map(str, results[name].tables[table].columns))
+        assert {c for c in own - known if not c.startswith(prefixes or ("\0",))} == set()
+        assert {c for c in columns if not c.endswith(("*", "?"))} <= own
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_provenance_says_what_was_measured_on_what(name: str, results: Results) -> None:
+    source = results[name].provenance
+    assert (source.host, source.dtype, source.device, len(source.revision)) == ("tiny-gdn", "float32", "cpu", 64)
+    assert set(source.versions) == {"writesae", "torch", "transformers"}
+    assert len(source.dictionaries) == len(dictionaries(name))
+    for one in source.dictionaries:
+        assert (one.target, one.features, len(one.sha256)) == ("write-delta", 61, 64)
+        assert "L5.H2" in one.name or "L6.H1" in one.name
+    assert len(source.text.sha256) == 64
+    assert source.budget > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sentence_and_the_panel(name: str, results: Results) -> None:
+    result = results[name]
+    assert result.finding.endswith(".")
+    assert any(c.isdigit() for c in result.finding)
+    assert "nan" not in result.finding.lower().split()
+    assert result.finding.replace("\u202f", " ").replace("\u2009", " ") in str(result)
+    panel = result.panel
+    assert panel.plots
+    assert len({plot.name for plot in panel.plots}) == len(panel.plots)
+    for row in panel.table.rows:
+        assert len(row) == len(panel.table.head)
+    figures = result.plot()
+    assert list(figures) == [plot.name for plot in panel.plots]
+    assert "var(--" not in str(figures[next(iter(figures))].to_json())
+    assert "<iframe" in result._repr_html_()
+
+
+class Killed(Exception):
+    """What stops a run."""
+
+
+def kill(done: int, total: int) -> None:
+    """Stop when the first piece is there."""
+    raise Killed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_killed_one_goes_on_to_the_bit_and_another_is_refused(
+    name: str, host: Host, results: Results, few_passages: dict[str, Tensor], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    try:
+        small_result(name, host, few_passages[name], out=out, progress=kill)
+    except Killed:
+        assert any((out / "parts").glob("*.parquet"))
+        assert not (out / "summary.json").exists()
+    result = small_result(name, host, few_passages[name], out=out)
+    for table, whole in results[name].tables.items():
+        pd.testing.assert_frame_equal(result.tables[table], whole, check_exact=True)
+    assert json.loads((out / "summary.json").read_text())["finding"] == results[name].finding
+    with pytest.raises(OutputError, match="sha256"):
+        small_result(name, host, few_passages[name].flip(0).contiguous(), out=out)
+
+
+@pytest.mark.parametrize("name", WITH_DICTIONARY)
+def test_a_dictionary_of_another_shape_host_or_head_is_refused(
+    name: str, host: Host, few_passages: dict[str, Tensor], tmp_path: Path
+) -> None:
+    evaluation, text, options = EVALUATIONS[name], few_passages[name], SMALL[name]
+    saes = dictionaries(name)
+    narrow = SAE(SAEConfig(31, 32, 61, sparsity=TopK(3), target="write-delta"))
+    with pytest.raises(InputError, match="31 x 32"):
+        evaluation(host, {SITE: narrow} if len(saes) == 1 else [narrow, narrow], text, site=None if len(saes) == 1 else
+                   SITE, out=tmp_path / "out", **options)  # fmt: skip
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=r"is of L5\.H2, not of L4\.H3"):
+        evaluation(host, [small_sae() for _ in saes[:1]] * (1 if len(saes) == 1 or name == "fidelity" else 2), text,
+                   site=Site(4, 3), **options)  # fmt: skip
+    for sae in saes:
+        sae.record = Record("other", "0" * 64, sae.site)
+    with pytest.raises(InputError, match="revision 0000"):
+        evaluation(host, saes, text, **options)
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_DICTIONARY if name not in ("quality", "seeds", "fidelity")])
+def test_a_silent_dictionary_is_refused_in_words(
+    name: str, host: Host, few_passages: dict[str, Tensor], tmp_path: Path
+) -> None:
+    options = SMALL[name] | ({"controls": ()} if name == "substitution" else {})
+    with pytest.raises(InputError, match="fire"):
+        EVALUATIONS[name](host, small_sae(silent=61), few_passages[name], out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_allowed_mismatches_are_named(host: Host, few_passages: dict[str, Tensor]) -> None:
+    text = few_passages["boundary"]
+    result = EVALUATIONS["boundary"](host, small_sae(), text, site="L4.H3", allow="mismatch", pattern="e")
+    assert result.provenance.allowed == ("mismatch",)
+    assert "overruled: mismatch" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ((), {}, r"boundary\(model, dictionaries, text\)"),
+        (("sae",), {}, r"boundary\(model, dictionaries, text\)"),
+        ((3, "text"), {}, "takes dictionaries second"),
+        (("sae", 3), {}, "takes a text last"),
+        (("sae", "text"), {"patern": "e"}, "did you mean pattern"),
+        (("sae", "text"), {"top": "many"}, "expected int"),
+        (("sae", "text"), {"top": 0}, "give at least 1"),
+        ((("sae", "sae"), "text"), {}, "takes 1 of a head"),
+        (("sae", "text"), {"passages": 3}, "leave out passages"),
+        (("sae", "text"), {"site": "L5"}, "not written like L9.H4"),
+    ],
+)
+def test_wrong_calls_are_one_line(
+    given: tuple[Any, ...], options: dict[str, Any], message: str, host: Host, passages: Tensor
+) -> None:
+    def made(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return [made(y) for y in x]
+        return small_sae() if x == "sae" else passages if x == "text" else x
+
+    with pytest.raises(InputError, match=message):
+        EVALUATIONS["boundary"](host, *map(made, given), **options)
+
+
+def test_something_that_is_no_model(passages: Tensor) -> None:
+    with pytest.raises(InputError, match="takes a model first"):
+        EVALUATIONS["boundary"]("tiny-gdn", small_sae(), passages)  # type: ignore[arg-type]
+
+
+def test_old_and_damaged_results_are_refused_in_words(tmp_path: Path, results: Results) -> None:
+    place = results["boundary"].save(tmp_path / "result")
+    text = (place / "summary.json").read_text()
+    for change, message in (
+        ({"format": None}, "of this version"),
+        ({"version": 99}, "version 99"),
+        ({"name": "nothing"}, "unknown evaluation"),
+        ({"attempted": 7}, "damaged"),
+        ({"config": {"patern": "e"}}, "patern"),
+        ({"summary": {}}, "cannot understand"),
+        ({"provenance": 3}, "cannot understand"),
+    ):
+        (place / "summary.json").write_text(json.dumps(json.loads(text) | change))
+        with pytest.raises(DataError, match=message):
+            Result.load(place)
+    (place / "summary.json").write_text(text)
+    pd.DataFrame({"feature": [1]}).to_parquet(place / "records.parquet")
+    with pytest.raises(DataError, match="has no column"):
+        Result.load(place)
+
+
+def test_every_entry_can_be_called_after_its_files_were_imported() -> None:
+    for name in NAMES:
+        for part in ("config", "measure", "summary", "show"):
+            import_module(f"writesae.evals.{name}.{part}")
+        assert getattr(writesae.evals, name) is EVALUATIONS[name]
+
+
+def test_half_precision_hosts_are_refused_unless_allowed(host: Host, passages: Tensor) -> None:
+    half = load("tiny-gdn", dtype="bfloat16")
+    with pytest.raises(InputError, match="bfloat16"):
+        EVALUATIONS["boundary"](half, small_sae(), passages)
+    result = EVALUATIONS["boundary"](half, small_sae(), passages, allow="precision", pattern="e")
+    assert (result.provenance.dtype, result.provenance.allowed) == ("bfloat16", ("precision",))
+    assert half.revision == host.revision
+    assert half.dtype == torch.bfloat16
