@@ -58,7 +58,7 @@ def dictionary_source(sae: SAE, site: Site, passages: Passages) -> DictionarySou
 def text_source(passages: Passages) -> TextSource:
     """What a result says of its passages."""
     count, length = passages.tokens.shape
-    return TextSource(passages.corpus, passages.part, count, length, passages.seed, passages.hash)
+    return TextSource(published(passages.corpus), passages.part, count, length, passages.seed, passages.hash)
 
 
 def provenance(
@@ -72,7 +72,7 @@ def provenance(
     sources = tuple(dictionary_source(sae, site, passages) for site, sae in saes)
     dtype, device = str(host.dtype).removeprefix("torch."), str(host.device)
     return Provenance(
-        host_name(host),
+        published(host.name),
         host.revision,
         dtype,
         device,
