@@ -64,7 +64,7 @@ def test_erase_and_amplify_with_a_dictionary(host: Host, tmp_path: Path, capsys:
     [
         (["suppress", "--features", "1,2", "--factor", "0.25"], "multiply features 1, 2 by 0.25, always (everywhere)"),
         (["suppress", "--features", "1", "--when", "generated"], "multiply features 1 by 0, always (generated)"),
-        (["clamp", "--features", "4", "--value", "9"], "clamp features 4 to 9"),
+        (["clamp", "--features", "4", "--value", "9"], "clamp feature 4 to 9"),
         (["replace", "--when", "firing:3"], "by the top atom at its coefficient, where feature 3 fires above 0"),
         (
             ["replace", "--feature", "5", "--amplitude", "norm", "--when", "-1"],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from random_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some_tokens, tiny_host
 from writesae.causal.actions import Action
+from writesae.causal.seen import Seen
 from writesae.edits import (
     AddFeatures,
     AddMatrix,
@@ -174,7 +175,7 @@ def test_every_action_is_what_it_says(tiny: Host) -> None:
         (ScaleFeatures(sae, (top, 1), 3.0), 2 * (code[top] * atoms[top] + code[1] * atoms[1])),
         (ScaleFeatures(state_sae, (int(state_code.argmax()),), 0.0), -state_code.max() * atoms[state_code.argmax()]),
         (AddFeatures(sae, (4,), 0.7), 0.7 * atoms[4]),
-        (ClampFeatures(sae, (top,), 0.2), (0.2 - code[top]) * atoms[top]),
+        (ClampFeatures(sae, (top,), (0.2,)), (0.2 - code[top]) * atoms[top]),
         (ReplaceByAtom(sae), code[top] * atoms[top] - delta),
         (ReplaceByAtom(sae, 5, "norm"), delta.norm() * atoms[5] / atoms[5].norm() - delta),
         (Install(key, value, 2.0), 2 * native.norm() * torch.outer(key, value)),
@@ -329,3 +330,15 @@ def test_edits_may_begin_on_a_cache_that_holds_text(tiny: Host) -> None:
         run_cached(mamba, tokens[:, :5], live, 0)
     with pytest.raises(InputError, match="does not count it"), editing(mamba, [edit]):
         run_cached(mamba, tokens[:, 5:], live, 5)
+
+
+def test_where_edits_act_is_told(tiny: Host) -> None:
+    site, told = Site(0, 2), []
+    edits = [Edit(Site(1, 1), EraseWrite(), At((2,))), Edit(site, EraseWrite(), At((-1, 3)))]
+
+    def note(index: int, seen: Seen, acts: torch.Tensor) -> None:
+        told.append((index, seen.position[acts].tolist()))
+
+    with editing(tiny, edits, note):
+        tiny.run(some_tokens(time=11))
+    assert sorted(told) == [(0, [2, 2]), (1, [3, 3]), (1, [10, 10])]

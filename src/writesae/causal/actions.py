@@ -95,22 +95,28 @@ class AddFeatures:
 
 @dataclass(frozen=True, eq=False)
 class ClampFeatures:
-    """Bring features' coefficients to a value, as the dictionary reads them."""
+    """Bring features' coefficients to values, as the dictionary reads them."""
 
     sae: SAE
     features: tuple[int, ...]
-    value: float
+    values: tuple[float, ...]
+    """One a feature."""
 
     def __post_init__(self) -> None:
-        _finite("value", self.value)
+        for value in self.values:
+            _finite("value", value)
         _features(self.sae, self.features)
+        if len(self.values) != len(self.features):
+            raise InputError(f"{len(self.features)} features were to be clamped to {len(self.values)} values")
 
     def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
-        """`sum_i (value - a_i) atom_i`, `[B, K, V]`."""
-        return _sum_of_atoms(self.sae, self.features, self.value - seen.coefficients(self.sae, self.features))
+        """`sum_i (value_i - a_i) atom_i`, `[B, K, V]`."""
+        values = torch.tensor(self.values).to(seen.key)
+        return _sum_of_atoms(self.sae, self.features, values - seen.coefficients(self.sae, self.features))
 
     def __str__(self) -> str:
-        return f"clamp features {', '.join(map(str, self.features))} to {self.value:g}"
+        pairs = zip(self.features, self.values, strict=True)
+        return "clamp " + ", ".join(f"feature {feature} to {value:g}" for feature, value in pairs)
 
 
 @dataclass(frozen=True, eq=False)

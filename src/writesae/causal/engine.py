@@ -27,6 +27,9 @@ from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.intercept import patched
 from writesae.recurrence import Stream
 
+Note = Callable[[int, Seen, Tensor], None]
+"""Told of every place where an edit acts: which edit, what it sees there before it acts, and in which rows, `[B]`."""
+
 
 @dataclass
 class _Run:
@@ -81,6 +84,7 @@ class _Pass:
 class _Session:
     host: Host
     edits: Sequence[Edit]
+    note: Note | None = None
     now: _Pass | None = None
     caches: WeakKeyDictionary[Cache, _Run] = field(default_factory=WeakKeyDictionary)
     owner: int = field(default_factory=threading.get_ident)
@@ -176,14 +180,16 @@ class _Session:
         now = self.now
         if now is None:
             return result
-        mine = [edit for edit in self.edits if edit.site.layer == call.layer and self._possible(edit, now)]
-        if not mine:
+        here = [i for i, e in enumerate(self.edits) if e.site.layer == call.layer and self._possible(e, now)]
+        if not here:
             return result
+        mine, note = [self.edits[i] for i in here], self.note
         heads = sorted({edit.site.head for edit in mine})
         initial = None if call.initial is None else call.initial[:, heads]
         response, added = respond_to(
-            call.stream.heads(heads), initial, mine, heads, now.tokens, now.position, now.run.prompt, now.run.row
-        )
+            call.stream.heads(heads), initial, mine, heads, now.tokens, now.position, now.run.prompt, now.run.row,
+            None if note is None else lambda i, seen, acts: note(here[i], seen, acts),
+        )  # fmt: skip
         if not bool(response.any()) and not bool(added.any()):
             return result  # nothing was added: the same bits as without edits
         if not (_measurable(added) and _measurable(response.to(result.output.dtype))):
@@ -220,6 +226,7 @@ def respond_to(
     position: Tensor,
     prompt: Tensor,
     row: Tensor,
+    note: Note | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Step a layer's stream with its edits.
 
@@ -242,7 +249,7 @@ def respond_to(
         state = _step(here, state) + here.key[..., None] * here.value[..., None, :]
         added = _step(here, added)
         seen_by_reads = added
-        for edit in edits:
+        for index, edit in enumerate(edits):
             j = heads.index(edit.site.head)
             seen = Seen(
                 here.key[:, j], here.value[:, j], None if update is None else update[:, j], state[:, j],
@@ -253,6 +260,8 @@ def respond_to(
                 acts = acts & (row == edit.row)
             if not bool(acts.any()):
                 continue
+            if note is not None:
+                note(index, seen, acts)
             matrix = edit.what.matrix(seen, edit.order(position[:, t], prompt))
             matrix = torch.where(acts[:, None, None], matrix, 0.0)
             whole = torch.nn.functional.one_hot(torch.tensor(j, device=device), count).to(matrix)
@@ -274,17 +283,18 @@ def _step(here: Stream, state: Tensor) -> Tensor:
 
 
 @contextmanager
-def editing(host: Host, edits: Sequence[Edit]) -> Iterator[None]:
+def editing(host: Host, edits: Sequence[Edit], note: Note | None = None) -> Iterator[None]:
     """Make these edits in every forward pass of the host's model in this thread: plain calls, the model's own
     `generate`, with or without a cache, with beams or several samples of a prompt.
 
     Positions count from each row's first real token (left padding is told by `attention_mask`), and negative ones
-    from the end of what a cache's first call runs, its prompt. Raises InputError for an edit that does not fit the
-    host, a position that lies outside the text or is never reached, and a state that overflows.
+    from the end of what a cache's first call runs, its prompt. `note` is told where edits act. Raises InputError for an
+    edit that does not fit the host, a position that lies outside the text or is never reached, and a state that
+    overflows.
     """
     for edit in edits:
         check_edit(host, edit)
-    session = _Session(host, edits)
+    session = _Session(host, edits, note)
     with ExitStack() as stack:
         enter = host.model.register_forward_pre_hook(session.enter, with_kwargs=True)
         stack.callback(enter.remove)

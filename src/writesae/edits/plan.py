@@ -236,7 +236,7 @@ def clamp(
     timing: Timing = "after_token",
 ) -> Edited:
     """Bring features' coefficients to a value."""
-    return edited(host, site, ClampFeatures(sae, tuple(features), value), when, timing)
+    return edited(host, site, ClampFeatures(sae, tuple(features), (value,) * len(features)), when, timing)
 
 
 def transplant(
