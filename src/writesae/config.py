@@ -7,9 +7,7 @@ name of its class under `"kind"`.
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import TypeVar
 
 import cattrs
@@ -89,11 +87,3 @@ def not_empty(config: object, *names: str) -> None:
     for name in names:
         if not getattr(config, name):
             raise ConfigError(f"{name.replace('_', ' ')} is empty: give at least one value")
-
-
-def read_json(path: Path) -> Json:
-    """Parse a JSON file; raises ConfigError with the place where it breaks."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"cannot read {path} as JSON: {error}") from None

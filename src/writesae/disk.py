@@ -73,10 +73,10 @@ def whole(path: Path) -> Iterator[Path]:
     pipe or terminal is written to as it is.
     """
     with writing(path):
-        place = Path(os.path.realpath(path))
-        if place.exists() and not place.is_file() and not place.is_dir():
-            yield place
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
             return
+        place = Path(os.path.realpath(path))
         partial = partial_beside(place)
         try:
             yield partial
@@ -124,8 +124,8 @@ def json_bytes(data: Json, name: str, *, indent: int = 2, finite: bool = True) -
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write or replace a Parquet file, without the index."""
-    with whole(path) as partial:
-        table.to_parquet(partial, index=False)
+    with whole(path) as partial, partial.open("wb") as file:
+        table.to_parquet(file, index=False)
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT, *, finite: bool = True) -> Json:
@@ -170,6 +170,19 @@ def parse_json(data: bytes, name: str, *, finite: bool = True) -> Json:
     return parsed
 
 
+def read_lines(path: Path, *, finite: bool = True) -> Iterator[Json]:
+    """The objects of a file of JSON lines; a last line without its end was cut short by a kill and is left out.
+
+    Raises DataError that names the line.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {_reason(error)}") from None
+    for number, line in enumerate(lines, 1):
+        yield parse_json(line, f"{path}, line {number}", finite=finite)
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """A Parquet file as a table; raises DataError where it cannot be read."""
     import pandas as pd
@@ -204,7 +217,7 @@ def check_place(path: Path, *, file: bool = False) -> None:
             raise OutputError(f"{folder} is a file: give another place than {path}")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{folder} cannot be written to: give another place than {path}")
-    except (OSError, ValueError) as error:  # a name too long, one with a zero byte, a folder that may not be searched
+    except OSError as error:  # a name too long, a folder that may not be searched
         raise OutputError(f"cannot write {path}: {_reason(error)}") from None
 
 

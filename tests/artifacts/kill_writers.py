@@ -16,7 +16,7 @@ import torch
 from dictionaries import K, N, V, random_sae, same
 
 from writesae.artifacts import add_to_collection, load_folder, read_collection, save_sae
-from writesae.artifacts.files import PARTIAL
+from writesae.disk import PARTIAL
 from writesae.errors import WritesaeError
 from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site

@@ -45,7 +45,7 @@ def edit(path: Path, change: Callable[[dict[str, object]], object]) -> None:
 
 def relist(folder: Path) -> None:
     """Make the manifest agree with the files again, as an attacker would."""
-    from writesae.artifacts.files import sha256
+    from writesae.disk import sha256
 
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in manifest["files"]:

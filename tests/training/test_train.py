@@ -13,6 +13,7 @@ from memory_store import MemoryStore
 
 from writesae.artifacts import load_sae
 from writesae.config import from_json, to_json
+from writesae.disk import claim
 from writesae.errors import ConfigError, DataError, InputError, OutputError
 from writesae.recurrence.written import states_reference
 from writesae.sae import BatchTopK, Bilinear, Gated, JumpReLU, SoftGated, Sparsity, TopK
@@ -20,7 +21,6 @@ from writesae.sae.metrics import explained_variance
 from writesae.sae.step import loss_and_gradients
 from writesae.training import StepRecord, TrainConfig, train
 from writesae.training import loop as module
-from writesae.training.folder import claim
 from writesae.training.log import JsonLines, read_history
 from writesae.types import Site, Target
 
@@ -163,10 +163,10 @@ def test_what_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_foreign_folders_and_impossible_requests_are_refused(tmp_path: Path) -> None:
     store = MemoryStore()
-    claim(tmp_path / "run", SMALL, store.hash)
+    claim(tmp_path / "run", "training run", {"config": to_json(SMALL), "store": store.hash})
     with pytest.raises(OutputError, match="features is 23 there and 29 here"):
         train(store, replace(SMALL, features=29), tmp_path / "run")
-    with pytest.raises(OutputError, match="another store"):
+    with pytest.raises(OutputError, match="store is"):
         train(MemoryStore(seed=1), SMALL, tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from writesae.artifacts.card import collection_card
-from writesae.artifacts.files import PARTIAL, check_name, inside, json_bytes, read_json_safely, replace_file, sha256
+from writesae.artifacts.files import check_name, inside
 from writesae.artifacts.folder import read_config, save_sae
 from writesae.artifacts.manifest import (
     MANIFEST,
@@ -21,6 +21,7 @@ from writesae.artifacts.manifest import (
     read_manifest,
 )
 from writesae.config import Json
+from writesae.disk import PARTIAL, read_json, sha256, write_json, write_text
 from writesae.errors import DataError, InputError
 from writesae.sae import SAE, Record
 from writesae.types import Site
@@ -83,7 +84,7 @@ def add_to_collection(sae: SAE, root: str | Path, record: Record, *, replace: bo
 def read_collection(root: str | Path) -> Collection:
     """Read the index of a collection; raises DataError where it is damaged or of a newer major version."""
     path = inside(Path(root), INDEX)
-    data = read_json_safely(path, _INDEX_LIMIT)
+    data = read_json(path, _INDEX_LIMIT)
     newer = check_version(data, path, FORMAT, VERSION)
     data = known_keys(data, {"format", "version", "library", "cells", "files"}, path, newer)
     if not isinstance(data["cells"], list):
@@ -102,9 +103,9 @@ def write_index(root: str | Path) -> Collection:
         if path.is_file() and not _unfinished(root, path)
     }
     collection = Collection(tuple(cells), files)
-    results = {name: read_json_safely(inside(root, name)) for name in files}
-    replace_file(root / COLLECTION_CARD, collection_card(collection_to_json(collection), results).encode())
-    replace_file(root / INDEX, json_bytes(collection_to_json(collection), INDEX))
+    results = {name: read_json(inside(root, name)) for name in files}
+    write_text(root / COLLECTION_CARD, collection_card(collection_to_json(collection), results))
+    write_json(root / INDEX, collection_to_json(collection))
     return collection
 
 

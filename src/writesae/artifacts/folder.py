@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from writesae.artifacts.card import model_card
-from writesae.artifacts.files import PARTIAL, inside, new_folder, read_json_safely, sync, write_file, write_json
+from writesae.artifacts.files import inside, new_folder
 from writesae.artifacts.manifest import (
     FORMAT,
     MANIFEST,
@@ -27,6 +27,7 @@ from writesae.artifacts.manifest import (
     write_manifest,
 )
 from writesae.config import Json, from_json, to_json
+from writesae.disk import PARTIAL, read_json, sync, write_json, write_text
 from writesae.errors import DataError, OutputError, WritesaeError
 from writesae.sae import SAE, BatchTopK, Bilinear, Factored, Record, SAEConfig, TopK
 
@@ -68,7 +69,7 @@ def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, repl
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # the library writes it readable by its owner only
         sync(partial / WEIGHTS)
-        write_file(partial / CARD, model_card(sae.config, record).encode())
+        write_text(partial / CARD, model_card(sae.config, record))
         return write_manifest(partial, record)
 
 
@@ -86,7 +87,7 @@ def add_metrics(folder: str | Path, metrics: Mapping[str, Json]) -> Manifest:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(inside(folder, name), partial / name)
             sync(partial / name)
-        write_file(partial / CARD, model_card(read_config(folder), record).encode())
+        write_text(partial / CARD, model_card(read_config(folder), record))
         return write_manifest(partial, record)
 
 
@@ -155,7 +156,7 @@ def _few_features(config: SAEConfig) -> int:
 def read_config(folder: Path) -> SAEConfig:
     """Read `config.json` strictly: unknown keys inside `sae` are refused in every version (they change the meaning)."""
     path = inside(folder, CONFIG)
-    data = read_json_safely(path, _CONFIG_LIMIT)
+    data = read_json(path, _CONFIG_LIMIT)
     newer = check_version(data, path, FORMAT, VERSION)
     return from_json(SAEConfig, known_keys(data, {"format", "version", "sae"}, path, newer)["sae"])
 

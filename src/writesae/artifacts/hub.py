@@ -37,11 +37,12 @@ from writesae.artifacts.collection import (
     select_cell,
     write_index,
 )
-from writesae.artifacts.files import inside, json_bytes, new_folder, read_json_safely
+from writesae.artifacts.files import inside, new_folder
 from writesae.artifacts.folder import CONFIG, WEIGHTS, save_sae
 from writesae.artifacts.load import check_selection
 from writesae.artifacts.manifest import MANIFEST, FileEntry, check_files, read_manifest
 from writesae.artifacts.verify import verify
+from writesae.disk import json_bytes, read_json
 from writesae.errors import DataError, InputError, OutputError
 from writesae.sae import SAE, Record
 from writesae.types import Site
@@ -225,7 +226,7 @@ def push(
         files |= {name: source / name for name in results}
         merged = _merge(remote, Collection(tuple(cells), results))
         files[INDEX] = json_bytes(collection_to_json(merged), INDEX)
-        shown = {name: read_json_safely(inside(source, name)) for name in results}
+        shown = {name: read_json(inside(source, name)) for name in results}
         files[COLLECTION_CARD] = collection_card(collection_to_json(merged), shown).encode()
     operations = [CommitOperationAdd(name, data) for name, data in files.items()]
     with _writable_errors(repo):

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from writesae.artifacts.files import inside, new_folder, read_json_safely, sha256, sync, write_json
+from writesae.artifacts.files import inside, new_folder
 from writesae.artifacts.folder import build, map_tensors
 from writesae.artifacts.legacy.convert import Converted
 from writesae.config import Json
+from writesae.disk import read_json, sha256, sync, write_json
 from writesae.errors import DataError, InputError
 from writesae.sae import SAE, BatchTopK, Factored, Flat, JumpReLU, Linear, Record, SAEConfig, TopK
 from writesae.types import Target
@@ -85,7 +86,7 @@ def import_vectors(folder: str | Path, shape: tuple[int, int], *, target: Target
     leaves every code as it was. Raises InputError for options that cannot be folded.
     """
     folder = Path(folder)
-    config = read_json_safely(inside(folder, _CFG))
+    config = read_json(inside(folder, _CFG))
     if not isinstance(config, dict):
         raise DataError(f"{folder / _CFG} is not an object")
     name = _SAELENS if (folder / _SAELENS).exists() else _SPARSIFY

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from writesae.artifacts.files import inside, read_json_safely, sha256, write_json
+from writesae.artifacts.files import inside
 from writesae.config import Json
+from writesae.disk import read_json, sha256, write_json
 from writesae.errors import DataError, InputError
 from writesae.sae.record import Record
 from writesae.types import Site
@@ -69,7 +70,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not (folder / MANIFEST).exists():
         raise DataError(f"{folder} has no {MANIFEST}: it is no dictionary folder, or writing it was interrupted")
     path = inside(folder, MANIFEST)
-    data = read_json_safely(path)
+    data = read_json(path)
     newer = check_version(data, path, FORMAT, VERSION)
     data = known_keys(data, {"format", "version", "library", "record", "files"}, path, newer)
     record = record_from_json(data["record"], path, newer)

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import torch
 
 from writesae.artifacts.collection import INDEX, read_collection, scan_cell
-from writesae.artifacts.files import PARTIAL, inside, parse_json_safely, read_json_safely
+from writesae.artifacts.files import inside
 from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, build, map_tensors, read_config
 from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest
+from writesae.disk import PARTIAL, parse_json, read_json
 from writesae.errors import DataError, InputError, WritesaeError
 
 _RESULT_LIMIT = 64 << 20
@@ -78,7 +79,7 @@ def _is_dictionary(path: Path) -> bool:
     if (path / CONFIG).exists() and (path / WEIGHTS).exists():
         return True
     try:
-        data = read_json_safely(path / MANIFEST)
+        data = read_json(path / MANIFEST)
     except DataError:
         return False
     return isinstance(data, dict) and data.get("format") == FORMAT
@@ -192,9 +193,9 @@ def _result(path: Path) -> Iterator[str | Finding]:
         elif path.suffix == ".jsonl":
             with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
-                    parse_json_safely(line, f"{path} line {number}")
+                    parse_json(line, f"{path} line {number}")
         else:
-            read_json_safely(path, _RESULT_LIMIT)
+            read_json(path, _RESULT_LIMIT)
     except WritesaeError as error:
         yield Finding(str(path), str(error))
 

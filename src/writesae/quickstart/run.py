@@ -15,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from writesae.config import Json
+from writesae.disk import write_json
 from writesae.hosts import load
 from writesae.page import report as write_report
 from writesae.quickstart import steps
 from writesae.quickstart.config import TARGETS, QuickstartConfig
-from writesae.quickstart.folder import RunFolder, write_json
+from writesae.quickstart.folder import RunFolder
 from writesae.types import Site
 
 PACKAGES = ("writesae", "torch", "transformers", "numpy", "zarr")
@@ -52,7 +53,7 @@ def quickstart(path: Path, config: QuickstartConfig, console: Console | None = N
         for name in TARGETS:
             run.step(f"atoms-{name}", partial(steps.describe_atoms, chain, name, ticker(f"describe {name} atoms")))
     summary = _summary(run, config, host.name, host.revision, site, captured, trained, tested)
-    write_json(path / "summary.json", summary)
+    write_json(path / "summary.json", summary, finite=False)
     report = write_report(path)
     console.print(_table(summary))
     if run.reused:

@@ -13,13 +13,13 @@ from torch import Tensor
 from writesae.artifacts import add_metrics, load_sae, read_manifest
 from writesae.config import Json, to_json
 from writesae.corpus import TokenBlocks, read_documents, token_blocks
+from writesae.disk import make_folder, write_json, write_table
 from writesae.errors import InputError
 from writesae.evals.old.atoms import portraits
 from writesae.evals.old.spectrum import spectrum
 from writesae.evals.old.substitution import SubstitutionConfig, SubstitutionSummary, contexts, substitution
 from writesae.hosts import Host
 from writesae.quickstart.config import TARGETS, QuickstartConfig
-from writesae.quickstart.folder import write_json, write_table
 from writesae.sae import TopK
 from writesae.store import capture, open_store
 from writesae.training import StepRecord, TrainConfig, train
@@ -132,6 +132,7 @@ def test_target(on: Chain, name: str, progress: Progress) -> Json:
     records = result.records
     records["context"] = contexts(on.host, on.text.test, records.passage.tolist(), records.position.tolist())
     records["token_text"] = [on.host.text([token]) for token in records.token]
+    make_folder(on.run / "substitution")
     write_table(on.run / "substitution" / f"{name}.parquet", records)
     by_protocol: dict[str, Json] = {timing: _summary(s) for timing, s in result.summaries.items()}
     main = settings.timings[0]
@@ -150,7 +151,8 @@ def describe_atoms(on: Chain, name: str, progress: Progress) -> Json:
     found = portraits(
         on.host, sae, on.site, on.text.test, atoms=on.config.atoms, seed=on.config.seed, progress=progress
     )
-    write_json(on.run / "atoms" / f"{name}.json", [_rounded(asdict(atom)) for atom in found])
+    make_folder(on.run / "atoms")
+    write_json(on.run / "atoms" / f"{name}.json", [_rounded(asdict(atom)) for atom in found], finite=False)
     return {"atoms": len(found)}
 
 

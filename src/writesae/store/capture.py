@@ -18,6 +18,7 @@ from zarr.codecs import BloscCodec
 
 from writesae.config import to_json
 from writesae.corpus import TokenBlocks, tokenizer_hash
+from writesae.disk import PARTIAL
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
 from writesae.store.layout import (
@@ -53,8 +54,6 @@ ProgressCallback = Callable[[int, int], None]
 
 TOKEN_ROWS = 1024
 """Sequences a chunk of the token array."""
-PARTIAL = ".partial"
-"""Suffix of files that a kill cut short, Zarr's and ours: they never count."""
 
 
 class CaptureLayer(Protocol):

@@ -12,7 +12,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from writesae.config import from_json, read_json, to_json
+from writesae.config import from_json, to_json
+from writesae.disk import LARGE, read_json, sha256, write_json, write_text, writing
 from writesae.errors import ConfigError, DataError
 
 LEDGER, MANIFEST = "shards.jsonl", "manifest.json"
@@ -42,14 +43,12 @@ class Manifest:
 
 def record(root: Path, name: str) -> FileRecord:
     """Size and hash of a file as it is now."""
-    with (root / name).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRecord((root / name).stat().st_size, digest)
+    return FileRecord((root / name).stat().st_size, sha256(root / name))
 
 
 def append_shard(root: Path, shard: int, files: dict[str, FileRecord]) -> None:
     """Note that a shard is finished."""
-    with (root / LEDGER).open("a", encoding="utf-8") as ledger:
+    with writing(root / LEDGER), (root / LEDGER).open("a", encoding="utf-8") as ledger:
         ledger.write(_line(shard, files))
         ledger.flush()
         os.fsync(ledger.fileno())
@@ -76,22 +75,22 @@ def finished_shards(root: Path) -> list[dict[str, FileRecord]]:
 
 def rewrite_ledger(root: Path, done: list[dict[str, FileRecord]]) -> None:
     """Leave only these shards in the ledger, so that what a kill cut short cannot be mistaken for a line."""
-    replace_text(root / LEDGER, "".join(_line(shard, files) for shard, files in enumerate(done)))
+    write_text(root / LEDGER, "".join(_line(shard, files) for shard, files in enumerate(done)))
 
 
 def write_manifest(root: Path, files: dict[str, FileRecord]) -> None:
     """Mark a store as complete."""
     ordered = {name: files[name] for name in sorted(files)}
     manifest = Manifest(content_hash(ordered), sum(file.size for file in ordered.values()), ordered)
-    replace_text(root / MANIFEST, json.dumps(to_json(manifest), indent=1) + "\n")
+    write_json(root / MANIFEST, to_json(manifest), indent=1)
     (root / LEDGER).unlink(missing_ok=True)
 
 
 def read_manifest(root: Path) -> Manifest:
     """The manifest of a complete store; raises DataError where it is damaged."""
     try:
-        manifest = from_json(Manifest, read_json(root / MANIFEST))
-    except ConfigError as error:
+        manifest = from_json(Manifest, read_json(root / MANIFEST, LARGE))
+    except (ConfigError, DataError) as error:
         raise DataError(f"the store {root} has a damaged manifest: {error}") from None
     if content_hash(manifest.files) != manifest.hash:
         raise DataError(f"the store {root} has a damaged manifest: its hash does not fit the files it lists")
@@ -104,16 +103,6 @@ def content_hash(files: dict[str, FileRecord]) -> str:
     for name in sorted(files):
         digest.update(f"{name}\0{files[name].sha256}\n".encode())
     return digest.hexdigest()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _line(shard: int, files: dict[str, FileRecord]) -> str:

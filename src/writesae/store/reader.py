@@ -13,7 +13,8 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from writesae.config import from_json, read_json
+from writesae.config import from_json
+from writesae.disk import read_json
 from writesae.errors import ConfigError, DataError, InputError
 from writesae.recurrence.written import Written, native_update
 from writesae.store.display import store_html, store_text
@@ -226,9 +227,6 @@ def _attributes(path: Path) -> object:
     """Our attribute of a Zarr group; None where the file or the attribute is missing."""
     if not path.is_file():
         return None
-    try:
-        metadata = read_json(path)
-    except ConfigError as error:
-        raise DataError(str(error)) from None
+    metadata = read_json(path)
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
     return attributes.get(HEADER) if isinstance(attributes, dict) else None

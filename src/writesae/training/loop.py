@@ -13,6 +13,7 @@ import torch
 
 from writesae.artifacts import load_sae, save_sae
 from writesae.config import Json, to_json
+from writesae.disk import claim
 from writesae.errors import DataError
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
@@ -105,7 +106,7 @@ class Run:
         self.seconds = 0.0
         self.resampled = 0
         self.work = Workspace()
-        folder.claim(out, config, store.hash)
+        claim(out, "training run", {"config": to_json(config), "store": store.hash})
 
     def finished(self) -> TrainResult | None:
         """The result, if the run has already ended."""

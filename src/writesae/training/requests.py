@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Literal, Protocol
 
-from writesae.config import Json, from_json, read_json
+from writesae.config import Json, from_json
+from writesae.disk import read_json
 from writesae.errors import ConfigError, InputError
 from writesae.sae.config import BatchTopK, Gated, JumpReLU, SoftGated, Sparsity, TopK
 from writesae.sae.presets import preset

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from writesae.artifacts.files import sha256
 from writesae.artifacts.folder import build, save_sae
 from writesae.artifacts.legacy.archive import read_archive
 from writesae.artifacts.legacy.layouts import Payload, find_payload
 from writesae.artifacts.legacy.names import Roles, assign_roles
 from writesae.artifacts.manifest import Manifest
 from writesae.config import Json
+from writesae.disk import sha256
 from writesae.errors import DataError, InputError
 from writesae.sae import (
     SAE,

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from writesae.artifacts.collection import RESULTS, Collection, cell_path, write_index
-from writesae.artifacts.files import inside, new_folder, read_json_safely, sha256
+from writesae.artifacts.files import inside, new_folder
 from writesae.artifacts.folder import save_sae
 from writesae.artifacts.legacy.convert import convert_file
 from writesae.artifacts.manifest import MANIFEST
 from writesae.config import Json
+from writesae.disk import read_json, sha256
 from writesae.errors import DataError, InputError, WritesaeError
 from writesae.sae import Record
 from writesae.types import Site, Target
@@ -82,7 +83,7 @@ def convert_snapshot(
                     record = _located(converted.record, name, host)
                     save_sae(converted.sae, partial / _free(partial, record, path.stem), record)
                 else:
-                    read_json_safely(path)
+                    read_json(path)
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, partial / name)
             except WritesaeError as error:
@@ -129,7 +130,7 @@ def _release_manifest(tree: Path) -> dict[str, tuple[str, int | None]]:
     """SHA-256 and size by file name; the two releases and their tools write it in several shapes."""
     if not (tree / MANIFEST).exists():
         return {}
-    data = read_json_safely(inside(tree, MANIFEST))
+    data = read_json(inside(tree, MANIFEST))
     listed = dict(_entries(data))
     if not listed:
         raise DataError(f"{tree / MANIFEST} lists no file with its SHA-256: it cannot be verified")

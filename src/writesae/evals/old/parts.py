@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,11 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from writesae.config import to_json
-from writesae.errors import OutputError
+from writesae.disk import claim, read_table, write_table
 from writesae.evals.old.provenance import Provenance
-from writesae.evals.old.result import plain, write_table, write_text
+from writesae.evals.old.result import plain
 
-RUN = "run.json"
 _WATCHER: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", default=None)
 
 
@@ -43,17 +41,7 @@ class Parts:
         if folder is None:
             return cls()
         asked = {"name": name, "provenance": plain(asdict(source)), "config": plain(to_json(config))}
-        text = json.dumps(asked, indent=2, sort_keys=True) + "\n"
-        marker = folder / RUN
-        if marker.exists():
-            if marker.read_text(encoding="utf-8") != text:
-                raise OutputError(
-                    f"{folder} holds another evaluation (see {RUN} there): give a new folder, or the same "
-                    "host, dictionary, text and options to continue it"
-                )
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(marker, text)
+        claim(folder, "evaluation", asked)
         return cls(folder)
 
     def get(self, key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -69,7 +57,7 @@ class Parts:
             return make()
         path = self.folder / f"part-{key}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.parquet"
         if path.exists():
-            return pd.read_parquet(path)
+            return read_table(path)
         table = make()
         write_table(path, table)
         return table

@@ -5,9 +5,7 @@ The summary is a function of the records alone, so anybody can recompute it from
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -17,7 +15,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 
-from writesae.config import Json, from_json, read_json, to_json
+from writesae.config import Json, from_json, to_json
+from writesae.disk import LARGE, check_place, make_folder, read_json, read_table, write_json, write_table
 from writesae.errors import DataError, OutputError
 from writesae.evals.old.configs import config_class
 from writesae.evals.old.provenance import Provenance
@@ -79,11 +78,11 @@ class Result(Generic[C, S]):
 
     def write(self, folder: Path) -> None:
         """Write `records.parquet` (and `NAME.parquet` of further tables), then `summary.json`, each at once."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         (folder / SUMMARY).unlink(missing_ok=True)  # its presence means that all tables are those it speaks of
         for name, table in {"records": self.records, **self.more}.items():
             write_table(folder / f"{name}.parquet", table)
-        write_text(folder / SUMMARY, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+        write_json(folder / SUMMARY, self.to_json())
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,12 @@ class Stored:
 
 def read_result(folder: Path) -> Stored:
     """Read a result folder; raises ConfigError or DataError where it is not a whole one."""
-    about = read_json(folder / SUMMARY)
+    about = read_json(folder / SUMMARY, LARGE)
     if not isinstance(about, dict) or not {"name", "config", "refused"} <= set(about):
         raise DataError(f"{folder / SUMMARY} is not the summary of an evaluation")
     name = str(about["name"])
     config: object = from_json(config_class(name), about["config"])
-    tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.parquet"))}
     if "records" not in tables:
         raise DataError(f"{folder} has no records.parquet")
     return Stored(name, config, from_json(dict[str, int], about["refused"]), tables)
@@ -117,13 +116,9 @@ def read_result(folder: Path) -> Stored:
 
 def check_folder(folder: Path, name: str) -> None:
     """Raises OutputError where a result called `name` cannot go into a folder, because something else is there."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise OutputError(f"{there} is a file: give a folder for the result")
-    if not os.access(there, os.W_OK):
-        raise OutputError(f"{there} cannot be written to: give another folder for the result")
+    check_place(folder)
     if (folder / SUMMARY).exists():
-        about = read_json(folder / SUMMARY)
+        about = read_json(folder / SUMMARY, LARGE)
         found = about.get("name") if isinstance(about, dict) else None
         if found != name:
             raise OutputError(f"{folder} holds the result of {found or 'something else'}: give a new folder for {name}")
@@ -149,17 +144,3 @@ def plain(x: object) -> Json:
 def count(reasons: pd.Series[str] | list[str]) -> dict[str, int]:
     """Reason -> how often, without the empty reason."""
     return {reason: n for reason, n in Counter(reasons).items() if reason}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a Parquet file so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    table.to_parquet(part, index=False)
-    os.replace(part, path)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import math
 from typing import NamedTuple, TypeVar
 
 import cattrs
-import pandas as pd
-import pyarrow as pa
 from cattrs.errors import BaseValidationError
 
 from writesae.errors import DataError
@@ -36,9 +33,8 @@ def _interval(value: object, _: object) -> Interval | None:
         return None
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise TypeError(f"{value!r} is not a pair of bounds")
-    if value[0] is None or value[1] is None:
-        return None
-    return _number(value[0], float), _number(value[1], float)
+    low, high = (math.nan if bound is None else _number(bound, float) for bound in value)
+    return None if math.isnan(low + high) else (low, high)
 
 
 def _test(value: object, _: object) -> Test:
@@ -61,19 +57,3 @@ def structure(kind: type[T], data: object, name: str) -> T:
     except (BaseValidationError, TypeError, ValueError, KeyError) as error:
         reasons = "; ".join(cattrs.transform_error(error, path=name))
         raise DataError(f"cannot understand {name}: {reasons}") from None
-
-
-def read_json(path: Path) -> object:
-    """The content of a JSON file, NaN as None; raises DataError where it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path} as JSON: {error}") from None
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A Parquet file as a table; raises DataError where it cannot be read."""
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path} as Parquet: {' '.join(str(error).split())}") from None

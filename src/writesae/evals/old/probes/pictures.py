@@ -12,12 +12,13 @@ from plotly.subplots import make_subplots
 from rich.box import SIMPLE
 from rich.table import Table
 
+from writesae.disk import write_text
 from writesae.evals.old.probes.amplification import AmplificationConfig, AmplificationSummary
 from writesae.evals.old.probes.erasure import ErasureConfig, ErasureSummary
 from writesae.evals.old.probes.installs import InstallSummary, InstallSweep
 from writesae.evals.old.probes.names import NamesConfig, NamesSummary
 from writesae.evals.old.probes.sign import SignConfig, SignSummary
-from writesae.evals.old.result import Result, write_text
+from writesae.evals.old.result import Result
 
 Probe = (
     Result[SignConfig, SignSummary]
