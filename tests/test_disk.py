@@ -24,7 +24,6 @@ from writesae.disk import (
     claim,
     make_folder,
     read_json,
-    read_lines,
     read_table,
     sha256,
     write_bytes,
@@ -118,8 +117,6 @@ def test_tables_and_json_come_back(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", data)
     assert read_json(tmp_path / "a.json") == data
     assert (tmp_path / "a.json").read_text().startswith('{\n  "b": [')
-    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": 2}\n{"a": 3')
-    assert list(read_lines(tmp_path / "a.jsonl")) == [{"a": 1}, {"a": 2}]
 
 
 def test_numbers_that_are_not_finite_are_refused_unless_asked_for(tmp_path: Path) -> None:
@@ -142,12 +139,10 @@ def test_what_is_no_json_is_one_line(data: bytes, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    for read in (read_json, read_table, sha256, lambda path: list(read_lines(path))):
+    for read in (read_json, read_table, sha256):
         assert str(tmp_path / "x") in refusal(lambda read=read: read(tmp_path / "x"), DataError)  # type: ignore[misc]
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more\n of it")
     assert "as Parquet" in refusal(lambda: read_table(tmp_path / "a.parquet"), DataError)
-    (tmp_path / "a.jsonl").write_text('{"a": 1}\nfive\n')
-    assert "a.jsonl, line 2" in refusal(lambda: list(read_lines(tmp_path / "a.jsonl")), DataError)
 
 
 def test_a_folder_is_new_or_the_same_run_s(tmp_path: Path) -> None:

@@ -170,19 +170,6 @@ def parse_json(data: bytes, name: str, *, finite: bool = True) -> Json:
     return parsed
 
 
-def read_lines(path: Path, *, finite: bool = True) -> Iterator[Json]:
-    """The objects of a file of JSON lines; a last line without its end was cut short by a kill and is left out.
-
-    Raises DataError that names the line.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {_reason(error)}") from None
-    for number, line in enumerate(lines, 1):
-        yield parse_json(line, f"{path}, line {number}", finite=finite)
-
-
 def read_table(path: Path) -> pd.DataFrame:
     """A Parquet file as a table; raises DataError where it cannot be read."""
     import pandas as pd
