@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch.nn.functional import normalize as _normalize
 
 from writesae.causal.writes import HeadWrites, stream_writes
 from writesae.errors import InputError
-from writesae.evals.old.substitution_config import Control as Control
+from writesae.evals.common.conditions import Control
+from writesae.evals.common.draws import generator_for
 from writesae.hosts import Host
 from writesae.sae import SAE
 from writesae.types import NativeWrite, Site
@@ -143,6 +144,44 @@ def control_component(
         return Component(normalize(atoms.v[other]), normalize(atoms.w[other]), size)
     amount = (firings.key @ common.key) * (firings.value @ common.value)
     return Component(common.key.expand_as(firings.key), common.value.expand_as(firings.value), amount)
+
+
+@dataclass(frozen=True)
+class ScoredHead:
+    """One of the heads that are edited together."""
+
+    site: Site
+    sae: SAE
+    writes: HeadWrites
+    """Of the run's passages."""
+    firings: Firings
+    """Sorted by passage. Where the coefficient is 0 this head is left alone."""
+    flat: SAE | None = None
+    """The dictionary of the control `flat_svd`."""
+    common: Background | None = None
+    """What the controls `pca` and `other_atom` need."""
+
+
+RANDOM = ("random", "orthogonal", "other_atom")
+
+
+def drawn(head: ScoredHead, name: Control | Literal["random"], seed: int, offset: int) -> Component:
+    """One component at every firing. What is random is drawn passage by passage from a seed of its own, so that it
+    depends on neither the other passages nor the other controls."""
+    whole = head.firings
+
+    def make(firings: Firings, generator: torch.Generator) -> Component:
+        if name == "random":
+            return random_component(firings, generator)
+        return control_component(name, firings, head.writes, head.sae, head.flat, head.common, generator)
+
+    if name not in RANDOM or not len(whole.passage):
+        return make(whole, torch.Generator())
+    pieces = []
+    for passage in torch.unique_consecutive(whole.passage).tolist():
+        generator = generator_for(seed, str(head.site), passage + offset, name)
+        pieces.append(make(whole[whole.passage == passage], generator))
+    return Component(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
 
 def _without(x: Tensor, direction: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Every firing of a dictionary over some passages: the table that most evaluations begin with."""
+"""Firings of a dictionary: all of them over some passages, the strongest of every token, and what stands there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from writesae.causal.batches import passages_at_once
 from writesae.causal.writes import HeadWrites, stream_writes
 from writesae.errors import InputError
+from writesae.evals.common.controls import Firings
 from writesae.hosts import Host
 from writesae.recurrence import Stream
 from writesae.sae import SAE
@@ -61,3 +63,32 @@ def all_firings(
     if table.empty:
         raise InputError(f"no feature of the dictionary fires at {site} in {len(tokens)} passages")
     return table
+
+
+class TopCode(NamedTuple):
+    """The strongest feature of every token; coefficient 0 where none fires."""
+
+    feature: Tensor
+    value: Tensor
+
+
+def top_codes(sae: SAE, writes: HeadWrites) -> TopCode:
+    """Encode a head's writes (or states, as the dictionary wants) and keep each token's top feature, `[B, T]`."""
+    codes = writes.encode(sae)
+    value, slot = codes.value.max(-1)
+    return TopCode(codes.index.gather(-1, slot.unsqueeze(-1)).squeeze(-1), value)
+
+
+def gather(
+    sae: SAE,
+    writes: HeadWrites,
+    passage: Tensor,
+    position: Tensor,
+    feature: Tensor,
+    coefficient: Tensor,
+    native_write: NativeWrite,
+) -> Firings:
+    """Native writes and atoms at some firings, all `[R]`."""
+    key, value = writes.written.key[passage, position], writes.side(native_write)[passage, position]
+    atoms = sae.atoms()
+    return Firings(passage, position, feature, coefficient, key, value, atoms.v[feature], atoms.w[feature])

@@ -14,9 +14,8 @@ from writesae.causal.batches import passages_at_once
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
 from writesae.causal.writes import head_writes
-from writesae.evals.common.firings import runs
-from writesae.evals.old.substitution_places import gather, top_codes
-from writesae.evals.old.substitution_score import ScoredHead, drawn
+from writesae.evals.common.controls import ScoredHead, drawn
+from writesae.evals.common.firings import gather, runs, top_codes
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.sae import SAE

@@ -20,14 +20,14 @@ from torch.nn.functional import cross_entropy
 from writesae.causal.batches import PASSAGES, free_floats, passages_at_once
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
+from writesae.evals.common.controls import ScoredHead, drawn
 from writesae.evals.common.drawn_firings import check_features
+from writesae.evals.common.firings import gather, top_codes
 from writesae.evals.common.stats import Interval, Test, clustered, wilcoxon
 from writesae.evals.old.configs import PassageLossConfig as PassageLossConfig
 from writesae.evals.old.parts import Parts
 from writesae.evals.old.provenance import provenance
 from writesae.evals.old.result import Result
-from writesae.evals.old.substitution_places import gather, top_codes
-from writesae.evals.old.substitution_score import ScoredHead, drawn
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.recurrence import Stream, replay

@@ -15,8 +15,8 @@ from torch import Tensor
 from writesae.causal.batches import PASSAGES, passages_at_once
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
-from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, background
-from writesae.evals.common.firings import all_firings
+from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, ScoredHead, background
+from writesae.evals.common.firings import all_firings, gather
 from writesae.evals.common.stats import Interval, Test, clustered, mann_whitney, spearman
 from writesae.evals.old.partition import PartitionConfig, labels
 from writesae.evals.old.partition import portraits as portrait_table
@@ -24,8 +24,7 @@ from writesae.evals.old.parts import Parts
 from writesae.evals.old.population_config import PopulationConfig as PopulationConfig
 from writesae.evals.old.provenance import provenance
 from writesae.evals.old.result import Result, count
-from writesae.evals.old.substitution_places import gather
-from writesae.evals.old.substitution_score import ScoredHead, score_firings
+from writesae.evals.old.substitution_score import score_firings
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.sae import SAE

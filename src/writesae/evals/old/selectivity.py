@@ -20,12 +20,12 @@ from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.controls import normalize
 from writesae.evals.common.drawn_firings import draw_firings, in_parts, native_runs
+from writesae.evals.common.draws import generator_for
 from writesae.evals.common.stats import Interval, clustered
 from writesae.evals.old.configs import SelectivityConfig as SelectivityConfig
 from writesae.evals.old.parts import Parts
 from writesae.evals.old.provenance import provenance
 from writesae.evals.old.result import Result
-from writesae.evals.old.substitution_score import generator_for
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun
 from writesae.sae import SAE

@@ -26,16 +26,14 @@ from writesae.causal.batches import PASSAGES as PASSAGES
 from writesae.causal.batches import passages_at_once
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
-from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, background
+from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, ScoredHead, background
 from writesae.evals.old.parts import Parts
 from writesae.evals.old.provenance import Provenance, provenance, sae_hash, tokens_hash
 from writesae.evals.old.result import Result
 from writesae.evals.old.substitution_config import CONDITIONS as CONDITIONS
 from writesae.evals.old.substitution_config import SubstitutionConfig as SubstitutionConfig
 from writesae.evals.old.substitution_places import Places, choose, draw
-from writesae.evals.old.substitution_places import gather as gather
-from writesae.evals.old.substitution_places import top_codes as top_codes
-from writesae.evals.old.substitution_score import ScoredHead, score_firings
+from writesae.evals.old.substitution_score import score_firings
 from writesae.evals.old.substitution_summary import SubstitutionDetail as SubstitutionDetail
 from writesae.evals.old.substitution_summary import SubstitutionSummary as SubstitutionSummary
 from writesae.evals.old.substitution_summary import detail as detail

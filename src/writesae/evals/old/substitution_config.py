@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from writesae.errors import ConfigError
+from writesae.evals.common.conditions import Control as Control
 from writesae.evals.old.configs import at_least, not_empty
 from writesae.types import KLDirection, NativeWrite, Timing
 
 CONDITIONS = ("atom", "atom_norm", "delete", "random", "random_norm")
 """What replaces the native write: the atom at its coefficient or at the write's Frobenius norm, nothing, or a random
 rank-1 matrix at the atom's coefficient or at the write's norm."""
-
-Control = Literal["orthogonal", "other_atom", "pca", "flat_svd"]
-"""`orthogonal`: a random rank-1 matrix at the atom's coefficient, both sides orthogonal to the native write's.
-`other_atom`: another atom that is alive in the passages, with as large a contribution.
-`pca`: the native write's projection onto the best rank-1 part of the writes' first principal direction (uncentred).
-`flat_svd`: the top feature of a flat dictionary at the same token, its atom cut to its largest singular pair."""
 
 Silent = Literal["refuse", "leave"]
 """What happens at a place where a head's dictionary does not fire while another's does."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from writesae.causal.writes import HeadWrites
 from writesae.errors import InputError
 from writesae.evals.common.controls import Firings
+from writesae.evals.common.firings import gather, top_codes
 from writesae.evals.old.substitution_config import Silent, SubstitutionConfig
 from writesae.sae import SAE
 from writesae.types import NativeWrite, Site
@@ -41,35 +42,6 @@ def draw(tokens: Tensor, config: SubstitutionConfig) -> Places:
     generator = torch.Generator().manual_seed(config.seed)
     chosen = torch.randperm(batch * room, generator=generator)[: config.firings].sort().values
     return Places(chosen // room, chosen % room + 1)
-
-
-class TopCode(NamedTuple):
-    """The strongest feature of every token; coefficient 0 where none fires."""
-
-    feature: Tensor
-    value: Tensor
-
-
-def top_codes(sae: SAE, writes: HeadWrites) -> TopCode:
-    """Encode a head's writes (or states, as the dictionary wants) and keep each token's top feature, `[B, T]`."""
-    codes = writes.encode(sae)
-    value, slot = codes.value.max(-1)
-    return TopCode(codes.index.gather(-1, slot.unsqueeze(-1)).squeeze(-1), value)
-
-
-def gather(
-    sae: SAE,
-    writes: HeadWrites,
-    passage: Tensor,
-    position: Tensor,
-    feature: Tensor,
-    coefficient: Tensor,
-    native_write: NativeWrite,
-) -> Firings:
-    """Native writes and atoms at some firings, all `[R]`."""
-    key, value = writes.written.key[passage, position], writes.side(native_write)[passage, position]
-    atoms = sae.atoms()
-    return Firings(passage, position, feature, coefficient, key, value, atoms.v[feature], atoms.w[feature])
 
 
 class Chosen(NamedTuple):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 import torch
@@ -13,29 +10,10 @@ from torch import Tensor
 
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
-from writesae.causal.writes import HeadWrites
-from writesae.evals.common.controls import Background, Component, Control, Firings, control_component, random_component
+from writesae.evals.common.controls import Firings, ScoredHead, drawn
 from writesae.evals.old.substitution_config import CONDITIONS, SubstitutionConfig
 from writesae.evals.old.substitution_summary import step_column
 from writesae.hosts.fork import NativeRun
-from writesae.sae import SAE
-from writesae.types import Site
-
-
-@dataclass(frozen=True)
-class ScoredHead:
-    """One of the heads that are edited together."""
-
-    site: Site
-    sae: SAE
-    writes: HeadWrites
-    """Of the run's passages."""
-    firings: Firings
-    """Sorted by passage. Where the coefficient is 0 this head is left alone."""
-    flat: SAE | None = None
-    """The dictionary of the control `flat_svd`."""
-    common: Background | None = None
-    """What the controls `pca` and `other_atom` need."""
 
 
 def score_firings(run: NativeRun, heads: Sequence[ScoredHead], config: SubstitutionConfig, offset: int) -> pd.DataFrame:
@@ -111,34 +89,6 @@ def _head_edits(head: ScoredHead, config: SubstitutionConfig, offset: int) -> tu
     value = torch.stack([firings.value, firings.w, random.value, *(x.value for x in extra)], 1)
     weight = _weights(firings, [x.size for x in extra])
     return key, value, weight * (firings.coefficient > 0)[:, None, None]
-
-
-RANDOM = ("random", "orthogonal", "other_atom")
-
-
-def drawn(head: ScoredHead, name: Control | Literal["random"], seed: int, offset: int) -> Component:
-    """One component at every firing. What is random is drawn passage by passage from a seed of its own, so that it
-    depends on neither the other passages nor the other controls."""
-    whole = head.firings
-
-    def make(firings: Firings, generator: torch.Generator) -> Component:
-        if name == "random":
-            return random_component(firings, generator)
-        return control_component(name, firings, head.writes, head.sae, head.flat, head.common, generator)
-
-    if name not in RANDOM or not len(whole.passage):
-        return make(whole, torch.Generator())
-    pieces = []
-    for passage in torch.unique_consecutive(whole.passage).tolist():
-        generator = generator_for(seed, str(head.site), passage + offset, name)
-        pieces.append(make(whole[whole.passage == passage], generator))
-    return Component(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
-
-
-def generator_for(*what: object) -> torch.Generator:
-    """A random generator that depends on these things alone."""
-    digest = hashlib.sha256(repr(what).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def _weights(firings: Firings, extra: list[Tensor]) -> Tensor:
