@@ -1,9 +1,10 @@
 """Several runs at once: heads of a layer, seeds, sparsities. Each has its own optimiser, folder and result.
 
-The runs advance in step, so that they share one reading of the store: sequences that one run has read stay at hand
-until the others have had them. On a CPU they take turns, and every run does exactly what it would do alone, to the
-bit. On a CUDA device, where small products wait for each other, runs of one shape share theirs; each is then what it
-would be alone up to the order of sums.
+In one process the runs advance in step, so that they share one reading of the store: sequences that one run has read
+stay at hand until the others have had them. On a CPU they take turns, and every run does exactly what it would do
+alone, to the bit; several processes (`workers`) use several cores, with the same bits. On a CUDA device, where small
+products wait for each other, runs of one shape share theirs; each is then what it would be alone up to the order of
+sums.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from writesae.training.loop import Run, TrainResult
 from writesae.training.process import cpu_threads, interrupts, products
 from writesae.training.requests import run_name
 from writesae.training.schedule import active_features
+from writesae.training.side_by_side import Job, run_side_by_side
 from writesae.types import Site
 
 STEPS_A_TURN = 16
@@ -160,37 +162,72 @@ def _advance(group: _Group, work: Workspace, interrupted: threading.Event) -> No
 def train_many(
     store: WriteStore,
     configs: Sequence[TrainConfig],
-    out: str | Path,
+    out: str | Path | Sequence[str | Path],
     services: Sequence[Service] = (),
-    loggers: Sequence[Logger] = (),
+    loggers: Sequence[Sequence[Logger]] = (),
     together: bool | None = None,
+    workers: int = 1,
 ) -> list[TrainResult]:
-    """Train every configuration in a folder of its own under `out` (in `out` itself where there is only one).
+    """Train every configuration in a folder of its own: under `out` (in `out` itself where there is only one), or in
+    the folders that `out` lists. `loggers` are those of each run, in the same order.
 
-    `together` says whether runs of one shape share their products; None: on CUDA devices only. The results are those
-    of `train` on each, in order: to the bit where nothing is shared. Raises InputError if two runs would share a
-    folder, and what `train` raises; an interrupt saves every run.
+    `workers` is how many run at a time, each in a process of its own; one process lets them take turns. `together` says
+    whether runs of one shape share their products; None: on CUDA devices only. The results are those of `train` on
+    each, in order: to the bit where nothing is shared. Raises InputError if two runs would share a folder, and what
+    `train` raises; an interrupt saves every run.
     """
-    names = [run_name(config) for config in configs]
-    if len(set(names)) < len(names):
-        names = [f"{name}_{number}" for number, name in enumerate(names)]
-    if not configs:
-        raise InputError("no run was asked for: give at least one site")
-    places = [Path(out)] if len(configs) == 1 else [Path(out) / name for name in names]
+    names, places = _places(configs, out)
+    if workers < 1 or (workers > 1 and together):
+        raise InputError(f"workers={workers} cannot be: at least 1, and 1 where runs share their products (together)")
+    if loggers and len(loggers) != len(configs):
+        raise InputError(f"{len(loggers)} lists of loggers were given for {len(configs)} runs: give one a run, or none")
     shared = SharedStore(store)
     runs = [Run(shared, config, place) for config, place in zip(configs, places, strict=True)]
     results = [run.finished() for run in runs]
-    active = [(number, run) for number, run in enumerate(runs) if results[number] is None]
+    left = [number for number, result in enumerate(results) if result is None]
     with ExitStack() as stack:
-        stack.enter_context(cpu_threads(max(config.threads for config in configs)))
+        logs = {}
+        for number in left:
+            opened = [open_logger(service, names[number], places[number]) for service in services]
+            logs[number] = stack.enter_context(Loggers([*opened, *(loggers[number] if loggers else ())]))
+        if workers > 1 and len(left) > 1:
+            jobs = [Job(names[number], configs[number], places[number]) for number in left]
+            run_side_by_side(store, jobs, workers, lambda job, record: logs[left[job]].record(record))
+            results = [run.finished() for run in runs]
+        else:
+            done = _take_turns([(runs[number], logs[number]) for number in left], together)
+            for number, result in zip(left, done, strict=True):
+                results[number] = result
+    return [result for result in results if result is not None]
+
+
+def _places(configs: Sequence[TrainConfig], out: str | Path | Sequence[str | Path]) -> tuple[list[str], list[Path]]:
+    """Names and folders of the runs."""
+    if not configs:
+        raise InputError("no run was asked for: give at least one site")
+    names = [run_name(config) for config in configs]
+    if len(set(names)) < len(names):
+        names = [f"{name}_{number}" for number, name in enumerate(names)]
+    if isinstance(out, str | Path):
+        return names, [Path(out)] if len(configs) == 1 else [Path(out) / name for name in names]
+    places = [Path(place) for place in out]
+    if len({place.absolute() for place in places}) != len(configs) or len(places) != len(configs):
+        raise InputError(f"{len(configs)} runs need as many different folders, not {', '.join(map(str, places))}")
+    return names, places
+
+
+def _take_turns(runs: Sequence[tuple[Run, Loggers]], together: bool | None) -> list[TrainResult]:
+    """Train all in this process, to the end."""
+    with ExitStack() as stack:
+        stack.enter_context(cpu_threads(max((run.config.threads for run, _ in runs), default=0)))
         interrupted = stack.enter_context(interrupts())
         turns, work = [], Workspace()
-        for number, run in active:
+        for run, log in runs:
             run.prepare()
             run.work = work  # one after another, they need it only while they step
-            opened = [open_logger(service, names[number], places[number]) for service in services]
             lines = JsonLines(run.out / folder.HISTORY, run.step)
-            turns.append(_Turn(run, stack.enter_context(Loggers([lines, *opened, *loggers])), run.batches()))
+            stack.callback(lines.close)
+            turns.append(_Turn(run, Loggers([lines, *log.loggers]), run.batches()))
         while turns:
             drawn = [(turn, next(turn.batches, None)) for turn in turns]
             ready = [(turn, batch) for turn, batch in drawn if batch is not None]
@@ -201,6 +238,4 @@ def train_many(
                 for turn in turns:
                     turn.run.save()
                 raise KeyboardInterrupt(f"{len(turns)} runs stopped and saved; the same command goes on from there")
-        for number, run in active:
-            results[number] = run.finish()
-    return [result for result in results if result is not None]
+        return [run.finish() for run, _ in runs]
