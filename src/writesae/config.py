@@ -8,7 +8,8 @@ name of its class under `"kind"`.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from functools import partial
+from typing import TypeVar, get_type_hints
 
 import cattrs
 from cattrs.errors import ClassValidationError
@@ -40,7 +41,20 @@ def _made(null: object = None) -> cattrs.Converter:
     _strict(converter, str, (str,))
     converter.register_unstructure_hook(Site, str)
     converter.register_structure_hook(Site, lambda value, _: Site.parse(value))
+    converter.register_structure_hook_func(_is_named_tuple, partial(_named_tuple, converter))
     return converter
+
+
+def _is_named_tuple(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _named_tuple(converter: cattrs.Converter, value: object, kind: type) -> object:
+    """A NamedTuple from a list of its values; cattrs does not resolve annotations that are strings."""
+    hints = list(get_type_hints(kind).values())
+    if not isinstance(value, list | tuple) or len(value) != len(hints):
+        raise TypeError(f"{value!r} is not a list of {len(hints)} values")
+    return kind(*(converter.structure(one, hint) for one, hint in zip(value, hints, strict=True)))
 
 
 _converter, _lenient = _made(), _made(null=math.nan)

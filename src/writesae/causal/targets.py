@@ -1,7 +1,4 @@
-"""What is explained or changed: a token's logit, a difference of two, a log probability, or the loss of a text.
-
-A target is scored on the logits of its own positions alone (`positions_kept`), which are float32 or wider.
-"""
+"""What is explained or changed: a token's logit, a difference of two, a log probability, or the loss of a text."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ class Logit:
     position: int = -1
 
     def score(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Kept logits `[B, 1, vocabulary]` -> `[B]`."""
-        return logits[:, 0, list(self.tokens)].mean(-1)
+        """Logits `[B, T, vocabulary]` -> `[B]`."""
+        return logits[:, self.position, list(self.tokens)].mean(-1)
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,9 @@ class LogitDifference:
     position: int = -1
 
     def score(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Kept logits `[B, 1, vocabulary]` -> `[B]`."""
-        return logits[:, 0, self.token] - logits[:, 0, self.against]
+        """Logits `[B, T, vocabulary]` -> `[B]`."""
+        at = logits[:, self.position]
+        return at[:, self.token] - at[:, self.against]
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class LogProbability:
     position: int = -1
 
     def score(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Kept logits `[B, 1, vocabulary]` -> `[B]`."""
-        return logits[:, 0].log_softmax(-1)[:, self.token]
+        """Logits `[B, T, vocabulary]` -> `[B]`."""
+        return logits[:, self.position].log_softmax(-1)[:, self.token]
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,9 @@ class RowLogit:
     last: int = 1
 
     def score(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Kept logits `[B, last, vocabulary]` -> `[B]`."""
+        """Logits `[B, T, vocabulary]` -> `[B]`."""
         ids = torch.tensor(self.tokens, device=logits.device)
-        return logits.gather(2, ids[:, None, None].expand(-1, self.last, -1)).mean((1, 2))
+        return logits[:, -self.last :].gather(2, ids[:, None, None].expand(-1, self.last, -1)).mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,11 @@ class TextLoss:
 Target = Logit | LogitDifference | LogProbability | RowLogit | TextLoss
 
 
-def positions_kept(target: Target) -> int | Tensor:
-    """The positions whose logits a target's `score` takes, as `Host.run` keeps them."""
+def positions_kept(target: Target) -> int:
+    """How many last positions need logits; 0 for all."""
     if isinstance(target, RowLogit):
         return target.last
-    if isinstance(target, TextLoss):
-        return 0
-    return 1 if target.position == -1 else torch.tensor([target.position])
+    return 0 if isinstance(target, TextLoss) or target.position != -1 else 1
 
 
 def describe_target(host: Host, target: Target) -> str:

@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from writesae.errors import InputError
+from writesae.evals.atoms import entry as atoms
 from writesae.evals.boundary import entry as boundary
 from writesae.evals.common.evaluation import Evaluation
 
-EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in (boundary,)})
+EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in (atoms, boundary)})
 """Name -> evaluation, in the order of the page."""
 
-__all__ = ["EVALUATIONS", "Evaluation", "boundary", "named"]
+__all__ = ["EVALUATIONS", "Evaluation", "atoms", "boundary", "named"]
 
 
 def named(name: str) -> Evaluation[Any]:

@@ -90,21 +90,17 @@ async function start() {
   draw();
 }
 
-/* Atom browser, on a page that has one: a choice of dictionary, a search, an order, a page at a time. */
-function browser(search) {
+/* Browsers of atoms: a search, an order, a page at a time. */
+function browser(place) {
   const page = 6;
   let shown = page;
-  const sort = $("atom-sort");
-  const more = $("atom-more");
-  const choice = document.querySelector("[data-choose]");
-  const tools = document.querySelector(".tools");
+  const [search, sort, count, more] = ["search", "sort", "count", "more"].map((part) =>
+    place.querySelector(`.browser-${part}`),
+  );
+  const group = place.querySelector(".atoms");
+  const tools = place.querySelector(".tools");
 
-  function choose() {
-    const value = choice.querySelector("input:checked").value;
-    for (const group of document.querySelectorAll("[data-atoms]")) group.hidden = group.dataset.atoms !== value;
-  }
   function browse() {
-    const group = document.querySelector("[data-atoms]:not([hidden])");
     const wanted = search.value.trim().toLowerCase();
     const key = (card) => (card.dataset[sort.value] === "" ? -Infinity : Number(card.dataset[sort.value]));
     const cards = [...group.querySelectorAll(".atom-card")].sort((a, b) => key(b) - key(a) || 0);
@@ -115,18 +111,13 @@ function browser(search) {
       if (hit) found += 1;
       card.hidden = !hit || found > shown;
     }
-    $("atom-count").textContent = wanted ? `${found} of ${cards.length} atoms` : `${cards.length} atoms`;
+    count.textContent = wanted ? `${found} of ${cards.length} atoms` : `${cards.length} atoms`;
     more.hidden = found <= shown;
     more.textContent = `Show ${Math.min(page, found - shown)} more of ${found - shown}`;
   }
 
   tools.hidden = false;
-  for (const title of document.querySelectorAll(".group-title")) title.hidden = true;
   tools.addEventListener("submit", (event) => event.preventDefault());
-  choice.addEventListener("change", () => {
-    choose();
-    browse();
-  });
   search.addEventListener("input", () => {
     shown = page;
     browse();
@@ -136,10 +127,9 @@ function browser(search) {
     shown += page;
     browse();
   });
-  choose();
   browse();
 }
-if ($("atom-search")) browser($("atom-search"));
+document.querySelectorAll(".browser").forEach(browser);
 
 /* In a notebook the page is a frame, which is made as high as the page. */
 function framed() {
