@@ -104,6 +104,8 @@ def test_a_killed_one_goes_on_to_the_bit_and_another_is_refused(
     for table, whole in results[name].tables.items():
         pd.testing.assert_frame_equal(result.tables[table], whole, check_exact=True)
     assert json.loads((out / "summary.json").read_text())["finding"] == results[name].finding
+    finished = small_result(name, host, few_passages[name], out=out, progress=kill)  # nothing is measured again
+    assert plain(finished.summary) == plain(result.summary)
     with pytest.raises(OutputError, match="sha256"):
         small_result(name, host, few_passages[name].flip(0).contiguous(), out=out)
 

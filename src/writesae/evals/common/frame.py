@@ -13,7 +13,7 @@ from writesae.disk import claim
 from writesae.errors import InputError
 from writesae.evals.common.evaluation import Evaluation, Progress
 from writesae.evals.common.pieces import Keep
-from writesae.evals.common.result import Result, plain, refuse_other
+from writesae.evals.common.result import SUMMARY, Result, plain, refuse_other
 from writesae.evals.common.subject import Subject
 
 C = TypeVar("C")
@@ -26,7 +26,8 @@ PARTS = "parts"
 def evaluate(
     evaluation: Evaluation[C], subject: Subject, config: C, out: str | Path | None, progress: Progress | None
 ) -> Result[C, Any]:
-    """Measure and summarise. With a folder `out`, go on there where it was stopped, and save the result in it.
+    """Measure and summarise. With a folder `out`, go on there where it was stopped, and save the result in it; one
+    that is finished is read.
 
     Raises InputError where there is nothing to score, and leaves no folder then; OutputError for a folder of another
     evaluation.
@@ -41,7 +42,9 @@ def evaluate(
             "provenance": plain(to_json(subject.provenance)),
             "config": plain(to_json(config)),
         }
-        claim(folder / PARTS, "evaluation", asked)
+        finished = claim(folder / PARTS, "evaluation", asked) and (folder / SUMMARY).exists()
+        if finished:
+            return Result.load(folder)
         keep.folder = folder / PARTS
     try:
         measured = evaluation.measure(subject, config, keep)
