@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from slow_protocol import cache_copy_logits
-from writesae.causal.first_order import closed_gradients, direct_gradients, forward_from, logit_gradients
+from writesae.causal.closed_form import closed_form, toward
+from writesae.causal.gradients import direct_gradients, forward, logit_gradients
 from writesae.errors import InputError
 from writesae.evals.old.logit_shift import LogitShiftConfig, logit_shift, summarise
 from writesae.hosts import Host, load
@@ -75,14 +76,33 @@ def test_measured_changes_equal_copied_caches(case: tuple[Host, Site, torch.Tens
         assert native[1].argsort(descending=True)[record["rank"]] == record["token"]
 
 
-def test_gradients_are_causal_and_the_closed_one_is_a_product(case: tuple[Host, Site, torch.Tensor]) -> None:
+def test_gradients_are_causal(case: tuple[Host, Site, torch.Tensor]) -> None:
     host, site, tokens = case
-    tokens, position, token = tokens[:2, :9], torch.tensor([5, 7]), torch.tensor([4, 8])
-    forward = forward_from(host, tokens, site.layer)
-    gradient = logit_gradients(forward, position, token)
+    kept = torch.tensor([[2, 5], [3, 7]])
+    run = forward(host, tokens[:2, :9], [site.layer], kept)
+    gradient = logit_gradients(run, site.layer, torch.tensor([1, 1]), torch.tensor([4, 8]))
+    assert run.logits.shape[:2] == (2, 2)
     assert gradient[0, 6:].abs().max() == 0  # later tokens cannot matter
-    closed = closed_gradients(host, site.layer, token)
-    torch.testing.assert_close(closed[1, site.head], head_columns(host, site.layer)[site.head] @ unembedding(host)[8])
+    whole = forward(host, tokens[:2, :9], [site.layer])
+    every = logit_gradients(whole, site.layer, torch.tensor([5, 7]), torch.tensor([4, 8]))
+    torch.testing.assert_close(gradient, every, rtol=1e-4, atol=1e-6)
+
+
+def test_the_closed_form_is_the_paper_s_product(case: tuple[Host, Site, torch.Tensor]) -> None:
+    """Decays between, the read, `W_O`, `W_U`, and nothing that is erased."""
+    host, site, tokens = case
+    stream = host.record(tokens[:2], [site.layer])[site.layer].heads(site.head).map(lambda x: x[:, 4:])
+    layer, generator = host.layers[site.layer], torch.Generator().manual_seed(3)
+    v, w = (torch.randn(5, d, generator=generator) for d in (layer.d_k, layer.d_v))
+    got = closed_form(stream, 3, v, w, toward(host, site, torch.tensor([8, 9])))
+    assert torch.equal(
+        got, closed_form(stream, 3, v.expand(2, -1, -1), w.expand(2, -1, -1), toward(host, site, torch.tensor([8, 9])))
+    )
+    for row, token in enumerate((8, 9)):
+        decays = [stream.log_decay[row, t, 0].exp().expand(layer.d_k) for t in (1, 2, 3)]
+        read = torch.diag(decays[0] * decays[1] * decays[2]) @ stream.query[row, 3, 0]
+        column = head_columns(host, site.layer)[site.head] @ unembedding(host)[token]
+        torch.testing.assert_close(got[row], (v @ read) * (w @ column), rtol=1e-4, atol=1e-7)
 
 
 def test_nothing_lies_between_the_last_layer_and_the_logits() -> None:
@@ -91,9 +111,9 @@ def test_nothing_lies_between_the_last_layer_and_the_logits() -> None:
     last = max(host.layers)
     tokens = torch.randint(3, 101, (3, 9), generator=torch.Generator().manual_seed(1))
     position, token = torch.tensor([5, 7, 2]), torch.tensor([4, 8, 9])
-    forward = forward_from(host, tokens, last)
-    gradient = logit_gradients(forward, position, token)
-    direct = direct_gradients(host, tokens, last, forward, position, token)
+    run = forward(host, tokens, [last])
+    gradient = logit_gradients(run, last, position, token)
+    direct = direct_gradients(run, last, position, token)
     for row, at in enumerate(position):
         torch.testing.assert_close(direct[row], gradient[row, at], rtol=1e-4, atol=1e-6)
         assert gradient[row, :at].abs().max() == 0

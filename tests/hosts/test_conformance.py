@@ -344,3 +344,20 @@ def test_a_bfloat16_host_has_a_float32_stream(host: Host, name: str) -> None:
     with half.tap():
         run_cached(half, tokens(), live, 0)
     assert relative(replay(stream).final, read_state(half, live, layer)) <= allowed
+
+
+def test_chosen_positions_alone_reach_the_vocabulary(host: Host) -> None:
+    """The same logits as of all positions; only the chosen ones are made, in float32 whatever the weights."""
+    whole, made = host.logits(tokens()), list[Tensor]()
+    head = host.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    handle = head.register_forward_hook(lambda *call: made.append(call[2]))
+    try:
+        for keep in (torch.tensor([5, -1, 2]), torch.tensor([[3, 11], [0, 5]])):
+            got = host.logits(tokens(), keep=keep)
+            rows = torch.arange(BATCH)[:, None]
+            assert relative(got, whole[rows, keep.expand(BATCH, -1)]) <= TOLERANCE
+            assert made.pop().shape[:2] == got.shape[:2] == (BATCH, keep.shape[-1])
+    finally:
+        handle.remove()
+    small = Host(nn.Module.to(copy.deepcopy(host.model), torch.bfloat16), None, "half", "none")
+    assert small.logits(tokens()).dtype == torch.float32

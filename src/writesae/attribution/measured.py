@@ -48,7 +48,7 @@ def edited_scores(
         with host.tap(Tap(after=after)):
             copies = tokens[None].expand(len(rows), -1)
             logits = host.run(copies, keep=positions_kept(target))
-        scores.append(target.score(logits.float(), copies))
+        scores.append(target.score(logits, copies))
     return torch.cat(scores)
 
 
@@ -91,7 +91,7 @@ def silenced_scores(host: Host, tokens: Tensor, target: Target, silence: list[li
         with host.tap(Tap(after=after)):
             copies = tokens[None].expand(len(part), -1)
             logits = host.run(copies, keep=positions_kept(target))
-        scores.append(target.score(logits.float(), copies))
+        scores.append(target.score(logits, copies))
     return torch.cat(scores)
 
 

@@ -1,20 +1,88 @@
-"""One backward pass that reaches the outputs of every recurrence asked for (MATH.md section 6)."""
+"""Gradients at the recurrence: of chosen logits, or of a target, with respect to what layers' heads hand on.
+
+One forward pass with a graph from the outputs of the layers asked for to the logits that are needed, and any number of
+backward passes (MATH.md section 6). No parameter and nothing below the lowest layer takes part.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from writesae.causal.targets import Target, check_target, positions_kept
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
+from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
 from writesae.recurrence import Stream
 
 
+@dataclass(frozen=True)
+class Forward:
+    """A native pass over texts `[B, T]`, with its graph."""
+
+    host: Host
+    tokens: Tensor
+    streams: dict[int, Stream]
+    """By layer."""
+    outputs: dict[int, Tensor]
+    """`o_t = S_t^T q_t`, `[B, T, H, V]`."""
+    leaves: dict[int, Tensor]
+    """Zeros that were added to them: what gradients are taken with respect to."""
+    logits: Tensor
+    """`[B, P, vocabulary]`, of the positions that were kept."""
+    residual: Tensor
+    """What enters the final norm, `[B, T, width]`."""
+
+    def gradients(self, score: Tensor, again: bool = False) -> dict[int, Tensor]:
+        """`d score[b] / d o`, by layer `[B, T, H, V]`: of a number `[B]` a row, made of its logits (rows do not mix).
+
+        The graph is let go unless it is wanted `again`.
+        """
+        leaves = list(self.leaves.values())
+        found = torch.autograd.grad(score, leaves, torch.ones_like(score), retain_graph=again)
+        return dict(zip(self.leaves, found, strict=True))
+
+
+def forward(
+    host: Host,
+    tokens: Tensor,
+    layers: Sequence[int],
+    keep: int | Tensor = 0,
+    attention_mask: Tensor | None = None,
+) -> Forward:
+    """Run texts `[B, T]`; `keep` says of which positions logits are made, as in `Host.run`: with a graph, each is kept
+    several times. Raises InputError for a layer that is not recurrent."""
+    wanted = {host.layer(index).index for index in layers}
+    streams: dict[int, Stream] = {}
+    outputs: dict[int, Tensor] = {}
+    leaves: dict[int, Tensor] = {}
+    entered: list[Tensor] = []
+
+    def after(call: KernelCall, result: KernelResult) -> KernelResult:
+        if call.layer not in wanted:
+            return result
+        streams[call.layer] = call.stream.map(Tensor.detach)
+        outputs[call.layer] = result.output.detach()
+        leaves[call.layer] = torch.zeros_like(result.output, dtype=torch.float32).requires_grad_()
+        return result._replace(output=result.output + leaves[call.layer])
+
+    def norming(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        entered.append(inputs[0].detach())
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        stack.callback(final_norm(host).register_forward_pre_hook(norming).remove)
+        stack.enter_context(host.tap(Tap(after=after)))
+        logits = host.run(tokens, attention_mask, keep)
+    return Forward(host, tokens, streams, outputs, leaves, logits, entered[-1])
+
+
 class Gradients(NamedTuple):
-    """A forward and a backward pass over texts `[B, T]`."""
+    """The gradients of a target of texts `[B, T]`."""
 
     score: Tensor
     """The target of each row, `[B]`."""
@@ -31,26 +99,37 @@ def output_gradients(
 ) -> Gradients:
     """Gradients of a target with respect to the outputs of these layers' recurrences.
 
-    Each output gets a zero added that records its gradient; no parameter and nothing below the lowest layer takes part.
     Raises InputError for a target outside the text, or a layer that is not recurrent.
     """
     check_target(target, tokens.shape[1], host.vocabulary)
-    wanted = {host.layer(index).index for index in layers}
-    streams: dict[int, Stream] = {}
-    outputs: dict[int, Tensor] = {}
-    zeros: dict[int, Tensor] = {}
+    run = forward(host, tokens, sorted(set(layers)), positions_kept(target), attention_mask)
+    with torch.enable_grad():
+        score = target.score(run.logits, tokens)
+    return Gradients(score.detach(), run.streams, run.outputs, run.gradients(score))
 
-    def after(call: KernelCall, result: KernelResult) -> KernelResult:
-        if call.layer not in wanted:
-            return result
-        streams[call.layer] = call.stream.map(Tensor.detach)
-        outputs[call.layer] = result.output.detach()
-        zeros[call.layer] = torch.zeros_like(result.output, dtype=torch.float32).requires_grad_()
-        return result._replace(output=result.output + zeros[call.layer])
 
-    with torch.enable_grad(), host.tap(Tap(after=after)):
-        logits = host.run(tokens, attention_mask, keep=positions_kept(target))
-        score = target.score(logits.float(), tokens)
-        order = sorted(wanted)
-        found = torch.autograd.grad(score.sum(), [zeros[i] for i in order])
-    return Gradients(score.detach(), streams, outputs, dict(zip(order, found, strict=True)))
+def logit_gradients(run: Forward, layer: int, place: Tensor, token: Tensor) -> Tensor:
+    """`d logit[b, place[b], token[b]] / d o` of one layer, `[B, T, H, V]`; `place` counts the positions kept."""
+    with torch.enable_grad():
+        chosen = run.logits[torch.arange(len(place)), place, token]
+    return run.gradients(chosen, again=True)[layer]
+
+
+def direct_gradients(run: Forward, layer: int, position: Tensor, token: Tensor) -> Tensor:
+    """The same along the direct path only, at the scored position of the text: gated norm, output projection, final
+    norm, unembedding, with everything between taken as it natively is. `[B, H, V]`."""
+    host, rows = run.host, torch.arange(len(position))
+    recorded = record_outputs(host, run.tokens, [layer])[layer]
+
+    def at(x: Tensor) -> Tensor:
+        return x[rows, position].unsqueeze(1)
+
+    emitted, columns = at(recorded.emitted), head_columns(host, layer)
+    gate = None if recorded.gate is None else at(recorded.gate)
+    with torch.enable_grad():
+        moved = torch.zeros_like(emitted).requires_grad_()
+        projected = through_norm(host, layer, emitted + moved, gate, recorded.stream.map(at))
+        shift = torch.einsum("bthv,hvw->btw", projected - at(recorded.projected), columns)
+        logits = unembed(host, at(run.residual) + shift)
+        (gradient,) = torch.autograd.grad(logits[rows, 0, token].sum(), moved)
+    return gradient[:, 0]

@@ -1,4 +1,7 @@
-"""What is explained or changed: a token's logit, a difference of two, a log probability, or the loss of a text."""
+"""What is explained or changed: a token's logit, a difference of two, a log probability, or the loss of a text.
+
+A target is scored on the logits of its own positions alone (`positions_kept`), which are float32 or wider.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ class Logit:
     position: int = -1
 
     def score(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Logits `[B, T, vocabulary]` -> `[B]`."""
-        return logits[:, self.position, list(self.tokens)].mean(-1)
+        """Kept logits `[B, 1, vocabulary]` -> `[B]`."""
+        return logits[:, 0, list(self.tokens)].mean(-1)
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,8 @@ class LogitDifference:
     position: int = -1
 
     def score(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Logits `[B, T, vocabulary]` -> `[B]`."""
-        at = logits[:, self.position]
-        return at[:, self.token] - at[:, self.against]
+        """Kept logits `[B, 1, vocabulary]` -> `[B]`."""
+        return logits[:, 0, self.token] - logits[:, 0, self.against]
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class LogProbability:
     position: int = -1
 
     def score(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Logits `[B, T, vocabulary]` -> `[B]`."""
-        return logits[:, self.position].log_softmax(-1)[:, self.token]
+        """Kept logits `[B, 1, vocabulary]` -> `[B]`."""
+        return logits[:, 0].log_softmax(-1)[:, self.token]
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class RowLogit:
     last: int = 1
 
     def score(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Logits `[B, T, vocabulary]` -> `[B]`."""
+        """Kept logits `[B, last, vocabulary]` -> `[B]`."""
         ids = torch.tensor(self.tokens, device=logits.device)
-        return logits[:, -self.last :].gather(2, ids[:, None, None].expand(-1, self.last, -1)).mean((1, 2))
+        return logits.gather(2, ids[:, None, None].expand(-1, self.last, -1)).mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,13 @@ class TextLoss:
 Target = Logit | LogitDifference | LogProbability | RowLogit | TextLoss
 
 
-def positions_kept(target: Target) -> int:
-    """How many last positions need logits; 0 for all."""
+def positions_kept(target: Target) -> int | Tensor:
+    """The positions whose logits a target's `score` takes, as `Host.run` keeps them."""
     if isinstance(target, RowLogit):
         return target.last
-    return 0 if isinstance(target, TextLoss) or target.position != -1 else 1
+    if isinstance(target, TextLoss):
+        return 0
+    return 1 if target.position == -1 else torch.tensor([target.position])
 
 
 def describe_target(host: Host, target: Target) -> str:

@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from writesae.causal.closed_form import toward
 from writesae.causal.gradients import Gradients, output_gradients
 from writesae.causal.targets import RowLogit
 from writesae.errors import InputError
 from writesae.hosts import Host
-from writesae.hosts.output import head_columns, unembedding
 from writesae.recurrence import Stream, adjoint_reference
 from writesae.sae import SAE
 from writesae.types import Site, Timing
@@ -47,14 +47,6 @@ def atom_direction(sae: SAE, feature: int) -> Direction:
     if not 0 <= feature < len(atoms.v):
         raise InputError(f"feature {feature} was asked of a dictionary with features 0 to {len(atoms.v) - 1}")
     return Direction(unit(atoms.v[feature]), unit(atoms.w[feature]))
-
-
-@torch.no_grad()
-def closed_value(host: Host, site: Site, tokens: tuple[int, ...]) -> Tensor:
-    """Value sides that point at tokens: `W_O[head] W_U[token]`, unit length, `[len(tokens), V]`."""
-    columns = head_columns(host, site.layer)[site.head].float()
-    rows = unembedding(host)[list(tokens)].float()
-    return unit(rows.to(columns.device) @ columns.T)
 
 
 def read_key(stream: Stream) -> Tensor:
@@ -133,7 +125,8 @@ def make_many_directions(
     if kind == "closed":
         streams, made = host.record(tokens, indices), {}
         for site in sites:
-            key, value = read_key(streams[site.layer].heads(site.head)), closed_value(host, site, targets)
+            key = read_key(streams[site.layer].heads(site.head))
+            value = unit(toward(host, site, torch.tensor(targets)))
             made[site] = Direction(key[:, None].expand(-1, count, -1), value[:, None].expand(-1, count, -1))
         return made
     longer = continue_greedily(host, tokens, lookahead)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -175,18 +175,41 @@ class Host:
             self.run(tokens, attention_mask)
         return streams
 
-    def run(self, tokens: Tensor, attention_mask: Tensor | None = None, keep: int = 1) -> Tensor:
-        """One forward pass without a cache, inside whatever tap is open; logits of the last `keep` positions (0: all).
+    def run(self, tokens: Tensor, attention_mask: Tensor | None = None, keep: int | Tensor = 1) -> Tensor:
+        """One forward pass without a cache, inside whatever tap is open: logits `[B, P, vocabulary]`, float32 whatever
+        the weights are (float64 of a host in 64 bits).
 
-        `attention_mask` is `[B, T]`, 0 on left padding.
+        `keep` says of which positions: the last so many (0: all), or a LongTensor of them, `[P]` for all rows alike or
+        `[B, P]`. They are chosen before the vocabulary projection. `attention_mask` is `[B, T]`, 0 on left padding.
         """
         mask = None if attention_mask is None else attention_mask.to(self.device)
-        out = self.model(input_ids=tokens.to(self.device), attention_mask=mask, use_cache=False, logits_to_keep=keep)
-        return cast(Tensor, out.logits)
+        last = keep if isinstance(keep, int) else 0
+        with nullcontext() if isinstance(keep, int) else self._only(keep):
+            out = self.model(
+                input_ids=tokens.to(self.device), attention_mask=mask, use_cache=False, logits_to_keep=last
+            )
+        logits = cast(Tensor, out.logits)
+        return logits.float() if logits.dtype.itemsize < 4 else logits
+
+    @contextmanager
+    def _only(self, positions: Tensor) -> Iterator[None]:
+        """Let nothing but these positions reach the unembedding: not every class takes them as an argument."""
+
+        def choose(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden, *others = given
+            at = positions.to(hidden.device).expand(len(hidden), -1)
+            return hidden[torch.arange(len(hidden), device=hidden.device)[:, None], at], *others
+
+        head = cast(nn.Module, self.model.get_output_embeddings())  # type: ignore[no-untyped-call]
+        handle = head.register_forward_pre_hook(choose)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     @torch.no_grad()
-    def logits(self, tokens: Tensor, what: Tap | None = None, keep: int = 0) -> Tensor:
-        """Next-token logits of a plain (or tapped) run, `[B, T, vocabulary]`; `keep` the last so many positions."""
+    def logits(self, tokens: Tensor, what: Tap | None = None, keep: int | Tensor = 0) -> Tensor:
+        """Next-token logits of a plain (or tapped) run, `[B, P, vocabulary]`, of the positions that `run` keeps."""
         with self.tap(what):
             return self.run(tokens, keep=keep)
 

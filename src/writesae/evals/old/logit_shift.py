@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from writesae.causal.batches import passages_at_once
-from writesae.causal.first_order import Forward, closed_gradients, direct_gradients, forward_from, logit_gradients
+from writesae.causal.closed_form import closed_form, toward
+from writesae.causal.gradients import Forward, direct_gradients, forward, logit_gradients
 from writesae.causal.patching import Edits, first_step, patched_logits
 from writesae.causal.precision import fits_widened, in_float64, widened
 from writesae.causal.writes import head_writes
@@ -35,7 +36,7 @@ from writesae.evals.old.provenance import provenance
 from writesae.evals.old.result import Result, count
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
-from writesae.recurrence import Stream, adjoint_products
+from writesae.recurrence import adjoint_products
 from writesae.sae import SAE
 from writesae.types import Site, Timing
 
@@ -134,10 +135,12 @@ def _cells(
     at_once = max(1, passages_at_once(host, tokens.shape[1], site.layer) // 4)  # a graph is kept as well
     for begin in range(0, len(tokens), at_once):
         part = slice(begin, begin + at_once)
-        run, forward = native_run(host, tokens[part], site.layer), forward_from(host, tokens[part], site.layer)
+        run = native_run(host, tokens[part], site.layer)
+        read = position[part, None] + torch.arange(max(config.horizons) + 1)  # all that either timing scores
+        graph = forward(host, tokens[part], [site.layer], read)
         v, w = (normalize(x[atoms.feature].to(run.streams[site.layer].key)) for x in (found.v, found.w))
         for timing in config.timings:
-            table = _cells_of(host, site, run, forward, position[part], atoms, v, w, config, timing)
+            table = _cells_of(host, site, run, graph, position[part], atoms, v, w, config, timing)
             tables.append(table.assign(passage=table.passage + begin, protocol=timing))
     return pd.concat(tables, ignore_index=True)
 
@@ -146,7 +149,7 @@ def _cells_of(
     host: Host,
     site: Site,
     run: NativeRun,
-    forward: Forward,
+    graph: Forward,
     position: Tensor,
     atoms: _Atoms,
     v: Tensor,
@@ -154,25 +157,27 @@ def _cells_of(
     config: LogitShiftConfig,
     timing: Timing,
 ) -> pd.DataFrame:
-    tokens, full, (feature, size, _) = run.tokens, forward.logits.detach(), atoms
+    tokens, (feature, size, _) = run.tokens, atoms
     rows, steps = torch.arange(len(tokens)), torch.tensor(config.horizons) - 1 + first_step(timing)
-    order = full[rows[:, None], position[:, None] + steps].argsort(-1, descending=True)
+    full = graph.logits.detach()[:, steps]  # [R, horizons, vocabulary]
+    order = full.argsort(-1, descending=True)
     token = order[:, :, list(config.ranks)]  # [R, horizons, ranks]
     measured, noise = _measure(run, site.head, position, v, w, token, size, config, timing, full)
 
     local = position[:, None] + torch.arange(int(steps.max()) + 1)
-    stream = forward.stream.heads(site.head).map(lambda x: x.detach()[rows[:, None], local])
+    stream = graph.streams[site.layer].heads(site.head).map(lambda x: x[rows[:, None], local])
     tables = []
     for i, (horizon, step) in enumerate(zip(config.horizons, steps.tolist(), strict=True)):
         scored = position + step
         for j, rank in enumerate(config.ranks):
             here = token[:, i, j]
-            whole = logit_gradients(forward, scored, here)[rows[:, None], local, site.head].unsqueeze(2)
+            whole = logit_gradients(graph, site.layer, torch.full_like(rows, step), here)
+            whole = whole[rows[:, None], local, site.head].unsqueeze(2)
             direct = torch.zeros_like(whole)
-            direct[:, step, 0] = direct_gradients(host, tokens, site.layer, forward, scored, here)[:, site.head]
+            direct[:, step, 0] = direct_gradients(graph, site.layer, scored, here)[:, site.head]
             at_token = timing == "at_token"
             slopes = {
-                "closed": _closed(stream, step, v, w, closed_gradients(host, site.layer, here)[:, site.head]),
+                "closed": closed_form(stream, step, v, w, toward(host, site, here)),
                 "direct": adjoint_products(stream, direct, v, w, at_token=at_token)[:, 0],
                 "exact": adjoint_products(stream, whole, v, w, at_token=at_token)[:, 0],
             }
@@ -204,7 +209,7 @@ def _measure(
     full: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Measured changes `[R, epsilons, atoms, horizons, ranks]`, and how far the native logits are from those of the
-    whole forward pass, `[R, horizons, ranks]`."""
+    whole forward pass (`full`), `[R, horizons, ranks]`."""
     places, n = len(position), len(v)
     steps = torch.tensor(config.horizons) - 1
     found = torch.empty(places, len(config.epsilons), n, *token.shape[1:], dtype=torch.float64)
@@ -219,13 +224,6 @@ def _measure(
             native = scored.native[:, steps].gather(-1, here)
             patched = scored.patched[:, :, steps].gather(-1, here.unsqueeze(1).expand(-1, n, -1, -1))
             found[scored.which, e] = (patched.double() - native.double().unsqueeze(1)).cpu()
-            places_read = position[scored.which][:, None] + steps + first_step(timing)
-            again = full[scored.which[:, None], places_read].gather(-1, here)
+            again = full[scored.which].gather(-1, here)
             noise[scored.which] = (again.double() - native.double()).cpu()
     return found, noise
-
-
-def _closed(stream: Stream, step: int, v: Tensor, w: Tensor, gradient: Tensor) -> Tensor:
-    """Decays of the tokens between, the read of the scored token, `W_O w . W_U`: `[R, atoms]`."""
-    kept = stream.log_decay[:, 1 : step + 1, 0].sum(1).exp()
-    return ((kept * stream.query[:, step, 0]) @ v.T) * (gradient @ w.T)

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.closed_form import pointed_at
 from writesae.causal.patching import Edits, patched_logits
 from writesae.causal.writes import HeadWrites, head_writes
 from writesae.errors import InputError
@@ -27,7 +28,6 @@ from writesae.evals.old.provenance import provenance
 from writesae.evals.old.result import Result
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
-from writesae.hosts.output import head_columns, unembedding
 from writesae.sae import SAE
 from writesae.types import NativeWrite, Site, Timing
 
@@ -128,7 +128,7 @@ def _one(
     if config.token is not None:
         token = config.token
     elif config.follow == "closed":
-        token = _pointed_at(host, sae, site, feature)
+        token = pointed_at(host, site, sae.atoms().w[feature])
     else:
         half = torch.zeros(len(fired), dtype=torch.bool)
         half[torch.randperm(len(fired), generator=generator)[: len(fired) // 2]] = True
@@ -150,12 +150,6 @@ def firings(sae: SAE, writes: HeadWrites) -> Tensor:
     if sae.config.target == "write-value":
         written = written._replace(update=writes.value, erase_gate=None)
     return sae.encode_written(written).dense(sae.config.features) > 0
-
-
-def _pointed_at(host: Host, sae: SAE, site: Site, feature: int) -> int:
-    w = sae.atoms().w[feature].float()
-    columns = head_columns(host, site.layer)[site.head].float()
-    return int((unembedding(host).float() @ (w.to(columns) @ columns)).argmax())
 
 
 def _draw(where: Tensor, count: int, generator: torch.Generator) -> Tensor:

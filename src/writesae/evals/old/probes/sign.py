@@ -3,7 +3,8 @@
 Paper, appendix I.5. Contexts are texts `[n, T]`; the logit is read at their last token, and the write is made there
 (`at_token`) or one token before (`after_token`). Directions: `closed` (the last token's query, the target's
 unembedding through the head), `exact` (leading pair of the gradient), and `random`. Each is predicted by the exact
-first order (`v^T G w`, which is not fitted) and by the closed form (decay product x <v, q> x <W_O w, W_U>).
+first order (`v^T G w`, which is not fitted) and by the closed form (decay product x <v, q> x <W_O w, W_U>, without
+erase terms).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.closed_form import closed_form, toward
 from writesae.causal.gradients import Gradients, output_gradients
 from writesae.causal.patching import Edits, patched_logits
 from writesae.causal.targets import RowLogit
-from writesae.edits.directions import DirectionKind, closed_value, leading_pair, state_gradients, unit
+from writesae.edits.directions import DirectionKind, leading_pair, state_gradients, unit
 from writesae.errors import InputError
 from writesae.evals.common.stats import Interval, r_squared, wilson
 from writesae.evals.old.parts import Parts
@@ -29,8 +31,6 @@ from writesae.evals.old.provenance import provenance
 from writesae.evals.old.result import Result
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
-from writesae.hosts.output import head_columns, unembedding
-from writesae.recurrence import respond
 from writesae.types import Site, Timing
 
 KINDS: tuple[DirectionKind, ...] = ("closed", "exact", "random")
@@ -147,14 +147,11 @@ def _timed(
     exact = leading_pair(gradient)
     noise = [torch.randn(rows, d, generator=generator).to(norm) for d in gradient.shape[1:]]
     key = torch.stack([unit(stream.query[:, last, 0]), exact.key, unit(noise[0])], 1)
-    closed = closed_value(host, site, tuple(targets.tolist()))
-    value = torch.stack([closed.to(norm), exact.value, unit(noise[1])], 1)
+    towards = toward(host, site, targets).to(norm)
+    value = torch.stack([unit(towards), exact.value, unit(noise[1])], 1)
     by_gradient = torch.einsum("rmk,rkv,rmv->rm", key, gradient, value)
     local = stream.map(lambda x: x[:, position:])
-    shift = respond(local, key.unsqueeze(2), value.unsqueeze(2), timing == "at_token")[:, :, -1, 0]
-    columns = head_columns(host, site.layer)[site.head].float()
-    direct = unembedding(host)[targets.to(host.device)].float().to(columns) @ columns.T
-    by_closed_form = torch.einsum("rmv,rv->rm", shift, direct)
+    by_closed_form = closed_form(local, last - position, key, value, towards)
 
     count = len(config.magnitudes)
     weight = torch.zeros(rows, len(KINDS) * count, len(KINDS)).to(norm)
