@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from writesae.corpus import Text, draw_passages, text
+from writesae.corpus import Passages, Text, draw_passages, text
 from writesae.corpus.split import SIDE, cut, part_of
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -220,3 +220,12 @@ def test_a_part_by_its_ends_is_the_same_text(tmp_path: Path, tokenizer: PreTrain
         assert (draw_passages(source, tokenizer, 5, 97, ends, 3) == side.draw(5, 3).tokens).all()
     with pytest.raises(InputError, match="begins at 0 or ends at 1"):
         draw_passages(source, tokenizer, 5, 97, (0.2, 0.4))
+
+
+def test_bare_tokens_are_passages_of_unknown_origin() -> None:
+    bare = Passages.of(np.arange(35, dtype=np.int32).reshape(5, 7))
+    assert (bare.corpus, bare.part, bare.seed, bare.length, len(bare)) == ("tokens", "as given", None, 7, 5)
+    assert bare.hash != Passages.of(np.arange(35).reshape(7, 5)).hash
+    for wrong in (np.zeros((2, 3)), np.arange(7), np.zeros((0, 3), np.int64)):
+        with pytest.raises(InputError, match="non-empty array of token ids"):
+            Passages.of(wrong)  # type: ignore[arg-type]

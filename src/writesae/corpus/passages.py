@@ -40,7 +40,8 @@ class Passages:
     @classmethod
     def of(cls, tokens: NDArray[np.integer]) -> Passages:
         """Bare token ids `[B, T]` of unknown origin."""
-        return cls(np.asarray(tokens).astype(np.int64, casting="safe"), "tokens", "as given", None)
+        ids = np.asarray(tokens)
+        return cls(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids, "tokens", "as given", None)
 
     @property
     def length(self) -> int:
