@@ -37,6 +37,7 @@ from writesae.errors import InputError
 from writesae.hosts import Host, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.recurrence import replay
+from writesae.sae import SAE
 from writesae.types import NativeWrite, Site, Timing
 
 CUT = 7
@@ -186,6 +187,26 @@ def test_every_action_is_what_it_says(tiny: Host) -> None:
         got = edited_logits(tiny, [Edit(site, what, At((CUT,)))], tokens)
         wanted = edited_logits(tiny, [Edit(site, AddMatrix(expected), At((CUT,)))], tokens)
         assert relative(got, wanted) <= TOLERANCE, str(what)
+
+
+def test_no_edit_makes_the_matrices_of_all_atoms(tiny: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16,384 features those alone are built that a token needs: 1 GB a token otherwise, at 128 x 128."""
+    site, made, whole = Site(1, 4), list[int](), SAE.atom_matrices
+
+    def counted(self: SAE, features: Tensor | None = None) -> Tensor:
+        matrices = whole(self, features)
+        made.append(len(matrices))
+        return matrices
+
+    sae = dictionary(tiny, site)
+    monkeypatch.setattr(SAE, "atom_matrices", counted)
+    actions: list[Action] = [
+        ScaleFeatures(sae, (2, 3), 0.0), AddFeatures(sae, (2, 3), 1.0), ClampFeatures(sae, (2, 3), (1.0, 2.0)),
+        ReplaceByAtom(sae), ReplaceByAtom(sae, 5, "norm"),
+    ]  # fmt: skip
+    for what in actions:
+        edited_logits(tiny, [Edit(site, what, At((CUT,)))], some_tokens())
+    assert made == [2] * 5
 
 
 def test_later_edits_see_earlier_ones(tiny: Host) -> None:

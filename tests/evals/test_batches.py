@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from writesae.causal.batches import PASSAGES, ROWS, passages_at_once, rows_at_once
+from writesae.causal.budget import PASSAGES, ROWS, passages_at_once, rows_at_once
+from writesae.causal.precision import fits_widened, widened
+from writesae.errors import InputError
 from writesae.evals.common.firings import all_firings
 from writesae.evals.old.atoms import portraits
 from writesae.evals.old.population import PopulationConfig, population
@@ -71,7 +73,7 @@ def test_firings_and_portraits_are_the_same_whatever_the_batch(
     whole = all_firings(host, dictionary(), SITE, passages)
     pd.testing.assert_frame_equal(whole, all_firings(host, dictionary(), SITE, passages, memory=LITTLE), rtol=1e-4)
     many = portraits(host, dictionary(), SITE, passages, atoms=3, firings=5)
-    monkeypatch.setattr("writesae.causal.batches.free_floats", lambda *_: LITTLE * 2**28)
+    monkeypatch.setattr("writesae.causal.budget.BUDGET", LITTLE)
     few = portraits(host, dictionary(), SITE, passages, atoms=3, firings=5)
     for one, other in zip(many, few, strict=True):
         assert one.feature == other.feature
@@ -79,7 +81,7 @@ def test_firings_and_portraits_are_the_same_whatever_the_batch(
         assert one.promotes[0].score == pytest.approx(other.promotes[0].score, rel=1e-2, abs=1e-5)
 
 
-def test_more_memory_takes_more_at_once(host: Host, passages: torch.Tensor) -> None:
+def test_a_larger_budget_takes_more_at_once(host: Host, passages: torch.Tensor) -> None:
     run = native_run(host, passages, SITE.layer)
     rows = [rows_at_once(run, 6, 1, memory) for memory in (LITTLE, 0.02, 0.05, 100.0)]
     assert rows == sorted(rows)
@@ -89,3 +91,20 @@ def test_more_memory_takes_more_at_once(host: Host, passages: torch.Tensor) -> N
     groups = [passages_at_once(host, 53, SITE.layer, memory) for memory in (LITTLE, 0.01, 100.0)]
     assert (groups[0], groups[-1]) == (1, PASSAGES)
     assert 1 < groups[1] < PASSAGES
+    assert passages_at_once(host, 53, SITE.layer, 0.01, graph=True) < groups[1]
+    assert passages_at_once(host, 53, SITE.layer, 0.01, read=53) < groups[1]
+
+
+def test_what_is_free_refuses_and_decides_nothing_else(
+    host: Host, passages: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = native_run(host, passages, SITE.layer)
+    sizes = set()
+    for free in (2.0**29, 2.0**40):
+        monkeypatch.setattr("writesae.memory.free_bytes", lambda _, free=free: free)
+        sizes.add((rows_at_once(run, 6, 2, 0.05), passages_at_once(host, 53, 5, 0.05), fits_widened(host)))
+    assert len(sizes) == 1
+    monkeypatch.setattr("writesae.memory.free_bytes", lambda _: 2.0**10)
+    for ask in (lambda: rows_at_once(run, 6, 2), lambda: passages_at_once(host, 53, 5), lambda: widened(host)):
+        with pytest.raises(InputError, match=r"need .* GiB are free on cpu"):
+            ask()

@@ -30,7 +30,7 @@ def _features(sae: SAE, features: tuple[int, ...]) -> None:
 
 def _sum_of_atoms(sae: SAE, features: tuple[int, ...], amounts: Tensor) -> Tensor:
     """`sum_i amounts_i atom_i`, `[B, K, V]`; `amounts` is `[B, len(features)]`."""
-    atoms = sae.atom_matrices()[list(features)].detach()
+    atoms = sae.atom_matrices(torch.tensor(features)).detach()
     return torch.einsum("bn,nkv->bkv", amounts, atoms.to(amounts))
 
 
@@ -136,7 +136,7 @@ class ReplaceByAtom:
         """`amplitude * atom - write`, `[B, K, V]`."""
         dense = seen.codes(self.sae).dense(self.sae.config.features)
         index = dense.argmax(-1) if self.feature is None else torch.full_like(seen.position, self.feature)
-        atom = self.sae.atom_matrices()[index].detach().to(seen.key)
+        atom = self.sae.atom_matrices(index).detach().to(seen.key)
         if self.amplitude == "coefficient":
             size = dense.gather(1, index[:, None])[:, 0]
         else:

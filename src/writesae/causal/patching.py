@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from writesae.causal.batches import rows_at_once
+from writesae.causal.budget import rows_at_once
 from writesae.hosts import KernelCall
 from writesae.hosts.fork import NativeRun, Response, Rows
 from writesae.recurrence import Stream, respond
@@ -75,7 +75,7 @@ def patched_logits(
     horizon: int = 1,
     memory: float | None = None,
 ) -> Iterator[Scored]:
-    """Yield logits for every edit, in batches bounded in memory (GiB; None: a share of what is free).
+    """Yield logits for every edit, in batches within a budget of memory (GiB; None: `BUDGET`).
 
     `edits` are those of the run's layer, or those of several layers by layer, at the same places and with as many
     conditions: a condition is made in all of them at once. Scored positions are `position + first_step(timing)` and

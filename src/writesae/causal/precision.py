@@ -13,8 +13,11 @@ from contextlib import contextmanager
 import torch
 from torch.overrides import TorchFunctionMode
 
-from writesae.causal.batches import MEMORY_SHARE, free_floats
 from writesae.hosts import Host
+from writesae.memory import refuse_unless_free
+
+WIDEST = 16.0
+"""Largest copy in 64 bits that is made where nobody asked for one, GiB."""
 
 
 class _Wide(TorchFunctionMode):
@@ -49,14 +52,21 @@ def in_float64() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def _bytes(host: Host) -> int:
+    return 8 * sum(p.numel() for p in host.model.parameters())
+
+
 def widened(host: Host) -> Host:
-    """A copy of a host with float64 weights, to be run inside `in_float64`. It takes 8 bytes a parameter."""
+    """A copy of a host with float64 weights, to be run inside `in_float64`. It takes 8 bytes a parameter; raises
+    InputError where they are not free."""
+    refuse_unless_free(
+        _bytes(host), host.device, f"{host.name} in float64", 'measure it in float32 (precision="float32")'
+    )
     model = copy.deepcopy(host.model).double()
     model.set_experts_implementation("eager")  # the grouped kernels of mixtures of experts know no float64
     return Host(model, None, host.name, host.revision)
 
 
 def fits_widened(host: Host) -> bool:
-    """Whether such a copy takes at most as much memory as half of what is free."""
-    free = 4 * free_floats(host.device) / MEMORY_SHARE
-    return 8 * sum(p.numel() for p in host.model.parameters()) <= free / 2
+    """Whether such a copy is small enough to be made unasked: the same answer on every machine."""
+    return _bytes(host) <= WIDEST * 2**30

@@ -195,11 +195,12 @@ class SAE(nn.Module):
         dense = codes.dense(self.config.features) if isinstance(codes, Codes) else codes
         return self.bias + torch.einsum("...n,nkv->...kv", dense, self.atom_matrices())
 
-    def atom_matrices(self) -> Tensor:
-        """Atoms as matrices, `[N, K, V]`."""
+    def atom_matrices(self, features: Tensor | None = None) -> Tensor:
+        """Atoms as matrices: of these features, `[n, K, V]`, or of all, `[N, K, V]`."""
+        some = slice(None) if features is None else features
         if isinstance(self.config.decoder, Flat):
-            return self.dec
-        return torch.einsum("nrk,nrv->nkv", self.v_dec, self.w_dec)
+            return self.dec[some]
+        return torch.einsum("nrk,nrv->nkv", self.v_dec[some], self.w_dec[some])
 
     @torch.no_grad()
     def atoms(self) -> Atoms:

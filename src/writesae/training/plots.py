@@ -52,9 +52,10 @@ def plot_cosines(cosines: WriteCosines) -> Figure:
 
 def plot_atom(sae: SAE, feature: int) -> Figure:
     """One atom as a matrix."""
+    import torch
     from plotly.graph_objects import Figure, Heatmap
 
-    matrix = sae.atom_matrices()[feature].detach()
+    matrix = sae.atom_matrices(torch.tensor([feature]))[0].detach()
     size = float(matrix.abs().max())
     figure = Figure(Heatmap(z=matrix.tolist(), colorscale="RdBu", zmin=-size, zmax=size))
     figure.update_layout(title=f"F{feature}", xaxis_title="value side", yaxis_title="key side")

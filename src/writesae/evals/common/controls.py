@@ -134,7 +134,7 @@ def control_component(
         codes = writes.encode(flat)
         value, slot = codes.value[firings.passage, firings.position].max(-1)
         index = codes.index[firings.passage, firings.position].gather(-1, slot.unsqueeze(-1)).squeeze(-1)
-        left, singular, right = torch.linalg.svd(flat.atom_matrices().detach()[index], full_matrices=False)
+        left, singular, right = torch.linalg.svd(flat.atom_matrices(index).detach(), full_matrices=False)
         return Component(left[:, :, 0], right[:, 0], value * singular[:, 0])
     if common is None:
         raise ValueError(f"the control {name} needs the background of its passages")

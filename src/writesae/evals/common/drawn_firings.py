@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from writesae.causal.batches import PASSAGES, passages_at_once
+from writesae.causal.budget import PASSAGES, passages_at_once
 from writesae.errors import InputError
 from writesae.evals.common.firings import all_firings
 from writesae.evals.old.configs import ReadersConfig, SelectivityConfig

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.batches import passages_at_once
+from writesae.causal.budget import passages_at_once
 from writesae.causal.writes import HeadWrites, stream_writes
 from writesae.errors import InputError
 from writesae.evals.common.controls import Firings
@@ -22,8 +22,8 @@ from writesae.types import NativeWrite, Site
 def runs(
     host: Host, site: Site, tokens: Tensor, memory: float | None = None
 ) -> Iterator[tuple[int, Stream, HeadWrites]]:
-    """Recordings of passages `[B, T]` up to the site's layer, as many at a time as fit in memory (GiB; None: a share
-    of what is free): (number of the first passage, the head's stream, its writes)."""
+    """Recordings of passages `[B, T]` up to the site's layer, as many at a time as the budget of memory holds (GiB;
+    None: `BUDGET`): (number of the first passage, the head's stream, its writes)."""
     at_once = passages_at_once(host, tokens.shape[1], site.layer, memory)
     for begin in range(0, len(tokens), at_once):
         recorded = host.record(tokens[begin : begin + at_once], [site.layer])[site.layer]

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.batches import passages_at_once
+from writesae.causal.budget import passages_at_once
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
 from writesae.causal.writes import head_writes

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Cache
 
-from writesae.causal.batches import PASSAGES, free_floats
+from writesae.causal.budget import PASSAGES, passages_at_once
 from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.evals.common.stats import Interval, Test, clustered, wilcoxon
@@ -120,8 +120,8 @@ def scopes_of(sites: Sequence[Site], config: FidelityConfig) -> dict[str, list[S
 
 
 def _score(host: Host, saes: Mapping[Site, SAE], tokens: Tensor, start: int, config: FidelityConfig) -> pd.DataFrame:
-    each = 10 * (tokens.shape[1] - 1 - start) * host.vocabulary
-    at_once = max(1, min(len(tokens), int(free_floats(host.device) / each)))
+    lowest = min(site.layer for site in saes)
+    at_once = passages_at_once(host, tokens.shape[1], lowest, read=tokens.shape[1] - start)
     tables = []
     for begin in range(0, len(tokens), at_once):
         table = _score_rows(host, saes, tokens[begin : begin + at_once], start, config)

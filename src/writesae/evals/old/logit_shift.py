@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.batches import passages_at_once
+from writesae.causal.budget import passages_at_once
 from writesae.causal.closed_form import closed_form, toward
 from writesae.causal.gradients import Forward, direct_gradients, forward, logit_gradients
 from writesae.causal.patching import Edits, first_step, patched_logits
@@ -132,7 +132,7 @@ def _cells(
     host: Host, sae: SAE, site: Site, tokens: Tensor, position: Tensor, atoms: _Atoms, config: LogitShiftConfig
 ) -> pd.DataFrame:
     found, tables = sae.atoms(), []
-    at_once = max(1, passages_at_once(host, tokens.shape[1], site.layer) // 4)  # a graph is kept as well
+    at_once = passages_at_once(host, tokens.shape[1], site.layer, read=max(config.horizons) + 1, graph=True)
     for begin in range(0, len(tokens), at_once):
         part = slice(begin, begin + at_once)
         run = native_run(host, tokens[part], site.layer)

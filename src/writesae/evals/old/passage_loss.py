@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from writesae.causal.batches import PASSAGES, free_floats, passages_at_once
+from writesae.causal.budget import PASSAGES, passages_at_once
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.controls import ScoredHead, drawn
@@ -150,8 +150,7 @@ def response(stream: Stream, passage: Tensor, position: Tensor, key: Tensor, val
 
 def _loss(host: Host, tokens: Tensor, site: Site, added: Tensor | None) -> Tensor:
     """Summed negative log-likelihood of each passage, `[B]`, nats, float64."""
-    each = 10 * tokens.shape[1] * host.vocabulary
-    at_once = max(1, min(len(tokens), int(free_floats(host.device) / each)))
+    at_once = passages_at_once(host, tokens.shape[1], site.layer, read=tokens.shape[1])
     rows = torch.split(torch.arange(len(tokens)), at_once)
     return torch.cat([_row_losses(host, tokens[i], site, None if added is None else added[i]) for i in rows])
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.batches import rows_at_once
+from writesae.causal.budget import rows_at_once
 from writesae.causal.patching import edit_response
 from writesae.errors import InputError
 from writesae.evals.common.drawn_firings import draw_firings, in_parts, native_runs

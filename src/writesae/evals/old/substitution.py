@@ -22,8 +22,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.batches import PASSAGES as PASSAGES
-from writesae.causal.batches import passages_at_once
+from writesae.causal.budget import PASSAGES as PASSAGES
+from writesae.causal.budget import passages_at_once
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, ScoredHead, background

@@ -43,7 +43,7 @@ class SubstitutionConfig:
     seed: int = 0
     """Of the places and of the random matrices."""
     memory: float | None = None
-    """Most memory of one batch of runs, GiB; None: an eighth of what is free. Changes no result."""
+    """Memory of one batch of runs, GiB; None: 1. Changes the rounding alone."""
 
     def __post_init__(self) -> None:
         not_empty(self, "timings")
