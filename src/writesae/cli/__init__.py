@@ -1,7 +1,8 @@
 """The `writesae` command: each subcommand is parse + one library call.
 
 A command file holds a torch-free dataclass `Command` (its docstring is the help, its fields are the flags) and
-`run(command)`. Nothing is imported before it is needed, so `writesae --help` is quick.
+`run(command)`; or `parse(words)` instead of the dataclass where the first word chooses among several. Nothing is
+imported before it is needed, so `writesae --help` is quick.
 """
 
 from __future__ import annotations
@@ -30,12 +31,36 @@ COMMANDS: dict[str, str] = {
 """Name -> one line of help. Each name is a module of this package."""
 
 GROUPS = ("eval",)
-"""Commands with subcommands that have flags of their own: their module's `parse` reads the words after the name."""
+"""Commands whose first word chooses among several: their module's `parse` reads the words after the name."""
+
+RENAMED = {"experiment": "writesae eval NAME, with NAME one of sign, installs, erasure, amplification, proper_nouns"}
+"""Old command -> its successor."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `writesae` command; exits with 2 on bad input and prints one line that says why."""
-    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            _main(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        raise SystemExit(141) from None  # as a program that is ended by SIGPIPE
+
+
+def _nobody_reads() -> bool:
+    """Whether the standard output leads nowhere (`writesae train --help | head -1`); if so it is closed for good."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+        return True
+    return False
+
+
+def _main(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         _print_help()
         return
@@ -44,24 +69,26 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(f"writesae {version('writesae')}")
         return
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            _fail(f"{word!a} is not text in UTF-8")
     name = words[0]
     if name not in COMMANDS:
+        if name in RENAMED:
+            _fail(f"`writesae {name}` is now `{RENAMED[name]}`")
         _fail(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
-    import inspect
-
-    import tyro
-
-    module = importlib.import_module(f"writesae.cli.{name}")
     from writesae.errors import WritesaeError
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        module = importlib.import_module(f"writesae.cli.{name}")
         if name in GROUPS:
             command = module.parse(words[1:])
         else:
-            help_text = " ".join((inspect.getdoc(module.Command) or "").split())
-            command = tyro.cli(module.Command, prog=f"writesae {name}", args=words[1:], description=help_text)
+            from writesae.cli.parsing import parse_flags
+
+            command = parse_flags(module.Command, f"writesae {name}", words[1:], module.Command.__doc__)
         module.run(command)
     except WritesaeError as error:
         _fail(str(error))
