@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -14,12 +16,14 @@ from writesae.edits import (
     Sampling,
     amplify,
     atom_direction,
+    clamp,
     editing,
     erase,
     generate,
     install,
     sentence_ends,
 )
+from writesae.edits.dictionaries import place
 from writesae.edits.directions import DirectionKind
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -139,7 +143,7 @@ def test_install_by_name_on_the_embedded_host(host: Host) -> None:
         return float((plan.logits(ids) - host.logits(ids))[0, -1, word])
 
     assert lift("exact", 0.5) > max(lift("random", 0.5), 0)
-    two = install(host, site, target=[" war", " peace"], positions=4) + erase(host, Site(4, 1), when=At((2,)))
+    two = install(host, site, target=[" war", " peace"], positions=4) + erase(host, Site(4, 1), positions=At((2,)))
     assert len(two.edits([ids[0].tolist()])) == 3
     assert two.generate([prompt, "In the year of"], 3).tokens[0]
 
@@ -188,7 +192,65 @@ def test_features_and_sentence_ends(host: Host) -> None:
     assert float(direction.key.norm()) == pytest.approx(1, abs=1e-5)
     prompt = "He came to the house. They were"
     native = generate(host, prompt, (), 6).tokens
-    assert amplify(host, site, sae, [0, 1], factor=1.0).generate(prompt, 6).tokens == native
-    assert amplify(host, site, sae, [0, 1], amount=40.0, when=ends).generate(prompt, 6).tokens != native
+    assert amplify(host, sae, [0, 1], factor=1.0, site=site).generate(prompt, 6).tokens == native
+    assert amplify(host, sae, [0, 1], amount=40.0, site=site, positions=ends).generate(prompt, 6).tokens != native
     with pytest.raises(InputError, match="either a factor"):
-        amplify(host, site, sae, [0])
+        amplify(host, sae, [0])
+
+
+def test_wrong_calls_are_one_line(host: Host) -> None:
+    from random_hosts import dictionary
+
+    sae = dictionary(host, Site(5, 0))
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("does not say which head", lambda: erase(host, sae, [1])),
+        ("must be a model", lambda: erase("tiny-gdn", sae, [1], site="L5.H0")),  # type: ignore[arg-type]
+        ("a dict was given as a dictionary", lambda: place(host, {}, "L5.H0")),  # type: ignore[arg-type]
+        ("a float was given as a site", lambda: erase(host, 5.0)),  # type: ignore[arg-type]
+        ("features belong to a dictionary", lambda: erase(host, "L5.H0", [1])),
+        ("and site L4.H1 besides", lambda: erase(host, "L5.H0", site="L4.H1")),
+        ("no option form: it is called native_write", lambda: erase(host, "L5.H0", form="value")),  # type: ignore[call-arg]
+        ("no option when: it is called positions", lambda: erase(host, "L5.H0", when=At((1,)))),  # type: ignore[call-arg]
+        ("timing 'later' is none of after_token", lambda: erase(host, "L5.H0", timing="later")),  # type: ignore[arg-type]
+        ("features 99 were asked", lambda: amplify(host, sae, 99, factor=2, site="L5.H0")),
+        ("such as {412: 2.0}", lambda: clamp(host, sae, [3], site="L5.H0")),  # type: ignore[arg-type]
+        ("not as 7", lambda: erase(host, "L5.H0").generate(7)),  # type: ignore[arg-type]
+        ("not as [[1, 'x']]", lambda: erase(host, "L5.H0").generate([[1, "x"]])),  # type: ignore[arg-type]
+        ("its last is 4095", lambda: erase(host, "L5.H0").generate([4096])),
+        ("2 texts were given", lambda: erase(host, "L5.H0").compare(["In", "the"])),
+        ("is none of closed, exact, random", lambda: install(host, "L5.H0", target=" war", direction="best")),  # type: ignore[arg-type]
+        ("not whole numbers", lambda: erase(host, "L5.H0", positions=[0.5])),  # type: ignore[list-item]
+    ]
+    for message, call in calls:
+        with pytest.raises(InputError) as caught:
+            call()
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_is_text_or_ids(host: Host) -> None:
+    ids = host.tokenizer.encode("In the year")
+    plan = erase(host, "L5.H0")
+    expected = plan.generate("In the year", 3).tokens
+    for prompt in (ids, [ids], torch.tensor(ids), torch.tensor([ids])):
+        assert plan.generate(prompt, 3).tokens == expected
+
+
+def test_positions_from_the_start_install_as_those_from_the_end(host: Host) -> None:
+    prompt = host.tokenizer.encode("The President of the United States")
+    made = [
+        install(host, "L5.H0", target=" war", positions=p).edits([prompt])[0] for p in ([1, -1], [1 - len(prompt), -1])
+    ]
+    assert made[0].when == made[1].when
+    assert torch.equal(made[0].what.key, made[1].what.key)  # type: ignore[union-attr]
+
+
+def test_a_dictionary_on_another_device_is_copied_to_the_layer_s(host: Host) -> None:
+    from random_hosts import dictionary
+
+    sae = dictionary(host, Site(5, 0)).to("meta")
+    placed = place(host, dictionary(host, Site(5, 0)), "L5.H0")
+    assert placed.sae.v_dec.device == host.device
+    with pytest.raises(NotImplementedError):  # a tensor without data cannot be copied: it was tried
+        place(host, sae, "L5.H0")
+    assert sae.v_dec.device.type == "meta"

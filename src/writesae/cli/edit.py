@@ -2,34 +2,110 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-if TYPE_CHECKING:
-    from writesae.causal.schedule import When
-    from writesae.edits import Edited
-    from writesae.hosts import Host
-    from writesae.sae import SAE
-    from writesae.types import Site
+from writesae.errors import InputError
 
-Form = Literal["value", "delta"]
+if TYPE_CHECKING:
+    from writesae.edits import Edited
+    from writesae.edits.compare import Side
+
+Kind = Literal["erase", "replace", "install", "amplify", "suppress", "clamp", "transplant"]
+
+OWN: dict[Kind, str] = {
+    "erase": "features native_write",
+    "replace": "features native_write amplitude",
+    "install": "target direction magnitude native_write",
+    "amplify": "features factor amount",
+    "suppress": "features factor",
+    "clamp": "features value",
+    "transplant": "source source_position keep native_write",
+}
+"""The flags of each kind, beside those that all have."""
+NEEDED: dict[Kind, str] = {
+    "replace": "sae",
+    "install": "target",
+    "amplify": "sae features",
+    "suppress": "sae features",
+    "clamp": "sae features value",
+    "transplant": "source",
+}
+RENAMED = {
+    "--dictionary": "--sae",
+    "--form": "--native-write",
+    "--when": "--positions",
+    "--position": "--positions",
+    "--feature": "--features",
+}
+"""Flags that had another name -> what they are called."""
 
 
 @dataclass(frozen=True)
-class Common:
-    """What every edit has."""
+class Command:
+    """Edit what a host writes into one head's state while it reads and continues a prompt; print the unedited and the
+    edited continuation side by side, changed tokens marked, and what the edit did.
 
+    erase: take out the native write, or what features of a dictionary contribute. replace: put an atom where the native
+    write was. install: write a token's direction. amplify, suppress: multiply what features contribute, or add to it.
+    clamp: bring features' coefficients to a value. transplant: put a write of another text in the place of the
+    prompt's.
+    """
+
+    kind: Annotated[Kind, tyro.conf.Positional]
+    """What is done."""
     prompt: Annotated[str, tyro.conf.Positional]
     """The text to continue."""
-    site: str
-    """The edited head, such as L5.H0."""
-    host: str = "tiny-gdn"
-    """An embedded host, a local folder, or a Hub id."""
+    sae: str | None = None
+    """Folder or Hub id of a dictionary. Its own head is edited."""
+    site: str | None = None
+    """The edited head, such as L5.H0, where no dictionary says it."""
+    features: str | None = None
+    """Features of the dictionary, such as "412" or "3,17". erase: without any the native write is erased. replace: one,
+    by default the one with the largest coefficient at each token."""
+    positions: str | None = None
+    """Where the edit acts: "3" (the three last tokens of the prompt), positions such as "0,5,-1" (negative ones from
+    the prompt's end) or "at:5", "all", "prompt", "generated", "sentence-ends", or "firing:412" (where that feature
+    fires). install: 3, transplant: -1, others: all."""
     timing: Literal["after_token", "at_token"] = "after_token"
     """Whether the edited token itself reads the edited state."""
+    native_write: Literal["value", "delta"] | None = None
+    """What counts as the native write: value, b k v^T (install's default), or delta, what the token really adds, k u^T
+    (the default of others)."""
+    factor: float | None = None
+    """amplify, suppress: multiply coefficients. suppress: below 1, and 0 if not said."""
+    amount: float | None = None
+    """amplify: add this to coefficients."""
+    value: float | None = None
+    """clamp: the coefficients' value."""
+    amplitude: Literal["coefficient", "norm"] | None = None
+    """replace: the atom at its own coefficient (the default), or at the native write's norm."""
+    target: tuple[str, ...] | None = None
+    """install: the token, as text that is one token (" war") or "#123"; several are written one after another."""
+    direction: Literal["exact", "closed", "random"] | None = None
+    """install: exact (the default) most raises the target's logit to first order; closed is the target's unembedding
+    through the head."""
+    magnitude: float | None = None
+    """install: in native writes; 3 if not said."""
+    source: str | None = None
+    """transplant: the other text."""
+    source_position: int | None = None
+    """transplant: whose write is taken, negative from the other text's end; -1 if not said."""
+    keep: bool = False
+    """transplant: keep the native write, and add the other on top of it."""
+    host: str = "tiny-gdn"
+    """An embedded host, a local folder, or a Hub id."""
+    revision: str | None = None
+    """Commit, branch or tag of a host on the Hub."""
+    device: str | None = None
+    """Where the host runs: "cpu", "cuda", "cuda:1"."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision in which the host runs."""
+    allow_mismatch: bool = False
+    """Take a dictionary of another head or of other weights; the result says so."""
     new_tokens: int = 20
     """How many tokens to generate."""
     temperature: float = 0.0
@@ -37,149 +113,24 @@ class Common:
     seed: int = 0
     """Of sampling and of random directions."""
     stream: bool = True
-    """Print both continuations as they come."""
+    """On a terminal, print both continuations as they come."""
     json: Path | None = None
     """Write the result here."""
-
-
-@dataclass(frozen=True)
-class Scheduled(Common):
-    """An edit that can be made at any time."""
-
-    when: str = "always"
-    """"always", "prompt", "generated", "sentence-ends", "firing:412" (where that feature fires), or positions such as
-    "3,4,-1", negative ones from the prompt's end."""
-    dictionary: str = ""
-    """Folder or Hub id of a dictionary of this head."""
-
-
-@dataclass(frozen=True)
-class Erase(Scheduled):
-    """Take out the native write, or what features of a dictionary contribute."""
-
-    features: str = ""
-    """Features to erase, such as "412" or "3,17"; without any the native write is erased."""
-    form: Form = "delta"
-    """The native write: b k v^T, or what the token really adds, k u^T."""
-
-
-@dataclass(frozen=True)
-class Replace(Scheduled):
-    """Put an atom of a dictionary where the native write was."""
-
-    feature: int | None = None
-    """The atom; by default the one with the largest coefficient at each token."""
-    amplitude: Literal["coefficient", "norm"] = "coefficient"
-    """At its own coefficient, or at the native write's norm."""
-    form: Form = "delta"
-    """The native write: b k v^T, or what the token really adds, k u^T."""
-
-
-@dataclass(frozen=True)
-class Install(Common):
-    """Write a token's direction near the prompt's end."""
-
-    target: tuple[str, ...] = ()
-    """The token, as text that is one token (" war") or "#123"; several are written at one position after another."""
-    direction: Literal["exact", "closed", "random"] = "exact"
-    """exact: most raises the target's logit to first order; closed: the target's unembedding through the head."""
-    magnitude: float = 3.0
-    """In native writes (value form)."""
-    positions: str = "3"
-    """How many last tokens are written at, or positions such as "-4,-2"."""
-
-
-@dataclass(frozen=True)
-class Amplify(Scheduled):
-    """Multiply what features of a dictionary contribute, or add to them."""
-
-    features: str = ""
-    """Features, such as "412" or "3,17"."""
-    factor: float | None = None
-    """Multiply coefficients."""
-    amount: float | None = None
-    """Add this to coefficients."""
-
-
-@dataclass(frozen=True)
-class Suppress(Scheduled):
-    """Take out a part of what features of a dictionary contribute, or all of it."""
-
-    features: str = ""
-    """Features, such as "412" or "3,17"."""
-    factor: float = 0.0
-    """What is left of the coefficients: 0 for nothing, below 1."""
-
-
-@dataclass(frozen=True)
-class Clamp(Scheduled):
-    """Bring features' coefficients to a value."""
-
-    features: str = ""
-    """Features, such as "412" or "3,17"."""
-    value: float = 0.0
-    """The value."""
-
-
-@dataclass(frozen=True)
-class Transplant(Common):
-    """Put a write of another text in the place of one of the prompt's."""
-
-    source: str = ""
-    """The other text."""
-    source_position: int = -1
-    """Whose write is taken: a position in the other text, negative from its end."""
-    position: int = -1
-    """Where it is put: a position in the prompt, negative from its end."""
-    keep: bool = False
-    """Keep the native write, and add the other on top of it."""
-    form: Form = "delta"
-    """What is taken and given up: b k v^T, or what the token really adds, k u^T."""
-
-
-AnyEdit = Erase | Replace | Install | Amplify | Suppress | Clamp | Transplant
-
-
-@dataclass(frozen=True)
-class Command:
-    """Edit what a host writes into one head's state while it reads and continues a prompt; print the unedited and the
-    edited continuation side by side, changed tokens marked."""
-
-    edit: tyro.conf.OmitSubcommandPrefixes[
-        tyro.conf.OmitArgPrefixes[
-            Annotated[Erase, tyro.conf.subcommand("erase")]
-            | Annotated[Replace, tyro.conf.subcommand("replace")]
-            | Annotated[Install, tyro.conf.subcommand("install")]
-            | Annotated[Amplify, tyro.conf.subcommand("amplify")]
-            | Annotated[Suppress, tyro.conf.subcommand("suppress")]
-            | Annotated[Clamp, tyro.conf.subcommand("clamp")]
-            | Annotated[Transplant, tyro.conf.subcommand("transplant")]
-        ]
-    ]
-
-
-def parse_numbers(text: str, what: str) -> tuple[int, ...]:
-    """`"3,-1"` -> (3, -1). Raises InputError for anything else."""
-    from writesae.errors import InputError
-
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f'{what} {text!r} are not written like "3" or "3,4,-1"') from None
+    html: Path | None = None
+    """Write the result to this page."""
 
 
 def run(command: Command) -> None:
     """Continue the prompt with and without the edit."""
-    import json
-
     from rich.console import Console
 
-    from writesae.edits.compare import Side, compare
-    from writesae.edits.generation import Sampling
+    from writesae.disk import check_place, write_json, write_text
+    from writesae.edits import Sampling
 
-    common = command.edit
-    sampling = Sampling(common.temperature, seed=common.seed)
-    plan, console, last = _plan(common), Console(), [""]
+    for path in filter(None, (command.json, command.html)):
+        check_place(path, file=True)
+    plan, console, last = _plan(command), Console(), [""]
+    stream = command.stream and console.is_terminal
 
     def show(side: Side, text: str) -> None:
         if side != last[0]:
@@ -187,90 +138,74 @@ def run(command: Command) -> None:
             last[0] = side
         console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
 
-    result = compare(plan, common.prompt, common.new_tokens, sampling, show if common.stream else None)
-    if common.stream:
+    sampling = Sampling(command.temperature, seed=command.seed)
+    result = plan.compare(command.prompt, command.new_tokens, sampling, show if stream else None)
+    if command.json is not None:
+        write_json(command.json, result.to_json())
+    if command.html is not None:
+        write_text(command.html, result.sheet().page("writesae edit"))
+    if stream:
         console.print("\n")
-    result.print(console)
-    if not result.changed:
-        console.print("the edit changed no token")
-    if common.json is not None:
-        common.json.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
-        console.print(f"wrote {common.json}", highlight=False)
+    console.print(result)
+    for path in filter(None, (command.json, command.html)):
+        console.print(f"wrote {path}", highlight=False)
 
 
-def _plan(command: AnyEdit) -> Edited:
+def _plan(command: Command) -> Edited:
+    """The edit that was asked for; what is wrong with it is found before the host is loaded, where it can be."""
+    import writesae.edits as edits
     from writesae.artifacts import load_sae
-    from writesae.edits import amplify, clamp, erase, install, replace_by_atom
-    from writesae.errors import InputError
+    from writesae.edits.dictionaries import read_site
+    from writesae.edits.positions import check_features, parse_numbers, parse_positions
     from writesae.hosts import load
-    from writesae.types import Site
 
-    site = Site.parse(command.site)
-    host = load(command.host)
-    host.check_site(site)
-    if isinstance(command, Transplant):
-        return _transplant(command, host, site)
-    if isinstance(command, Install):
-        several = parse_numbers(command.positions, "positions")
-        positions: int | tuple[int, ...] = several[0] if len(several) == 1 and several[0] > 0 else several
-        return install(
-            host, site, target=command.target, direction=command.direction, magnitude=command.magnitude,
-            positions=positions, timing=command.timing, seed=command.seed,
-        )  # fmt: skip
-    sae = None if not command.dictionary else load_sae(command.dictionary, site=site, host=host.name)
-    when, timing = _when(command.when, host, sae), command.timing
-    if isinstance(command, Replace):
+    kind, given = command.kind, _own(command)
+    if not command.prompt:
+        raise InputError("a prompt is empty: give text of at least one token")
+    site = None if command.site is None else read_site(command.site)
+    sae = None if command.sae is None else load_sae(command.sae)
+    at = sae or site
+    if at is None:
+        raise InputError("which head is to be edited? Give --site, such as L5.H0, or --sae")
+    if command.positions is not None:
+        given["positions"] = parse_positions(command.positions, sae)
+    if command.features is not None:
         if sae is None:
-            raise InputError("replace needs --dictionary FOLDER, whose atoms are put in")
-        return replace_by_atom(
-            host, site, sae, feature=command.feature, when=when, amplitude=command.amplitude, form=command.form,
-            timing=timing,
-        )  # fmt: skip
-    features = parse_numbers(command.features, "features") if command.features else ()
-    if isinstance(command, Erase):
-        if features and sae is None:
-            raise InputError("features belong to a dictionary: give --dictionary as well")
-        return erase(
-            host, site, sae=sae if features else None, features=features, when=when, form=command.form, timing=timing
-        )
-    if sae is None or not features:
-        raise InputError(f"{type(command).__name__.lower()} needs --dictionary FOLDER and --features, such as 3,17")
-    if isinstance(command, Clamp):
-        return clamp(host, site, sae, features, command.value, when=when, timing=timing)
-    if isinstance(command, Suppress):
-        if not 0 <= command.factor < 1:
-            raise InputError(f"suppress leaves a part of 0 up to 1, not {command.factor:g}: use amplify for more")
-        return amplify(host, site, sae, features, factor=command.factor, when=when, timing=timing)
-    return amplify(host, site, sae, features, factor=command.factor, amount=command.amount, when=when, timing=timing)
+            raise InputError("features belong to a dictionary: give --sae as well")
+        given["features"] = check_features(sae, parse_numbers(command.features, "features"))
+    if kind == "replace" and command.features is not None:
+        given["feature"], *more = given.pop("features")
+        if more:
+            raise InputError(f"a write is replaced by one atom, not by {command.features}")
+    if kind == "clamp":
+        given["values"] = dict.fromkeys(given.pop("features"), given.pop("value"))
+    if kind == "suppress" and not 0 <= given.setdefault("factor", 0.0) < 1:
+        raise InputError(f"suppress leaves a part of 0 up to 1, not {command.factor}: use amplify for more")
+    if kind == "install":
+        given["seed"] = command.seed
+    if sae is not None:
+        given |= {"site": site, "allow_mismatch": command.allow_mismatch}
+    make = {
+        "erase": edits.erase, "replace": edits.replace_by_atom, "install": edits.install, "amplify": edits.amplify,
+        "suppress": edits.amplify, "clamp": edits.clamp, "transplant": edits.transplant,
+    }[kind]  # fmt: skip
+    host = load(command.host, device=command.device, dtype=command.dtype, revision=command.revision)
+    return make(host, at, timing=command.timing, **given)  # type: ignore[operator, no-any-return]
 
 
-def _when(text: str, host: Host, sae: SAE | None) -> When:
-    from writesae.edits import Always, At, Firing, sentence_ends
-    from writesae.errors import InputError
-
-    schedules = {"always": Always(), "prompt": Always("prompt"), "generated": Always("generated")}
-    if text in schedules:
-        return schedules[text]
-    if text == "sentence-ends":
-        return sentence_ends(host)
-    if text.startswith("firing:"):
-        (feature,) = parse_numbers(text.removeprefix("firing:"), "the feature of --when")[:1]
-        if sae is None or not 0 <= feature < sae.config.features:
-            raise InputError(f"--when {text} needs --dictionary FOLDER with that feature")
-        return Firing(sae, feature)
-    if text[:1] not in "-0123456789":
-        raise InputError(f'--when {text!r} is none of {", ".join(schedules)}, sentence-ends, firing:N or "3,4,-1"')
-    return At(parse_numbers(text, "positions"))
+def _own(command: Command) -> dict[str, Any]:
+    """The flags of this kind that were given; raises InputError for one that it lacks, or that says nothing to it."""
+    every = ((field.name, getattr(command, field.name)) for field in fields(command))
+    given = {name: value for name, value in every if value is not None and value is not False}
+    mine, others = OWN[command.kind].split(), " ".join(OWN.values()).split()
+    idle = [name for name in given if name in others and name not in mine]
+    if idle:
+        raise InputError(f"{_flag(idle[0])} says nothing to {command.kind}: it takes {', '.join(map(_flag, mine))}")
+    lacking = [_flag(name) for name in NEEDED.get(command.kind, "").split() if name not in given]
+    if lacking:
+        raise InputError(f"{command.kind} needs {' and '.join(lacking)}; see writesae edit --help")
+    return {name: given[name] for name in mine if name in given}
 
 
-def _transplant(command: Transplant, host: Host, site: Site) -> Edited:
-    import torch
-
-    from writesae.edits import At, take_write, transplant
-    from writesae.edits.generation import encode_prompts
-
-    text = torch.tensor(encode_prompts(host, command.source)[0])
-    place = command.source_position + (len(text) if command.source_position < 0 else 0)
-    write = take_write(host, text, site, place, command.form)
-    replaced = None if command.keep else command.form
-    return transplant(host, site, write, when=At((command.position,)), replaced=replaced, timing=command.timing)
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

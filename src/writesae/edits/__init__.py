@@ -16,6 +16,7 @@ from writesae.causal.actions import (
 from writesae.causal.engine import editing
 from writesae.causal.schedule import Always, At, Firing, OnTokens, Predicate, sentence_ends
 from writesae.causal.targets import token_id
+from writesae.edits.compare import Comparison
 from writesae.edits.directions import Direction, atom_direction, make_directions
 from writesae.edits.generation import Generation, Sampling, generate
 from writesae.edits.plan import (
@@ -35,6 +36,7 @@ __all__ = [
     "Always",
     "At",
     "ClampFeatures",
+    "Comparison",
     "Direction",
     "Edit",
     "Edited",

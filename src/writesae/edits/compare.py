@@ -1,146 +1,133 @@
-"""The edited and the unedited continuation of a prompt, side by side."""
+"""The edited and the unedited continuation of a prompt, side by side, and what the edit did."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from importlib.metadata import version
+from itertools import groupby
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from writesae.config import Json
-from writesae.edits.generation import OnTokens, Sampling, encode_prompts, generate
-from writesae.edits.plan import Edited
+from writesae.causal.actions import Edit
+from writesae.causal.engine import editing
+from writesae.config import Json, to_json
+from writesae.edits.dictionaries import identity
+from writesae.edits.effect import Effect, Watch, last_logits, measure
+from writesae.edits.generation import OnTokens, Sampling, generate
 from writesae.hosts import Host
+from writesae.show.sheet import Listing, Sheet, Span, Style, shows_itself
 
-Mark = Literal["same", "changed"]
 Side = Literal["unedited", "edited"]
-SIDES: tuple[Side, Side] = ("unedited", "edited")
 OnText = Callable[[Side, str], None]
 """Called with every piece of a continuation's text as soon as it is complete."""
 
 
 @dataclass(frozen=True)
+class NewToken:
+    """One token of a continuation."""
+
+    id: int
+    text: str
+    changed: bool
+    """Whether it has no partner in the other continuation."""
+
+
+@shows_itself
+@dataclass(frozen=True)
 class Comparison:
     """Two continuations of one prompt."""
 
-    host: str
-    revision: str
+    measured_on: dict[str, str]
+    """The model's name, revision, dtype and device, and the versions of what ran it."""
     prompt: str
     edits: tuple[str, ...]
+    overruled: tuple[str, ...]
+    """What does not fit between the model and the dictionaries, and was allowed."""
     sampling: Sampling
-    native: tuple[int, ...]
-    """New tokens without the edits."""
-    edited: tuple[int, ...]
-    native_texts: tuple[str, ...]
-    """By token."""
-    edited_texts: tuple[str, ...]
-    native_marks: tuple[Mark, ...]
-    edited_marks: tuple[Mark, ...]
+    effect: Effect
+    unedited: tuple[NewToken, ...]
+    edited: tuple[NewToken, ...]
 
     @property
     def changed(self) -> bool:
         """Whether a single token differs."""
-        return self.native != self.edited
+        return [t.id for t in self.unedited] != [t.id for t in self.edited]
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> Json:
         """Everything, as JSON."""
+        return to_json(self)
 
-        def side(ids: tuple[int, ...], texts: tuple[str, ...], marks: tuple[Mark, ...]) -> list[Json]:
-            return [{"id": i, "text": t, "mark": m} for i, t, m in zip(ids, texts, marks, strict=True)]
-
-        return {
-            "host": self.host,
-            "revision": self.revision,
-            "library": version("writesae"),
-            "prompt": self.prompt,
-            "edits": list(self.edits),
-            "temperature": self.sampling.temperature,
-            "seed": self.sampling.seed,
-            "native": side(self.native, self.native_texts, self.native_marks),
-            "edited": side(self.edited, self.edited_texts, self.edited_marks),
-        }
-
-    def print(self, console: Console) -> None:
-        """A table of two columns; changed tokens in colour, and between brackets where there is no colour."""
-        plain = console.color_system is None
-        table = Table(expand=True)
-        table.add_column("unedited", ratio=1)
-        table.add_column("edited", ratio=1)
-        table.add_row(
-            _marked(self.native_texts, self.native_marks, "red", plain),
-            _marked(self.edited_texts, self.edited_marks, "bold green", plain),
+    def sheet(self) -> Sheet:
+        """The prompt, both continuations with what changed marked, and what was done."""
+        both = (_marked(self.unedited, "gone"), _marked(self.edited, "new"))
+        return Sheet(
+            (
+                (Span(self.prompt, "soft"),),
+                Listing(("unedited", "edited"), [both]),
+                *([] if self.changed else ["the edit changed no token"]),
+                *self.effect.lines(),
+                *((Span(f"edit: {edit}", "soft"),) for edit in self.edits),
+                *((Span(f"allowed mismatch: {what}", "strong"),) for what in self.overruled),
+            )
         )
-        console.print(Text(self.prompt, style="dim"))
-        console.print(table)
-        for edit in self.edits:
-            console.print(Text(f"edit: {edit}", style="dim"))
 
 
-def _marked(texts: tuple[str, ...], marks: tuple[Mark, ...], style: str, plain: bool) -> Text:
-    out, before = Text(), "same"
-    for text, mark in [*zip(texts, marks, strict=True), ("", "same")]:
-        if plain and mark != before:
-            out.append("[" if mark == "changed" else "]")
-        out.append(text, style=style if mark == "changed" else "")
-        before = mark
-    return out
+def _marked(tokens: tuple[NewToken, ...], style: Style) -> tuple[Span, ...]:
+    runs = groupby(tokens, lambda token: token.changed)
+    return tuple(Span("".join(t.text for t in run), style if changed else "plain") for changed, run in runs)
 
 
-def mark_changes(native: Sequence[int], edited: Sequence[int]) -> tuple[tuple[Mark, ...], tuple[Mark, ...]]:
+def mark_changes(unedited: Sequence[int], edited: Sequence[int]) -> tuple[list[bool], list[bool]]:
     """Which tokens of either side have no partner in the other."""
-    left: list[Mark] = ["changed"] * len(native)
-    right: list[Mark] = ["changed"] * len(edited)
-    for block in SequenceMatcher(a=native, b=edited, autojunk=False).get_matching_blocks():
-        left[block.a : block.a + block.size] = ["same"] * block.size
-        right[block.b : block.b + block.size] = ["same"] * block.size
-    return tuple(left), tuple(right)
+    left, right = [True] * len(unedited), [True] * len(edited)
+    for block in SequenceMatcher(a=unedited, b=edited, autojunk=False).get_matching_blocks():
+        for side, begin in ((left, block.a), (right, block.b)):
+            side[begin : begin + block.size] = [False] * block.size
+    return left, right
 
 
 def compare(
-    plan: Edited,
-    prompt: str,
+    model: Host,
+    prompt: list[int],
+    edits: Sequence[Edit],
+    targets: tuple[int, ...] = (),
     new_tokens: int = 20,
     sampling: Sampling | None = None,
     on_text: OnText | None = None,
+    overruled: tuple[str, ...] = (),
 ) -> Comparison:
     """Continue a prompt without and with edits, with the same seed, and hand out both texts as they come.
 
-    Raises InputError as `generate` does.
+    `targets` are the tokens whose place in the distribution is told. Raises InputError as `generate` does.
     """
-    sampling = Sampling() if sampling is None else sampling
-    host = plan.host
-    rows = encode_prompts(host, prompt)
-    edits = plan.edits(rows)
-    told = {side: _reader(host, rows[0], side, on_text) for side in SIDES}
-    native = generate(host, rows, (), new_tokens, sampling, on_tokens=told["unedited"]).tokens[0]
-    edited = generate(host, rows, edits, new_tokens, sampling, on_tokens=told["edited"]).tokens[0]
-    marks = mark_changes(native, edited)
-    return Comparison(
-        host.name, host.revision, prompt, tuple(map(str, edits)), sampling, tuple(native),
-        tuple(edited), _texts(host, native), _texts(host, edited), *marks,
-    )  # fmt: skip
+    sampling, watch = Sampling() if sampling is None else sampling, Watch(edits)
+
+    def continued(side: Side) -> list[int]:
+        reader = None if on_text is None else _reader(model, prompt, side, on_text)
+        return generate(model, [prompt], (), new_tokens, sampling, on_tokens=reader).tokens[0]
+
+    with last_logits(model) as before:
+        unedited = continued("unedited")
+    with editing(model, edits, watch.note), last_logits(model) as after:
+        edited = continued("edited")
+    effect = measure(model, targets, (before, after), (unedited, edited), watch.acted)
+    sides = (
+        tuple(NewToken(i, model.text([i]), mark) for i, mark in zip(ids, marks, strict=True))
+        for ids, marks in zip((unedited, edited), mark_changes(unedited, edited), strict=True)
+    )
+    said = tuple(map(str, edits))
+    return Comparison(identity(model), model.text(prompt), said, overruled, sampling, effect, *sides)
 
 
-def _reader(host: Host, prompt: list[int], side: Side, on_text: OnText | None) -> OnTokens | None:
+def _reader(model: Host, prompt: list[int], side: Side, on_text: OnText) -> OnTokens:
     """Turn tokens into text that is handed out whole: a character may take several tokens."""
-    if on_text is None:
-        return None
-    tokens, shown = list(prompt), [host.text(prompt)]
+    tokens, shown = list(prompt), [model.text(prompt)]
 
     def read(new: list[int]) -> None:
         tokens.extend(new)
-        text = host.text(tokens)
+        text = model.text(tokens)
         if not text.endswith("\ufffd"):  # else a character's first bytes: wait for the others
             on_text(side, text.removeprefix(shown[0]))
             shown[0] = text
 
     return read
-
-
-def _texts(host: Host, tokens: Sequence[int]) -> tuple[str, ...]:
-    return tuple(host.text([i]) for i in tokens)

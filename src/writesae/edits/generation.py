@@ -15,7 +15,10 @@ from writesae.causal.engine import editing
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.hosts.caches import cache_argument, new_cache
+from writesae.show.sheet import Sheet, shows_itself
 
+Prompts = str | Tensor | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
+"""One prompt, as text or token ids, or several."""
 OnTokens = Callable[[list[int]], None]
 """Called with one token id a row, as soon as a step is done."""
 
@@ -37,6 +40,7 @@ class Sampling:
             raise InputError(f"cannot sample from the top {self.top_p} of the probability: give more than 0, at most 1")
 
 
+@shows_itself
 @dataclass(frozen=True)
 class Generation:
     """What was generated, row by row."""
@@ -45,10 +49,11 @@ class Generation:
     tokens: list[list[int]]
     """New tokens alone; cut before the end-of-text token where there is one."""
     texts: list[str]
-    """The new tokens' text; empty strings for a host without a tokenizer."""
+    """The new tokens' text; their ids for a model without a tokenizer."""
 
-    def __str__(self) -> str:
-        return "\n".join(self.texts)
+    def sheet(self) -> Sheet:
+        """The new text, a prompt a line."""
+        return Sheet(tuple(self.texts))
 
 
 class _Report(BaseStreamer):
@@ -64,16 +69,30 @@ class _Report(BaseStreamer):
         """Nothing is kept back."""
 
 
-def encode_prompts(host: Host, prompts: str | Sequence[str] | Tensor | Sequence[Sequence[int]]) -> list[list[int]]:
-    """Token ids of one or several prompts. Raises InputError for an empty one."""
-    if isinstance(prompts, Tensor):
-        rows = (prompts[None] if prompts.ndim == 1 else prompts).tolist()
-    else:
-        many = [prompts] if isinstance(prompts, str) else list(prompts)
-        rows = [host.tokenizer.encode(p, add_special_tokens=False) if isinstance(p, str) else list(p) for p in many]
+def encode_prompts(model: Host, prompts: Prompts) -> list[list[int]]:
+    """Token ids of one or several prompts. Raises InputError for an empty one, or what is neither text nor ids."""
+    given: object = prompts.tolist() if isinstance(prompts, Tensor) else prompts
+    many = [given] if isinstance(given, str) or (given and _are_ids(given)) else given
+    if not isinstance(many, list | tuple) or not all(isinstance(p, str) or _are_ids(p) for p in many):
+        raise InputError(f"a prompt is given as text or as token ids, not as {given!r:.80}")
+    rows = [model.tokenizer.encode(p, add_special_tokens=False) if isinstance(p, str) else list(p) for p in many]
     if not rows or not all(rows):
         raise InputError("a prompt is empty: give text of at least one token")
+    if not all(0 <= i < model.vocabulary for row in rows for i in row):
+        raise InputError(f"a prompt holds token ids that {model.name} lacks: its last is {model.vocabulary - 1}")
     return rows
+
+
+def _are_ids(given: object) -> bool:
+    return isinstance(given, list | tuple) and all(isinstance(i, int) for i in given)
+
+
+def encode_text(model: Host, text: Prompts) -> list[int]:
+    """Token ids of one text. Raises InputError for several, and as `encode_prompts` does."""
+    rows = encode_prompts(model, text)
+    if len(rows) != 1:
+        raise InputError(f"{len(rows)} texts were given where one is taken: give one text, or its token ids [T]")
+    return rows[0]
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +106,7 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def generate(
     host: Host,
-    prompts: str | Sequence[str] | Tensor | Sequence[Sequence[int]],
+    prompts: Prompts,
     edits: Sequence[Edit] = (),
     new_tokens: int = 20,
     sampling: Sampling | None = None,

@@ -1,14 +1,15 @@
-"""What users call: `install(host, site, target=" Paris").generate("The capital of ...")`, and the same for the others.
+"""What users call: `install(model, "L5.H0", target=" Paris").generate("The capital of ...")`, and the same for others.
 
-Each function returns an `Edited`: a host with a list of edits, which adds up with others of the same host by `+`.
+Each function returns an `Edited`: a model with a list of edits, which adds up with others of the same model by `+`.
+All take, besides their own options, those of `Where`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -25,16 +26,38 @@ from writesae.causal.actions import (
     Transplant,
     Write,
     check_edit,
+    take_write,
 )
 from writesae.causal.engine import editing
-from writesae.causal.schedule import Always, At, When
+from writesae.causal.schedule import At
 from writesae.causal.targets import token_ids
+from writesae.edits.compare import Comparison, OnText, compare
+from writesae.edits.dictionaries import check_choice, check_model, place, read_site
 from writesae.edits.directions import Direction, DirectionKind, make_directions
-from writesae.edits.generation import Generation, OnTokens, Sampling, encode_prompts, generate
+from writesae.edits.generation import Generation, OnTokens, Prompts, Sampling, encode_prompts, encode_text, generate
+from writesae.edits.positions import Positions, check_features, schedule
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.sae import SAE
-from writesae.types import NativeWrite, Site, Timing
+from writesae.show.sheet import Sheet, shows_itself
+from writesae.types import Amplitude, NativeWrite, Site, Timing
+
+
+class Where(TypedDict, total=False):
+    """What every edit takes besides its own options."""
+
+    site: Site | str | None
+    """The head, where a dictionary does not say it."""
+    positions: Positions
+    """Where in the text: see `writesae.edits.positions`. Everywhere unless said otherwise."""
+    timing: Timing
+    """Whether the edited token itself reads the edited state; `after_token` unless said otherwise."""
+    allow_mismatch: bool
+    """Take a dictionary of another head or of other weights; the result says so."""
+
+
+RENAMED = {"form": "native_write", "when": "positions", "position": "positions", "replaced": "native_write and keep"}
+"""Options that had another name -> what they are called."""
 
 
 @dataclass(frozen=True)
@@ -46,42 +69,50 @@ class InstallTarget:
     """Written one after another when there are several: position `i` writes target `i` modulo their number."""
     kind: DirectionKind
     positions: tuple[int, ...]
-    """From the prompt's end."""
+    """Of the prompt; negative ones from its end."""
     magnitude: float
-    form: NativeWrite
+    native_write: NativeWrite
     timing: Timing
     seed: int = 0
 
-    def edits(self, host: Host, rows: Sequence[Sequence[int]]) -> list[Edit]:
-        """One edit a row and position."""
+    def edits(self, model: Host, rows: Sequence[Sequence[int]]) -> list[Edit]:
+        """One edit a row and target."""
         made = []
         for row, prompt in enumerate(rows):
-            tokens = torch.tensor([prompt])
+            from_end = [p if p < 0 else p - len(prompt) for p in self.positions]
             for target in dict.fromkeys(self.targets):
-                places = tuple(p for i, p in enumerate(self.positions) if self.targets[i % len(self.targets)] == target)
+                places = tuple(p for i, p in enumerate(from_end) if self.targets[i % len(self.targets)] == target)
                 if not places:
                     continue
-                name = f"token {target}" if host._tokenizer is None else repr(host.text([target]))
                 found = make_directions(
-                    host, self.site, tokens, (target,), self.kind, places, self.timing, seed=self.seed + row
-                )
-                what = Install(*found, self.magnitude, self.form, label=f"{name} ({self.kind})")
+                    model, self.site, torch.tensor([prompt]), (target,), self.kind, places, self.timing,
+                    seed=self.seed + row,
+                )  # fmt: skip
+                what = Install(*found, self.magnitude, self.native_write, label=f"{self._name(model, target)}")
                 made.append(Edit(self.site, what, At(places), self.timing, row))
         return made
 
+    def _name(self, model: Host, target: int) -> str:
+        name = f"token {target}" if model._tokenizer is None else repr(model.text([target]))
+        return f"{name} ({self.kind})"
 
+
+@shows_itself
 @dataclass(frozen=True)
 class Edited:
-    """A host and the edits that are made whenever it runs through this object."""
+    """A model and the edits that are made whenever it runs through this object."""
 
     host: Host
     plan: tuple[Edit | InstallTarget, ...]
+    overruled: tuple[str, ...] = ()
+    """What does not fit between the model and the dictionaries, and was allowed."""
 
     def __add__(self, other: Edited) -> Edited:
-        """Both plans, this one's edits first. Raises InputError for another host."""
+        """Both plans, this one's edits first. Raises InputError for another model."""
         if other.host is not self.host:
             raise InputError(f"edits of {self.host.name} and of {other.host.name} cannot be combined")
-        return replace(self, plan=self.plan + other.plan)
+        overruled = tuple(dict.fromkeys(self.overruled + other.overruled))
+        return replace(self, plan=self.plan + other.plan, overruled=overruled)
 
     def edits(self, prompts: Sequence[Sequence[int]] | None = None) -> list[Edit]:
         """The edits for these prompts (token ids); raises InputError where a plan needs prompts and has none."""
@@ -96,8 +127,8 @@ class Edited:
         return made
 
     @contextmanager
-    def apply(self, prompt: str | Sequence[str] | Tensor | None = None) -> Iterator[None]:
-        """Inside this context every run of the host's model is edited, its own `generate` included."""
+    def apply(self, prompt: Prompts | None = None) -> Iterator[None]:
+        """Inside this context every run of the model is edited, its own `generate` included."""
         rows = None if prompt is None else encode_prompts(self.host, prompt)
         with editing(self.host, self.edits(rows)):
             yield
@@ -109,7 +140,7 @@ class Edited:
 
     def generate(
         self,
-        prompts: str | Sequence[str] | Tensor | Sequence[Sequence[int]],
+        prompts: Prompts,
         new_tokens: int = 20,
         sampling: Sampling | None = None,
         stop_at_end: bool = True,
@@ -119,134 +150,173 @@ class Edited:
         rows = encode_prompts(self.host, prompts)
         return generate(self.host, rows, self.edits(rows), new_tokens, sampling, stop_at_end, on_tokens)
 
+    def compare(
+        self, prompt: Prompts, new_tokens: int = 20, sampling: Sampling | None = None, on_text: OnText | None = None
+    ) -> Comparison:
+        """One prompt's continuation without and with the edits, and what they did. Raises InputError as `generate`."""
+        row = encode_text(self.host, prompt)
+        targets = tuple(t for part in self.plan if isinstance(part, InstallTarget) for t in part.targets)
+        return compare(self.host, row, self.edits([row]), targets, new_tokens, sampling, on_text, self.overruled)
 
-def edited(
-    host: Host,
-    site: Site,
-    what: Action,
-    when: When | None = None,
-    timing: Timing = "after_token",
-    row: int | None = None,
-) -> Edited:
-    """A host with one edit; everywhere and always unless `when` is given. Raises InputError where it does not fit."""
-    edit = Edit(site, what, Always() if when is None else when, timing, row)
-    check_edit(host, edit)
-    return Edited(host, (edit,))
+    def sheet(self) -> Sheet:
+        """The edits, one a line."""
+        return Sheet((f"{self.host.name} edited", *map(str, self.plan), *(f"allowed: {x}" for x in self.overruled)))
+
+
+def edited(model: Host, at: SAE | Site | str, what: Action, **where: Unpack[Where]) -> Edited:
+    """A model with one edit of any kind. Raises InputError where it does not fit."""
+    return _made(model, _spot(model, at, where), what, where)
 
 
 def erase(
-    host: Host,
-    site: Site,
+    model: Host,
+    at: SAE | Site | str,
+    features: int | Sequence[int] | None = None,
     *,
-    sae: SAE | None = None,
-    features: Sequence[int] = (),
-    when: When | None = None,
-    form: NativeWrite = "delta",
-    timing: Timing = "after_token",
+    native_write: NativeWrite = "delta",
+    **where: Unpack[Where],
 ) -> Edited:
-    """Take out the native write, or what features of a dictionary contribute."""
-    if sae is None:
-        return edited(host, site, EraseWrite(form), when, timing)
-    return edited(host, site, ScaleFeatures(sae, tuple(features), 0.0), when, timing)
+    """Take out what features of a dictionary contribute, or without features the whole native write of the head."""
+    spot = _spot(model, at, where)
+    if features is None:
+        return _made(model, spot, EraseWrite(native_write), where)
+    return _made(model, spot, ScaleFeatures(*_chosen(spot, features), 0.0), where)
 
 
 def replace_by_atom(
-    host: Host,
-    site: Site,
+    model: Host,
     sae: SAE,
-    *,
     feature: int | None = None,
-    when: When | None = None,
-    amplitude: Literal["coefficient", "norm"] = "coefficient",
-    form: NativeWrite = "delta",
-    timing: Timing = "after_token",
+    *,
+    amplitude: Amplitude = "coefficient",
+    native_write: NativeWrite = "delta",
+    **where: Unpack[Where],
 ) -> Edited:
     """Put an atom (by default the one with the largest coefficient) where the native write was."""
-    return edited(host, site, ReplaceByAtom(sae, feature, amplitude, form), when, timing)
-
-
-def install(
-    host: Host,
-    site: Site,
-    *,
-    target: str | int | Sequence[str | int] | None = None,
-    direction: DirectionKind | Direction = "exact",
-    magnitude: float = 3.0,
-    positions: int | Sequence[int] = 3,
-    form: NativeWrite = "value",
-    timing: Timing = "after_token",
-    seed: int = 0,
-) -> Edited:
-    """Write a direction at consecutive last positions of the prompt (or at these positions, counted from its end where
-    negative), at a multiple of the native write's norm.
-
-    `target` names one or several tokens to raise, each one token long; `direction` says how (`closed`, `exact`), or is
-    a `Direction` of unit sides, and then there is no target. Raises InputError.
-    """
-    if isinstance(positions, int):
-        if positions < 1:
-            raise InputError(f"an install at {positions} positions was asked for; give 1 or more")
-        places = tuple(range(-positions, 0))
-    else:
-        places = tuple(positions)
-    if isinstance(direction, Direction):
-        return edited(host, site, Install(*direction, magnitude, form), At(places), timing)
-    if target is None:
-        raise InputError('an install needs a target token, such as target=" Paris", or a Direction')
-    host.check_site(site)
-    At(places)  # checks them
-    if any(p >= 0 for p in places):
-        raise InputError(
-            f"positions {places} of a target's install are counted from the prompt's end: give negative ones"
-        )
-    Install(torch.ones(1), torch.ones(1), magnitude)  # checks the magnitude
-    return Edited(
-        host, (InstallTarget(site, token_ids(host, target), direction, places, magnitude, form, timing, seed),)
-    )
+    spot = _spot(model, sae, where)
+    dictionary, _ = _chosen(spot, 0 if feature is None else feature)
+    return _made(model, spot, ReplaceByAtom(dictionary, feature, amplitude, native_write), where)
 
 
 def amplify(
-    host: Host,
-    site: Site,
+    model: Host,
     sae: SAE,
-    features: Sequence[int],
+    features: int | Sequence[int],
     *,
     factor: float | None = None,
     amount: float | None = None,
-    when: When | None = None,
-    timing: Timing = "after_token",
+    **where: Unpack[Where],
 ) -> Edited:
     """Multiply features' coefficients by `factor` (below 1 suppresses), or add `amount` to them: one of the two."""
     if (factor is None) == (amount is None):
         raise InputError("give either a factor, which multiplies coefficients, or an amount, which is added to them")
+    spot = _spot(model, sae, where)
+    chosen = _chosen(spot, features)
     if factor is not None:
-        return edited(host, site, ScaleFeatures(sae, tuple(features), factor), when, timing)
+        return _made(model, spot, ScaleFeatures(*chosen, factor), where)
     assert amount is not None
-    return edited(host, site, AddFeatures(sae, tuple(features), amount), when, timing)
+    return _made(model, spot, AddFeatures(*chosen, amount), where)
 
 
-def clamp(
-    host: Host,
-    site: Site,
-    sae: SAE,
-    features: Sequence[int],
-    value: float,
-    *,
-    when: When | None = None,
-    timing: Timing = "after_token",
-) -> Edited:
-    """Bring features' coefficients to a value."""
-    return edited(host, site, ClampFeatures(sae, tuple(features), (value,) * len(features)), when, timing)
+def clamp(model: Host, sae: SAE, values: Mapping[int, float], **where: Unpack[Where]) -> Edited:
+    """Bring features' coefficients to values, `{412: 2.0}`."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"clamp was given {values!r}: give the value of each feature, such as {{412: 2.0}}")
+    spot = _spot(model, sae, where)
+    return _made(model, spot, ClampFeatures(*_chosen(spot, tuple(values)), tuple(values.values())), where)
 
 
 def transplant(
-    host: Host,
-    site: Site,
-    write: Write,
+    model: Host,
+    at: SAE | Site | str,
+    source: Prompts | Write,
     *,
-    when: When,
-    replaced: NativeWrite | None = "delta",
-    timing: Timing = "after_token",
+    source_position: int = -1,
+    native_write: NativeWrite = "delta",
+    keep: bool = False,
+    **where: Unpack[Where],
 ) -> Edited:
-    """Put a write of another run (`take_write`) in the place of a native one, or on top of it (`replaced=None`)."""
-    return edited(host, site, Transplant(write, replaced), when, timing)
+    """Put a write of another text in the place of one of the prompt's (its last, unless `positions` says otherwise).
+
+    `source` is that text, whose token at `source_position` (negative from its end) wrote it, or a `Write`. With `keep`
+    the native write stays and the other is added.
+    """
+    spot = _spot(model, at, where)
+    if not isinstance(source, Write):
+        text = torch.tensor(encode_text(model, source))
+        place = source_position + (len(text) if source_position < 0 else 0)
+        source = take_write(model, text, spot.site, place, native_write)
+    return _made(model, spot, Transplant(source, None if keep else native_write), where, 1)
+
+
+def install(
+    model: Host,
+    at: SAE | Site | str,
+    *,
+    target: str | int | Sequence[str | int] | None = None,
+    direction: DirectionKind | Direction = "exact",
+    magnitude: float = 3.0,
+    native_write: NativeWrite = "value",
+    seed: int = 0,
+    **where: Unpack[Where],
+) -> Edited:
+    """Write a direction at a multiple of the native write's norm, at the prompt's three last tokens unless `positions`
+    says otherwise.
+
+    `target` names one or several tokens to raise, each one token long; `direction` says how (`closed`, `exact`), or is
+    a `Direction` of unit sides, and then there is no target. Raises InputError.
+    """
+    spot = _spot(model, at, where)
+    if isinstance(direction, Direction):
+        return _made(model, spot, Install(*direction, magnitude, native_write), where, 3)
+    check_choice("direction", direction, DirectionKind)
+    if target is None:
+        raise InputError('an install needs a target token, such as target=" Paris" (--target), or a Direction')
+    places = schedule(model, where.get("positions", 3), spot.sae)
+    if not isinstance(places, At):
+        raise InputError(f"a target is written at positions of the prompt, such as 3 or -1, not {places}")
+    Install(torch.ones(1), torch.ones(1), magnitude)  # checks the magnitude
+    targets = token_ids(model, target)
+    made = InstallTarget(
+        spot.site, targets, direction, places.positions, magnitude, native_write, _timing(where), seed
+    )  # fmt: skip
+    return Edited(model, (made,), spot.overruled)
+
+
+class _Spot(NamedTuple):
+    site: Site
+    sae: SAE | None
+    overruled: tuple[str, ...]
+
+
+def _spot(model: Host, at: SAE | Site | str, where: Where) -> _Spot:
+    """The head of an edit, with its dictionary where there is one. Raises InputError."""
+    for name in where.keys() - Where.__annotations__.keys():
+        hint = f": it is called {RENAMED[name]} now" if name in RENAMED else ""
+        raise InputError(f"an edit has no option {name}{hint}")
+    named = where.get("site")
+    if isinstance(at, SAE):
+        return _Spot(*place(model, at, named, allow_mismatch=where.get("allow_mismatch", False)))
+    site = read_site(at)
+    if named is not None:
+        raise InputError(f"an edit of {site} was asked for, and site {named} besides: give one")
+    check_model(model).check_site(site)
+    return _Spot(site, None, ())
+
+
+def _chosen(spot: _Spot, features: int | Sequence[int]) -> tuple[SAE, tuple[int, ...]]:
+    """A dictionary and its features, checked."""
+    if spot.sae is None:
+        raise InputError(f"features belong to a dictionary, and {spot.site} is a head: give a dictionary (--sae)")
+    return spot.sae, check_features(spot.sae, (features,) if isinstance(features, int) else features)
+
+
+def _timing(where: Where) -> Timing:
+    return check_choice("timing", where.get("timing", "after_token"), Timing)
+
+
+def _made(model: Host, spot: _Spot, what: Action, where: Where, positions: Positions = "all") -> Edited:
+    """One edit; `positions` is where it acts unless something else is asked for."""
+    edit = Edit(spot.site, what, schedule(model, where.get("positions", positions), spot.sae), _timing(where))
+    check_edit(model, edit)
+    return Edited(model, (edit,), spot.overruled)

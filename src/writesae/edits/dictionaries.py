@@ -1,0 +1,132 @@
+"""A model, a dictionary and a head: whether they belong together, and on which device."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, TypeVar, get_args
+
+import torch
+
+from writesae.errors import InputError
+from writesae.hosts import Host
+from writesae.sae import SAE
+from writesae.types import Site
+
+T = TypeVar("T")
+
+
+class Placed(NamedTuple):
+    """A dictionary at a head of a model."""
+
+    site: Site
+    sae: SAE
+    """On the layer's device: the one given, or a copy where it stood elsewhere."""
+    overruled: tuple[str, ...] = ()
+    """What does not fit and was allowed all the same, in words."""
+
+
+def check_model(model: object) -> Host:
+    """The model, if it is one; raises InputError for anything else."""
+    if not isinstance(model, Host):
+        raise InputError(f"the first argument is {_kind(model)}, and must be a model: ws.load(...)")
+    return model
+
+
+def read_site(site: Site | str) -> Site:
+    """`"L5.H0"` or a Site. Raises InputError for anything else."""
+    if not isinstance(site, Site | str):
+        raise InputError(f'{_kind(site)} was given as a site: write it like "L5.H0"')
+    return Site.parse(site) if isinstance(site, str) else site
+
+
+def place(model: Host, sae: SAE, site: Site | str | None = None, *, allow_mismatch: bool = False) -> Placed:
+    """Put a dictionary at its own head, or at the one that is named.
+
+    Raises InputError for a dictionary of matrices of another size, one that belongs to no head while none is named,
+    and, unless `allow_mismatch`, one of another head or of other weights. Weights are compared by their revision where
+    the dictionary records it, else by the model's name.
+    """
+    if not isinstance(sae, SAE):
+        raise InputError(f"{_kind(sae)} was given as a dictionary: train one, or load it with ws.load_sae(...)")
+    asked = sae.site if site is None else read_site(site)
+    if asked is None:
+        raise InputError('the dictionary does not say which head it belongs to: give one, site="L5.H0"')
+    layer = check_model(model).check_site(asked)
+    if (sae.config.d_k, sae.config.d_v) != (layer.d_k, layer.d_v):
+        raise InputError(
+            f"the dictionary is for {sae.config.d_k} x {sae.config.d_v} matrices, but {asked} of {model.name} writes "
+            f"{layer.d_k} x {layer.d_v}: it belongs to another host or layer"
+        )
+    wrong = mismatches(model, sae, asked)
+    if wrong and not allow_mismatch:
+        raise InputError(f"{'; '.join(wrong)}: use the one it belongs to, or allow_mismatch (--allow-mismatch)")
+    device = _device(model, asked)
+    here = next(sae.parameters()).device == device
+    return Placed(asked, sae if here else copy.deepcopy(sae).to(device), wrong)
+
+
+def place_all(
+    model: Host,
+    sae: SAE | Mapping[Site, SAE] | Mapping[str, SAE] | None,
+    site: Site | str | None = None,
+    *,
+    allow_mismatch: bool = False,
+) -> dict[Site, Placed]:
+    """One dictionary, one for each of several heads, or none. Raises InputError as `place` does."""
+    if sae is None or isinstance(sae, Mapping):
+        if site is not None:
+            raise InputError(f"site {site} was named beside {'no dictionary' if sae is None else 'heads of their own'}")
+        found = [place(model, one, key, allow_mismatch=allow_mismatch) for key, one in (sae or {}).items()]
+    else:
+        found = [place(model, sae, site, allow_mismatch=allow_mismatch)]
+    return {one.site: one for one in found}
+
+
+def mismatches(model: Host, sae: SAE, site: Site) -> tuple[str, ...]:
+    """In words, where a dictionary's own record names another head or other weights; empty where nothing does."""
+    record = sae.record
+    if record is None:
+        return ()
+    wrong = []
+    if record.site is not None and record.site != site:
+        wrong.append(f"the dictionary is of {record.site}, not of {site}")
+    if record.host_revision is not None:
+        if record.host_revision != model.revision:
+            theirs, ours = record.host_revision[:10], model.revision[:10]
+            wrong.append(
+                f"the dictionary is of {record.host or 'a host'} with weights {theirs}, not of {model.name} with {ours}"
+            )
+    elif record.host is not None and Path(record.host).name != Path(model.name).name:
+        wrong.append(f"the dictionary is of {record.host}, not of {model.name}")
+    return tuple(wrong)
+
+
+def identity(model: Host) -> dict[str, str]:
+    """What a result says of the model and of what ran it."""
+    return {
+        "host": model.name,
+        "revision": model.revision,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        **{name: version(name) for name in ("writesae", "torch", "transformers")},
+    }
+
+
+def check_choice(name: str, value: T, allowed: object) -> T:
+    """The value, if it is one of a Literal's; raises InputError for anything else."""
+    if value not in get_args(allowed):
+        raise InputError(f"{name} {value!r} is none of {', '.join(map(str, get_args(allowed)))}")
+    return value
+
+
+def _device(model: Host, site: Site) -> torch.device:
+    """Where a layer's states are."""
+    weights = next(model.mixers[site.layer].module.parameters())
+    return model.device if weights.is_meta else weights.device
+
+
+def _kind(x: object) -> str:
+    return "nothing" if x is None else f"a {type(x).__name__}"
