@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from writesae import attribution, edits, evals
     from writesae.artifacts import add_metrics, load_sae, save_sae
     from writesae.artifacts.hub import push_sae
-    from writesae.corpus import read_documents, token_blocks
+    from writesae.corpus import Passages, Text, read_documents, text, token_blocks
     from writesae.hosts import Host, load
     from writesae.page import plot
     from writesae.sae import SAE, Record, SAEConfig
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Host": "hosts",
+    "Passages": "corpus",
     "Record": "sae",
     "SAE": "sae",
     "SAEConfig": "sae",
     "Site": "types",
     "StreamStore": "store",
+    "Text": "corpus",
     "TrainConfig": "training",
     "TrainResult": "training",
     "add_metrics": "artifacts",
@@ -41,6 +43,7 @@ _HOME = {
     "push_sae": "artifacts.hub",
     "read_documents": "corpus",
     "save_sae": "artifacts",
+    "text": "corpus",
     "token_blocks": "corpus",
     "train": "training",
 }
@@ -51,9 +54,9 @@ _RENAMED = {"load_host": "load"}
 _PARTS = ("attribution", "edits", "evals")
 
 __all__ = [
-    "SAE", "Host", "Record", "SAEConfig", "Site", "StreamStore", "TrainConfig", "TrainResult", "add_metrics",
-    "attribution", "capture", "edits", "evals", "load", "load_sae", "open_store", "plot", "push_sae",
-    "read_documents", "save_sae", "token_blocks", "train",
+    "SAE", "Host", "Passages", "Record", "SAEConfig", "Site", "StreamStore", "Text", "TrainConfig", "TrainResult",
+    "add_metrics", "attribution", "capture", "edits", "evals", "load", "load_sae", "open_store", "plot", "push_sae",
+    "read_documents", "save_sae", "text", "token_blocks", "train",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@ import gzip
 import json
 import lzma
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +62,10 @@ def test_a_folder_is_read_by_file_name(tmp_path: Path) -> None:
     (tmp_path / "b" / "two.txt").write_text("two")
     (tmp_path / "a.jsonl").write_text(LINES)
     (tmp_path / "ignored.bin").write_bytes(b"\0")
+    for hidden in (".git", "__MACOSX"):
+        (tmp_path / hidden).mkdir()
+        (tmp_path / hidden / "notes.txt").write_text("not text of this corpus")
+    (tmp_path / ".draft.txt").write_text("nor this")
     assert [text for _, text in read_documents(tmp_path)] == [*TEXTS, "two"]
 
 
@@ -109,6 +114,7 @@ def fake_datasets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         return [{"body": text} for text in TEXTS]
 
     module = ModuleType("datasets")
+    module.__spec__ = ModuleSpec("datasets", None)
     module.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     return calls

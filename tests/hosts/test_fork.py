@@ -1,5 +1,7 @@
 """Forked runs against the cache-copy protocol: every transformers class, both timings, several steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -57,6 +59,22 @@ def test_forked_runs_equal_copied_caches(name: str, timing: Timing, end: int, ho
                 assert ((fast[i, c] - slow).abs() <= 1e-4 * slow + rounding).all(), (r, c, fast[i, c], slow)
                 compared += int((slow > 1e-8).sum())
     assert compared > 3 * horizon
+
+
+@pytest.mark.parametrize("timing", ["after_token", "at_token"])
+@pytest.mark.parametrize("name", ["qwen3_next", "mamba2", "zamba2"])
+def test_a_second_native_row_shows_the_rounding(name: str, timing: Timing) -> None:
+    host, site = tiny_host(name), Site(0, 1)
+    passage, position = torch.arange(3).repeat_interleave(7), torch.arange(2, 16, 2).repeat(3)
+    edits = deletions(host, site, passage, position)
+    tiny = torch.tensor([1.0, 1e-6]).view(1, 2, 1)  # a deletion, and one of a millionth
+    edits = replace(edits, weight=edits.weight[:, :1] * tiny)
+    (scored,) = patched_logits(native_run(host, tokens(), 0), edits, timing)
+    floor = kl_divergence(scored.native, scored.again)[:, 0]
+    whole, millionth = kl_divergence(scored.native.unsqueeze(1), scored.patched)[..., 0].T
+    assert 0 < floor.median() < 1e-11
+    assert (whole > 10 * floor).all()
+    assert (millionth < 10 * floor.clamp_min(float(floor.median()))).float().mean() > 0.9
 
 
 def test_states_of_later_rows_resume_where_earlier_ones_ended() -> None:

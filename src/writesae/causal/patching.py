@@ -8,7 +8,7 @@ several layers are made together: a layer above an edited one answers with its o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -38,17 +38,15 @@ class Edits:
     """`[R, M, V]`."""
     weight: Tensor
     """`[R, C, M]`: one line a condition."""
-    own: tuple[int, ...] = ()
-    """The components that are the head's own write at that token, natively `key value^T`. Where an edit below changes
-    what this layer writes at the token (`at_token`), they stand for the write of the edited run."""
-    native_write: NativeWrite = "delta"
-    """The form of those."""
+    own: Mapping[int, NativeWrite] = field(default_factory=dict)
+    """The components that are the head's own write at that token, natively `key value^T`, and in which form. Where an
+    edit below changes what this layer writes at the token (`at_token`), they stand for the write of the edited run."""
 
     def __getitem__(self, index: Tensor) -> Edits:
         passage, position, key, value, weight = (
             x[index] for x in (self.passage, self.position, self.key, self.value, self.weight)
         )
-        return Edits(self.heads, passage, position, key, value, weight, self.own, self.native_write)
+        return Edits(self.heads, passage, position, key, value, weight, self.own)
 
 
 class Scored(NamedTuple):
@@ -60,6 +58,9 @@ class Scored(NamedTuple):
     """Native logits at the scored positions, `[r, horizon, vocabulary]`."""
     patched: Tensor
     """`[r, C, horizon, vocabulary]`."""
+    again: Tensor
+    """The native logits once more, `[r, horizon, vocabulary]`, with all rounding above the edit done anew: what lies
+    between the two is the floor under which no effect can be seen."""
 
 
 def first_step(timing: Timing) -> int:
@@ -78,12 +79,15 @@ def patched_logits(
 
     `edits` are those of the run's layer, or those of several layers by layer, at the same places and with as many
     conditions: a condition is made in all of them at once. Scored positions are `position + first_step(timing)` and
-    the `horizon - 1` after it. The native run is a row of the same batch, so that both carry the same rounding.
+    the `horizon - 1` after it. The native run is the first row of the same batch, so that both carry the same
+    rounding, and the last one, nudged by one unit in the last place where the edits are made: a row that is repeated
+    as it is comes out equal to the bit.
     """
     layers = {run.layer: edits} if isinstance(edits, Edits) else dict(edits)
     first = next(iter(layers.values()))
-    copies = first.weight.shape[1] + 1
+    copies = first.weight.shape[1] + 2
     batch = rows_at_once(run, copies, horizon, memory)
+    eps = torch.finfo(run.host.dtype).eps
     order = first.position.argsort()
     for index in torch.split(order, batch) if len(order) else ():  # sorted: rows of a batch share a cache length
         rows = Rows(run, first.passage[index], first.position[index] + first_step(timing), horizon, copies)
@@ -92,15 +96,20 @@ def patched_logits(
             part = whole[index]
             if layer == min(layers):
                 answer = edit_response(run, part, timing, horizon, layer)
-                responses[layer] = partial(_known, answer)
+                responses[layer] = partial(_known, answer, sorted({*part.heads}), eps)
             else:
                 responses[layer] = partial(upper_response, rows, part, timing, layer)
         logits = rows.logits(responses)
-        yield Scored(index, logits[:, 0], logits[:, 1:])
+        yield Scored(index, logits[:, 0], logits[:, 1:-1], logits[:, -1])
 
 
-def _known(response: Tensor, _: KernelCall) -> Tensor:
-    return response
+def _known(response: Tensor, heads: list[int], eps: float, _: KernelCall, output: Tensor) -> Tensor:
+    """The response, and after it the nudge of the second native row."""
+    own = output.view(len(response), -1, *output.shape[1:])[:, -1:, :, heads]
+    signs = torch.ones_like(own).cumsum(-1) % 2 * 2 - 1  # up and down in turn: no norm takes it out again
+    nudge = torch.zeros_like(response[:, :1])
+    nudge[:, :, :, heads] = (eps * own * signs).to(nudge)
+    return torch.cat([response, nudge], 1)
 
 
 def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, layer: int | None = None) -> Tensor:
@@ -117,15 +126,15 @@ def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, la
     return torch.cat([torch.zeros_like(combined[:, :1]), combined], 1)
 
 
-def upper_response(rows: Rows, edits: Edits, timing: Timing, layer: int, call: KernelCall) -> Tensor:
-    """The same for a layer above an edited one, `[R, 1 + C, steps, H, V]`: every condition has its own stream."""
+def upper_response(rows: Rows, edits: Edits, timing: Timing, layer: int, call: KernelCall, _: Tensor) -> Tensor:
+    """The same for a layer above an edited one, `[R, 2 + C, steps, H, V]`: every condition has its own stream."""
     copies, stream = rows.copies, call.stream
     local = stream.heads(edits.heads)
     key, value = (rows.repeat(x) for x in (edits.key, edits.value))
     if timing == "at_token":
-        written = _own_writes(rows, edits, layer, local)
-        for m in edits.own:
-            key[:, m], value[:, m] = local.key[:, 0, m], written[:, m]
+        written = {form: _own_writes(rows, edits.heads, form, layer, local) for form in {*edits.own.values()}}
+        for m, form in edits.own.items():
+            key[:, m], value[:, m] = local.key[:, 0, m], written[form][:, m]
     else:  # the edited token has been left behind: only the transitions after it are the edited run's
         token = rows.run.streams[layer].heads(edits.heads).map(lambda x: x[edits.passage, edits.position].unsqueeze(1))
         before = token.map(rows.repeat)
@@ -134,19 +143,20 @@ def upper_response(rows: Rows, edits: Edits, timing: Timing, layer: int, call: K
             for name, x in vars(before).items() if x is not None
         })  # fmt: skip
     components = respond(local, key.unsqueeze(1), value.unsqueeze(1), timing == "at_token")[:, 0, first_step(timing) :]
-    weight = torch.cat([torch.zeros_like(edits.weight[:, :1]), edits.weight], 1).flatten(0, 1).to(components)
+    none = torch.zeros_like(edits.weight[:, :1])
+    weight = torch.cat([none, edits.weight, none], 1).flatten(0, 1).to(components)
     combined = torch.einsum("nm,ntmv,mh->nthv", weight, components, _placed(edits, stream, components))
     return combined.view(-1, copies, *combined.shape[1:])
 
 
-def _own_writes(rows: Rows, edits: Edits, layer: int, local: Stream) -> Tensor:
+def _own_writes(rows: Rows, heads: list[int], form: NativeWrite, layer: int, local: Stream) -> Tensor:
     """Value sides of the edited run's own writes at the edited token, `[R * copies, M, V]`."""
     value = local.value[:, 0]
-    if edits.native_write == "value" or local.erase_read is None:
+    if form == "value" or local.erase_read is None:
         return value
     if local.erase_gate is None:
         raise ValueError("a family with an erase direction of its own has no delta value")
-    before = rows.repeat(rows.states(layer)[:, edits.heads])
+    before = rows.repeat(rows.states(layer)[:, heads])
     return value - local.erase_gate[:, 0] * torch.einsum("nmkv,nmk->nmv", before, local.erase_read[:, 0])
 
 

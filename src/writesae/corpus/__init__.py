@@ -1,21 +1,12 @@
-"""Text in, token blocks out: the embedded sample, files of every usual kind, Hugging Face data sets."""
+"""Text in, token blocks out: the embedded sample, files of every usual kind, Hugging Face data sets; split once."""
 
 from writesae.corpus.blocks import Boundaries, TokenBlocks, token_blocks, tokenizer_hash
-from writesae.corpus.documents import Document, read_documents
-from writesae.corpus.passages import Part, check_passages, draw_passages
-from writesae.corpus.text import Passages, Text, text
+from writesae.corpus.documents import Document, check_source, read_documents
+from writesae.corpus.passages import Passages, Share, check_passages, draw_passages
+from writesae.corpus.split import Part
+from writesae.corpus.texts import Text, text
 
 __all__ = [
-    "Boundaries",
-    "Document",
-    "Part",
-    "Passages",
-    "Text",
-    "TokenBlocks",
-    "check_passages",
-    "draw_passages",
-    "read_documents",
-    "text",
-    "token_blocks",
-    "tokenizer_hash",
+    "Boundaries", "Document", "Part", "Passages", "Share", "Text", "TokenBlocks", "check_passages", "check_source",
+    "draw_passages", "read_documents", "text", "token_blocks", "tokenizer_hash",
 ]  # fmt: skip

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,12 @@ class TokenBlocks:
     """`[N]`: index into `documents` of the document in which a block begins."""
     padding: NDArray[np.int64] | None = None
     """`[N]`: how many tokens at a block's start are padding; None where none is padded."""
+    place: NDArray[np.int64] | None = None
+    """`[N]`: where a block's text begins in all text, so that neighbours are known; None: each stands alone."""
+    bos: bool = False
+    """Whether every block begins with a token that is no text."""
+    read: int = 0
+    """How many documents were looked at; 0 where there are none."""
     hash: str = field(init=False)
     """SHA-256 over shape, tokens, names, assignment and padding: two equal corpora have equal hashes."""
 
@@ -78,6 +84,72 @@ class TokenBlocks:
         return cls(array, ("tokens",), np.zeros(array.shape[:1], np.int64))
 
 
+class Piece(NamedTuple):
+    """A block before it is put into a rectangle."""
+
+    document: int
+    """Number of the document in which it begins."""
+    place: int
+    """Where it begins in all text: the next piece of the same text begins one length further on, others do not."""
+    ids: NDArray[np.int64]
+    """At most as many token ids as a block holds of text."""
+
+
+class Cutter:
+    """Cuts documents into pieces for one tokenizer and block; knows the documents that it has seen."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        length: int,
+        bos: int | None = None,
+        boundaries: Boundaries = "separate",
+    ) -> None:
+        """`bos` is put at the start of every block of `length` tokens, as one of them."""
+        self.tokenizer, self.length, self.boundaries = tokenizer, length, boundaries
+        self.start = [] if bos is None else [bos]
+        self.names: list[str] = []
+        if length <= len(self.start):
+            raise InputError(f"blocks of {length} tokens hold no text: give at least {len(self.start) + 1}")
+        if boundaries == "packed" and tokenizer.eos_token_id is None:
+            raise InputError("packed blocks need a tokenizer with an end-of-text token; use 'separate'")
+
+    def cut(self, documents: Iterable[Document]) -> Iterator[list[Piece]]:
+        """For each document as it is read, the pieces that it completes; none where it is too short for one."""
+        body, place = self.length - len(self.start), 0
+        rest, origin = np.empty(0, np.int64), np.empty(0, np.int64)
+        for number, document in enumerate(documents):
+            self.names.append(document.name)
+            ids = np.asarray(self.tokenizer.encode(document.text, add_special_tokens=False, verbose=False), np.int64)
+            if self.boundaries == "packed":
+                ids = np.append(ids, self.tokenizer.eos_token_id)
+            rest, origin = np.concatenate([rest, ids]), np.concatenate([origin, np.full(len(ids), number)])
+            whole = len(rest) // body * body
+            stop = len(rest) if self.boundaries == "padded" else whole
+            yield [Piece(int(origin[i]), place + i, rest[i : i + body].copy()) for i in range(0, stop, body)]
+            place += whole if self.boundaries == "packed" else len(rest) + body  # documents that are apart do not touch
+            keep = whole if self.boundaries == "packed" else len(rest)
+            rest, origin = rest[keep:], origin[keep:]
+
+    def blocks(self, pieces: Sequence[Piece]) -> TokenBlocks:
+        """The rectangle of some pieces, in their order; there must be one or more."""
+        tokens = np.zeros((len(pieces), self.length), np.int64)
+        padding = np.zeros(len(pieces), np.int64)
+        for row, piece in enumerate(pieces):
+            padding[row] = self.length - len(self.start) - len(piece.ids)
+            tokens[row, padding[row] :] = [*self.start, *piece.ids]
+        used, document = np.unique([piece.document for piece in pieces], return_inverse=True)
+        return TokenBlocks(
+            tokens,
+            tuple(self.names[n] for n in used),
+            document.astype(np.int64),
+            padding if padding.any() else None,
+            np.array([piece.place for piece in pieces], np.int64),
+            bool(self.start),
+            len(self.names),
+        )
+
+
 def token_blocks(
     documents: Iterable[Document],
     tokenizer: PreTrainedTokenizerBase,
@@ -86,58 +158,26 @@ def token_blocks(
     bos: int | None = None,
     boundaries: Boundaries = "separate",
 ) -> TokenBlocks:
-    """Cut documents into `count` blocks of `length` tokens (all that there are for None), in their order.
+    """The first `count` blocks of `length` tokens (all that there are for None) of documents, in their order.
 
     `bos` is a token to put at the start of every block (it counts as one of its tokens). Documents are read
     only as far as needed, so an endless stream will do. Raises InputError when the documents give fewer blocks
     than asked, saying how many they give.
     """
-    body = length - (bos is not None)
-    if body < 1 or (count is not None and count < 1):
-        raise InputError(f"cannot cut blocks of {length} tokens, {count} of them: both must be at least 1")
-    if boundaries == "packed" and tokenizer.eos_token_id is None:
-        raise InputError("packed blocks need a tokenizer with an end-of-text token; use 'separate'")
-    names: list[str] = []
-    pieces = list(islice(_cut(documents, tokenizer, body, boundaries, names), count))
-    if not pieces or (count is not None and len(pieces) < count):
+    cutter = Cutter(tokenizer, length, bos, boundaries)
+    pieces = list(islice(chain.from_iterable(cutter.cut(documents)), count))
+    check_enough("the corpus", len(cutter.names), len(pieces), length, count)
+    return cutter.blocks(pieces)
+
+
+def check_enough(name: str, documents: int, found: int, length: int, wanted: int | None) -> None:
+    """Raise InputError where text gives fewer blocks than are wanted (for None: not one)."""
+    if found < (wanted or 1):
         raise InputError(
-            f"the corpus is too short: its {len(names)} documents give {len(pieces)} blocks of {length} "
-            f"tokens ({len(pieces) * length:,} tokens), asked for {count or 'at least 1'}; "
-            "ask for fewer or shorter blocks, or give more text"
+            f"{name} is too short: its {documents:,} documents give {found:,} passages of {length} tokens "
+            f"({found * length:,} tokens), {wanted or 'at least 1'} were asked for; ask for fewer or shorter ones, "
+            "or give more text"
         )
-    start = [] if bos is None else [bos]
-    tokens = np.zeros((len(pieces), length), np.int64)
-    padding = np.zeros(len(pieces), np.int64)
-    for row, (_, ids) in enumerate(pieces):
-        padding[row] = body - len(ids)
-        tokens[row, padding[row] :] = [*start, *ids]
-    document = np.array([owner for owner, _ in pieces], np.int64)
-    named = tuple(names[: int(document.max()) + 1])
-    return TokenBlocks(tokens, named, document, padding if padding.any() else None)
-
-
-def _cut(
-    documents: Iterable[Document],
-    tokenizer: PreTrainedTokenizerBase,
-    body: int,
-    boundaries: Boundaries,
-    names: list[str],
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """(document, at most `body` tokens) block by block; `names` grows by each document as it is read."""
-    rest, origin = np.empty(0, np.int64), np.empty(0, np.int64)
-    for index, document in enumerate(documents):
-        names.append(document.name)
-        ids = np.asarray(tokenizer.encode(document.text, add_special_tokens=False, verbose=False), np.int64)
-        if boundaries == "packed":
-            ids = np.append(ids, tokenizer.eos_token_id)
-        rest, origin = np.concatenate([rest, ids]), np.concatenate([origin, np.full(len(ids), index)])
-        whole = len(rest) // body * body
-        for start in range(0, whole, body):
-            yield int(origin[start]), rest[start : start + body]
-        if boundaries == "padded" and whole < len(rest):
-            yield index, rest[whole:]
-        keep = whole if boundaries == "packed" else len(rest)
-        rest, origin = rest[keep:], origin[keep:]
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

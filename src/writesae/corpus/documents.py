@@ -25,6 +25,9 @@ from writesae.errors import DataError, InputError
 SAMPLE = Path(__file__).parent / "sample" / "heldout.jsonl.xz"
 """34 documents, 1.05 MB of public-domain English that the embedded host never saw."""
 
+HUB = "hf:"
+"""Begins the name of a data set on the Hub."""
+
 TEXT, LINES, TABLE = (".txt", ".md", ".text"), (".jsonl", ".ndjson"), (".parquet",)
 
 
@@ -43,15 +46,31 @@ def read_documents(source: str | Path) -> Iterator[Document]:
     Raises InputError for a source that does not exist or is of no known kind, before the first document, and
     DataError for a damaged file, with the place.
     """
-    if source == "sample":
-        return _lines(SAMPLE)
-    if isinstance(source, str) and source.startswith("hf:"):
+    if isinstance(source, str) and source.startswith(HUB):
         from writesae.corpus.huggingface import stream_dataset
 
         return (Document(name, text) for name, text in stream_dataset(source))
+    return (document for file in _files(source) for document in _file(file))
+
+
+def check_source(source: str | Path) -> None:
+    """Raise InputError for a source that cannot be read as far as is seen without reading it or asking the Hub."""
+    if isinstance(source, str) and source.startswith(HUB):
+        from writesae.corpus.huggingface import check_spec
+
+        check_spec(source)
+    else:
+        _files(source)
+
+
+def _files(source: str | Path) -> list[Path]:
+    """The files of a source, in order; what is hidden or private to a system (`.git`, `__MACOSX`) is none of them."""
+    if source == "sample":
+        return [SAMPLE]
     path = Path(source).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) is not None)
+        files = [file for file in files if not any(n.startswith((".", "__")) for n in file.relative_to(path).parts)]
         if not files:
             raise InputError(f"corpus folder {path} holds no file of a known kind ({_known()})")
     elif path.is_file():
@@ -62,7 +81,7 @@ def read_documents(source: str | Path) -> Iterator[Document]:
         raise InputError(
             f'no corpus at {source}: give "sample", a file or folder ({_known()}), or hf:user/name for a Hub data set'
         )
-    return (document for file in files for document in _file(file))
+    return files
 
 
 def _known() -> str:

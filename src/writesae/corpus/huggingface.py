@@ -9,6 +9,7 @@ Hub's own defaults.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from urllib.parse import parse_qsl, urlsplit
 
 from writesae.errors import DataError, InputError
@@ -21,6 +22,26 @@ def stream_dataset(spec: str) -> Iterator[tuple[str, str]]:
 
     Raises InputError for a malformed spec, a missing extra, or a data set that cannot be opened.
     """
+    path, options = check_spec(spec)
+    import datasets
+
+    split, column = options.get("split", "train"), options.get("column", "text")
+    try:
+        rows = datasets.load_dataset(
+            path,
+            options.get("config"),
+            split=split,
+            revision=options.get("revision"),
+            streaming=True,
+        )
+    except (ValueError, OSError) as error:  # datasets' own errors derive from these
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"cannot open the data set {path} (split {split}): {reason}") from None
+    return _rows(path, split, column, rows)
+
+
+def check_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """The data set of a spec and its options; raises InputError for a malformed one, or without the extra."""
     parts = urlsplit(spec)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(set(options) - set(OPTIONS))
@@ -29,23 +50,9 @@ def stream_dataset(spec: str) -> Iterator[tuple[str, str]]:
         raise InputError(
             f"corpus {spec!r} is not written like hf:user/name?split=train (options: {', '.join(OPTIONS)}){detail}"
         )
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(f"corpus {spec!r} needs the package `datasets`: pip install 'writesae[datasets]'") from None
-    split, column = options.get("split", "train"), options.get("column", "text")
-    try:
-        rows = datasets.load_dataset(
-            parts.path,
-            options.get("config"),
-            split=split,
-            revision=options.get("revision"),
-            streaming=True,
-        )
-    except (ValueError, OSError) as error:  # datasets' own errors derive from these
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"cannot open the data set {parts.path} (split {split}): {reason}") from None
-    return _rows(parts.path, split, column, rows)
+    if find_spec("datasets") is None:
+        raise InputError(f"corpus {spec!r} needs the package `datasets`: pip install 'writesae[datasets]'")
+    return parts.path, options
 
 
 def _rows(name: str, split: str, column: str, rows: Iterator[dict[str, object]]) -> Iterator[tuple[str, str]]:

@@ -25,8 +25,9 @@ from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
 from writesae.recurrence import Stream, branch, replay
 
-Response = Callable[[KernelCall], Tensor]
-"""A layer's call in the patched run -> what is added to its outputs, `[R, copies, steps, H, V]`."""
+Response = Callable[[KernelCall, Tensor], Tensor]
+"""A layer's call in the patched run and its outputs, `[R * copies, steps, H, V]` -> what is added to these, `[R,
+copies, steps, H, V]`."""
 
 FROM_BELOW = ("hidden_states", "v_first")
 """Arguments of a block that come from the blocks below it."""
@@ -159,14 +160,14 @@ class Rows:
         given that layer's call in the patched run. Zero for a native row.
         """
         run, host = self.run, self.run.host
-        responses = {run.layer: lambda _: response} if isinstance(response, Tensor) else response
+        responses = {run.layer: lambda *_: response} if isinstance(response, Tensor) else response
 
         def instead(call: KernelCall) -> KernelResult | None:
             if call.layer < run.layer:
                 return None
             output = branch(call.stream, self.states(call.layer), self.copies)
             if call.layer in responses:
-                output = output + responses[call.layer](call).flatten(0, 1)
+                output = output + responses[call.layer](call, output).flatten(0, 1)
             return KernelResult(output, placeholder(host, call.layer, len(output)))
 
         cache = new_cache(host)

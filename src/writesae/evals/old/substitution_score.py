@@ -76,7 +76,7 @@ def _edits(heads: Sequence[ScoredHead], config: SubstitutionConfig, offset: int)
     key, value, weight = (torch.cat([part[i] for part in parts], -1 if i == 2 else 1) for i in range(3))
     return Edits(
         [head.site.head for head in heads for _ in range(count)], firings.passage, firings.position, key, value, weight,
-        own=tuple(range(0, count * len(heads), count)), native_write=config.native_write,
+        own=dict.fromkeys(range(0, count * len(heads), count), config.native_write),
     )  # fmt: skip
 
 

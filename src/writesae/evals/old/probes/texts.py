@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from writesae.corpus import Part, check_passages, draw_passages
+from writesae.corpus import Share, check_passages, draw_passages
 from writesae.errors import InputError
 from writesae.evals.old.provenance import Provenance, provenance, sae_hash, tokens_hash
 from writesae.hosts import Host, load
@@ -33,7 +33,7 @@ def open_host(name: str, device: str | None = None, revision: str | None = None)
     return load(model, device=device)
 
 
-def draw_texts(host: Host, corpus: str, count: int, length: int, part: Part = (0.0, 1.0), seed: int = 0) -> Tensor:
+def draw_texts(host: Host, corpus: str, count: int, length: int, part: Share = (0.0, 1.0), seed: int = 0) -> Tensor:
     """`[count, length]` token ids, drawn at random from a part of every document of a corpus.
 
     A host of random weights gets random ids. Raises InputError where the part holds too little text.
