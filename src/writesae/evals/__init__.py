@@ -12,11 +12,25 @@ from writesae.errors import InputError
 from writesae.evals.atoms import entry as atoms
 from writesae.evals.boundary import entry as boundary
 from writesae.evals.common.evaluation import Evaluation
+from writesae.evals.spectrum import entry as spectrum
 
-EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in (atoms, boundary)})
+_ENTRIES: tuple[Evaluation[Any], ...] = (
+    atoms,
+    spectrum,
+    boundary,
+)
+
+EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in _ENTRIES})
 """Name -> evaluation, in the order of the page."""
 
-__all__ = ["EVALUATIONS", "Evaluation", "atoms", "boundary", "named"]
+__all__ = [
+    "EVALUATIONS",
+    "Evaluation",
+    "atoms",
+    "boundary",
+    "named",
+    "spectrum",
+]
 
 
 def named(name: str) -> Evaluation[Any]:

@@ -15,8 +15,8 @@ from writesae.config import Json, to_json
 from writesae.corpus import TokenBlocks, read_documents, token_blocks
 from writesae.disk import make_folder, write_json, write_table
 from writesae.errors import InputError
+from writesae.evals import spectrum
 from writesae.evals.old.atoms import portraits
-from writesae.evals.old.spectrum import spectrum
 from writesae.evals.old.substitution import SubstitutionConfig, SubstitutionSummary, contexts, substitution
 from writesae.hosts import Host
 from writesae.quickstart.config import TARGETS, QuickstartConfig
@@ -64,9 +64,9 @@ def load_text(host: Host, config: QuickstartConfig) -> Text:
 def audit(run: Path, host: Host, text: Text, config: QuickstartConfig, progress: Progress) -> Json:
     """Audit every head and choose the site."""
     result = spectrum(host, text.test[:AUDIT_PASSAGES], seed=config.seed, progress=progress)
-    site = config.site or result.default_site()
-    write_table(run / "spectrum.parquet", result.frame(site))
-    return {"site": str(site), "n": result.n, "timing": result.timing}
+    site = config.site or Site.parse(result.summary.default_site)
+    write_table(run / "spectrum.parquet", result.records)
+    return {"site": str(site), "n": result.config.writes, "timing": result.config.timings[0]}
 
 
 @dataclass(frozen=True)

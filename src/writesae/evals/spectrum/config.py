@@ -1,0 +1,24 @@
+"""How many writes are deleted, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from writesae.config import at_least, not_empty
+from writesae.types import Timing
+
+
+@dataclass(frozen=True)
+class SpectrumConfig:
+    """Audit every head of a host without a dictionary: singular values, decay, what one write is worth."""
+
+    writes: int = 40
+    """Random tokens a layer."""
+    timings: tuple[Timing, ...] = ("after_token",)
+    """Whether the edited token reads the edited state itself. The first one chooses the head."""
+    seed: int = 0
+    """Of the tokens."""
+
+    def __post_init__(self) -> None:
+        not_empty(self, "timings")
+        at_least(self, writes=1)

@@ -1,0 +1,85 @@
+"""At random tokens of every layer: the state's singular values, and what deleting the token's write does.
+
+A token's write is its delta write, all that it adds to the decayed state. Where a token adds two rank-1 matrices
+(RWKV-7) there is no such thing, and the native write `b k v^T` is deleted: the records say which it was.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from writesae.causal.batches import passages_at_once
+from writesae.causal.divergence import kl_divergence
+from writesae.causal.patching import Edits, patched_logits
+from writesae.errors import InputError
+from writesae.evals.common.pieces import Keep, Measured, concatenated
+from writesae.evals.common.subject import Subject
+from writesae.evals.old.substitution_score import generator_for
+from writesae.evals.spectrum.config import SpectrumConfig
+from writesae.evals.spectrum.summary import heads_of
+from writesae.hosts import Host
+from writesae.hosts.fork import NativeRun, native_run
+from writesae.recurrence import delta_values, replay
+
+
+def measure(subject: Subject, config: SpectrumConfig, keep: Keep) -> Measured:
+    """A record is a head, a row of the table `writes` a head and deleted write. Raises InputError for passages too
+    short to leave a next token to score."""
+    host, tokens = subject.host, subject.tokens
+    if tokens.shape[1] < 4:
+        raise InputError(f"the audit needs passages of at least 4 tokens, not {tokens.shape[1]}")
+    keep.plan(len(host.layers))
+    tables = [keep(f"layer-{layer}", partial(_layer, host, tokens, layer, config)) for layer in host.layers]
+    writes = concatenated(tables)
+    records = heads_of(writes)
+    return Measured(records, len(records), more={"writes": writes})
+
+
+def _layer(host: Host, tokens: Tensor, layer: int, config: SpectrumConfig) -> pd.DataFrame:
+    """One row a head and place, in order; every passage is read for the decays."""
+    batch, length = tokens.shape
+    generator = generator_for(config.seed, "spectrum", layer)
+    passage = torch.randint(batch, (config.writes,), generator=generator)
+    position = torch.randint(1, length - 2, (config.writes,), generator=generator)
+    tables, kept = [], torch.zeros(host.layers[layer].heads, dtype=torch.float64)
+    at_once = passages_at_once(host, length, layer)
+    for begin in range(0, batch, at_once):
+        run = native_run(host, tokens[begin : begin + at_once], layer)
+        kept += run.streams[layer].log_decay.exp().mean(-1).double().sum((0, 1)).cpu()
+        here = (passage >= begin) & (passage < begin + at_once)
+        if here.any():
+            table = _writes(run, passage[here] - begin, position[here], config)
+            tables.append(table.assign(passage=table.passage + begin))
+    whole = pd.concat(tables, ignore_index=True)
+    whole["decay"] = (kept / tokens.numel()).numpy()[whole["head"]]
+    return whole.sort_values(["head", "passage", "position"], kind="stable", ignore_index=True)
+
+
+def _writes(run: NativeRun, passage: Tensor, position: Tensor, config: SpectrumConfig) -> pd.DataFrame:
+    """The same for the places `[R]` in one run."""
+    stream, count = run.streams[run.layer], len(passage)
+    heads = stream.key.shape[2]
+    update = delta_values(stream)[0] if stream.rank_one else stream.value
+    key, value = stream.key[passage, position], update[passage, position]  # [R, H, d]
+    singular = torch.linalg.svdvals(replay(stream, keep=(passage, position)).states)
+    size = singular.square().sum(-1).sqrt()
+    columns = {
+        "layer": torch.full((heads, count), run.layer), "head": torch.arange(heads)[:, None].expand(-1, count),
+        "passage": passage.expand(heads, -1), "position": position.expand(heads, -1),
+        "token": run.tokens[passage, position].expand(heads, -1), "state_norm": size.T,
+        "write_share": (key.norm(dim=-1) * value.norm(dim=-1) / size.clamp_min(1e-30)).T,
+        "stable_rank": (singular.square().sum(-1) / singular[..., 0].square().clamp_min(1e-30)).T,
+    }  # fmt: skip
+    edits = Edits(list(range(heads)), passage, position, key, value, -torch.eye(heads).expand(count, -1, -1))
+    for timing in config.timings:
+        kl = torch.empty(count, heads, dtype=torch.float64)
+        for scored in patched_logits(run, edits, timing):
+            kl[scored.which] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
+        columns[f"delete_kl_{timing}"] = kl.T
+    table = pd.DataFrame({name: x.flatten().cpu().numpy() for name, x in columns.items()})
+    table["singular_values"] = list(singular.transpose(0, 1).flatten(0, 1).cpu().numpy())
+    return table.assign(native_write="delta" if stream.rank_one else "value")
