@@ -117,13 +117,12 @@ def test_a_dictionary_of_another_shape_host_or_head_is_refused(
     evaluation, text, options = EVALUATIONS[name], few_passages[name], SMALL[name]
     saes = dictionaries(name)
     narrow = SAE(SAEConfig(31, 32, 61, sparsity=TopK(3), target="write-delta"))
+    both = evaluation.takes == "seeds"
     with pytest.raises(InputError, match="31 x 32"):
-        evaluation(host, {SITE: narrow} if len(saes) == 1 else [narrow, narrow], text, site=None if len(saes) == 1 else
-                   SITE, out=tmp_path / "out", **options)  # fmt: skip
+        evaluation(host, [narrow, narrow] if both else narrow, text, site=SITE, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match=r"is of L5\.H2, not of L4\.H3"):
-        evaluation(host, [small_sae() for _ in saes[:1]] * (1 if len(saes) == 1 or name == "fidelity" else 2), text,
-                   site=Site(4, 3), **options)  # fmt: skip
+        evaluation(host, [small_sae()] * (2 if both else 1), text, site=Site(4, 3), **options)
     for sae in saes:
         sae.record = Record("other", "0" * 64, sae.site)
     with pytest.raises(InputError, match="revision 0000"):

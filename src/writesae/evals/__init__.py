@@ -12,10 +12,12 @@ from writesae.errors import InputError
 from writesae.evals.atoms import entry as atoms
 from writesae.evals.boundary import entry as boundary
 from writesae.evals.common.evaluation import Evaluation
+from writesae.evals.fidelity import entry as fidelity
 from writesae.evals.spectrum import entry as spectrum
 
 _ENTRIES: tuple[Evaluation[Any], ...] = (
     atoms,
+    fidelity,
     spectrum,
     boundary,
 )
@@ -28,6 +30,7 @@ __all__ = [
     "Evaluation",
     "atoms",
     "boundary",
+    "fidelity",
     "named",
     "spectrum",
 ]

@@ -1,0 +1,21 @@
+"""Where the states are replaced, and which of them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["layer", "head"]
+"""Which states are replaced together."""
+
+
+@dataclass(frozen=True)
+class FidelityConfig:
+    """Replace states by their reconstruction after a native prefix, and score the text that follows."""
+
+    prefix: float = 0.5
+    """Share of each passage that runs before the states are replaced."""
+    scopes: tuple[Scope, ...] = ()
+    """Beside all dictionaries at once, also replace those of each layer together, or of each head alone."""
+    seed: int = 0
+    """Of the bootstrap."""
