@@ -1,4 +1,4 @@
-"""Classes, sweeps and quality against values worked out by hand and against the dense dictionary."""
+"""Classes and sweeps against values worked out by hand and against the dense dictionary."""
 
 import numpy as np
 import pandas as pd
@@ -7,12 +7,10 @@ import torch
 
 from writesae.errors import InputError
 from writesae.evals import partition as parts
-from writesae.evals import quality as measure
 from writesae.evals.common.firings import all_firings
 from writesae.evals.old.partition import PartitionConfig, labels, partition
-from writesae.evals.old.quality import QualityConfig, quality
 from writesae.hosts import Host
-from writesae.recurrence import delta_values_reference, replay_reference
+from writesae.recurrence import delta_values_reference
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Target
 
@@ -68,32 +66,3 @@ def test_partition_of_a_host(host: Host, passages: torch.Tensor) -> None:
         partition(host, silent, SITE, passages)
     with pytest.raises(InputError, match="a partition needs 4"):
         partition(host, dictionary(), SITE, passages, PartitionConfig(minimum=10**6))
-
-
-@pytest.mark.parametrize("target", ["state", "write-delta", "write-value"])
-def test_quality_against_dense_matrices(host: Host, passages: torch.Tensor, target: Target) -> None:
-    sae = dictionary(target)
-    stream = host.record(passages, [5])[5].heads(2)
-    value = stream.value if target == "write-value" else delta_values_reference(stream)
-    writes = torch.einsum("btk,btv->btkv", stream.key[:, :, 0], value[:, :, 0])
-    matrices = replay_reference(stream).states[:, :, 0] if target == "state" else writes
-    flat = matrices.flatten(0, 1)
-    codes = sae.encode(flat)
-    error = (flat - sae.decode(codes)).square().sum().item()
-    variance = (flat - flat.mean(0)).square().sum().item()
-    s = quality(host, sae, SITE, passages).summary
-    assert s.explained_variance == pytest.approx(1 - error / variance, rel=1e-3, abs=1e-4)
-    assert s.mse == pytest.approx(error / flat.numel(), rel=1e-4)
-    assert s.l0 == pytest.approx((codes.value > 0).sum().item() / len(flat), rel=1e-3)
-    assert s.alive + s.dead == 61
-    assert s.tokens == passages.numel()
-
-
-def test_quality_by_hand() -> None:
-    features = pd.DataFrame({"feature": range(5), "firings": [0, 1, 3, 20, 76], "coefficient": 1.0})
-    passages = pd.DataFrame({"passage": [0, 1], "tokens": [60, 40], "entries": [120, 80], "active": [70, 30],
-                             "error": [3.0, 1.0], "variance": [6.0, 10.0]})  # fmt: skip
-    s = measure.summarise(features, passages, QualityConfig(dense=0.1, edges=(0.001, 0.02, 0.5, 1.0)))
-    assert (s.tokens, s.explained_variance, s.mse, s.l0) == (100, 0.75, 0.02, 1.0)
-    assert (s.alive, s.dead, s.dense, s.histogram) == (4, 1, 2, (1, 2, 1))
-    assert s.gini == pytest.approx((-3 * 1 - 1 * 3 + 1 * 20 + 3 * 76) / (4 * 100))

@@ -13,11 +13,13 @@ from writesae.evals.atoms import entry as atoms
 from writesae.evals.boundary import entry as boundary
 from writesae.evals.common.evaluation import Evaluation
 from writesae.evals.fidelity import entry as fidelity
+from writesae.evals.quality import entry as quality
 from writesae.evals.spectrum import entry as spectrum
 
 _ENTRIES: tuple[Evaluation[Any], ...] = (
     atoms,
     fidelity,
+    quality,
     spectrum,
     boundary,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "boundary",
     "fidelity",
     "named",
+    "quality",
     "spectrum",
 ]
 

@@ -1,53 +1,39 @@
-"""How well a dictionary reconstructs, and how its features share the work."""
+"""How it is said and drawn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
 
-from writesae.evals.old.measured import Measured
+from writesae.evals.common.result import Result
+from writesae.evals.quality.config import QualityConfig
+from writesae.evals.quality.summary import Summary
 from writesae.show import words
 from writesae.show.figures import Floats, canvas, histogram, rounded, upright
 from writesae.show.parts import Panel, Plot, Table
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Quality on one text."""
-
-    tokens: int
-    explained_variance: float | None
-    mse: float | None
-    l0: float | None
-    alive: int
-    dead: int
-    dense: int
-    gini: float | None
-
-
-def build(of: Measured) -> Panel:
-    """Histogram of firing frequencies, how unequal they are, and the variance explained in each passage."""
-    summary = of.read(Summary)
-    records = of.numeric(["feature", "firings"])
-    passages = of.table("passages", ["error", "variance"])
-    error, variance = of.floats("error", passages), of.floats("variance", passages)
-    firings = records.firings.to_numpy(dtype=float)
-    explained = 1 - error[variance > 0] / variance[variance > 0]
-    plots = (
-        _frequencies(firings / summary.tokens, of.setting(float, "dense"), summary),
-        _lorenz(firings[firings > 0], summary),
-        _explained(explained, summary),
-    )
-    finding = (
+def finding(result: Result[QualityConfig, Summary]) -> str:
+    """What is explained, with how many features."""
+    summary = result.summary
+    return (
         f"{words.percent(summary.explained_variance)} of the variance is explained with {words.plain(summary.l0, 2)} "
-        "of "
-        f"{words.count(len(records))} features active a token (n = {words.count(summary.tokens)} tokens, "
-        f"{words.plural(len(passages), 'passage')}; "
-        f"{_middle(explained)}); {words.count(summary.dead)} features never fire, {words.count(summary.dense)} are "
-        "dense."
+        f"of {words.count(len(result.records))} features active a token (n = {words.count(summary.tokens)} tokens, "
+        f"{words.plural(len(result.more['passages']), 'passage')}; {_middle(_by_passage(result))}); "
+        f"{words.count(summary.dead)} features never fire, {words.count(summary.dense)} are dense."
+    )
+
+
+def panel(result: Result[QualityConfig, Summary]) -> Panel:
+    """Histogram of firing frequencies, how unequal they are, and the variance explained in each passage."""
+    summary, dense = result.summary, result.config.dense
+    firings = result.records.firings.to_numpy(dtype=float)
+    plots = (
+        _frequencies(firings / summary.tokens, dense, summary),
+        _lorenz(firings[firings > 0], summary),
+        _explained(_by_passage(result), summary),
     )
     rows = [
         ("variance explained", words.percent(summary.explained_variance)),
@@ -55,10 +41,18 @@ def build(of: Measured) -> Panel:
         ("L0, active features a token", words.plain(summary.l0, 2)),
         ("alive", words.count(summary.alive)),
         ("dead, never fire", words.count(summary.dead)),
-        (f"dense, at more than {words.percent(of.setting(float, 'dense'), 0)} of tokens", words.count(summary.dense)),
+        (f"dense, at more than {words.percent(dense, 0)} of tokens", words.count(summary.dense)),
         ("Gini of the alive features\u2019 firings", words.plain(summary.gini, 3)),
     ]
-    return Panel(finding, plots, Table(("measure", "value"), rows))
+    return Panel(plots, Table(("measure", "value"), rows))
+
+
+def _by_passage(result: Result[QualityConfig, Summary]) -> Floats:
+    """Variance explained within each passage that varies."""
+    passages = result.more["passages"]
+    error, variance = passages.error.to_numpy(), passages.variance.to_numpy()
+    explained: Floats = 1 - error[variance > 0] / variance[variance > 0]
+    return explained
 
 
 def _middle(explained: Floats) -> str:
@@ -145,7 +139,7 @@ def _explained(explained: Floats, summary: Summary) -> Plot:
         low, high = float(explained.min()), float(explained.max())
         edges = np.linspace(low, high if high > low else low + 0.01, min(30, max(8, len(explained) // 4)) + 1)
         histogram(figure, explained, edges, "passages", "var(--atom)", "explained", 0.75)
-    if summary.explained_variance is not None:
+    if words.finite(summary.explained_variance):
         upright(figure, summary.explained_variance, "all")
     figure.update_layout(showlegend=False)
     figure.update_xaxes(title="variance explained in a passage", tickformat=".0%")
