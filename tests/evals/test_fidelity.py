@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 from slow_protocol import cache_copy_logits
 from writesae.errors import InputError
 from writesae.evals import fidelity
-from writesae.evals.old import seeds as several
 from writesae.evals.fidelity.config import FidelityConfig
 from writesae.evals.fidelity.measure import reconstructed
 from writesae.evals.fidelity.summary import CONDITIONS, summarise
+from writesae.evals.old import seeds as several
 from writesae.evals.old.partition import PartitionConfig
 from writesae.evals.old.seeds import SeedsConfig, atom_cosines, seeds
 from writesae.hosts import Host

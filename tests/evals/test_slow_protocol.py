@@ -18,14 +18,8 @@ from torch.nn.functional import cross_entropy
 from random_hosts import host_parameter, some_tokens, tiny_host
 from slow_protocol import cache_copy_logits
 from writesae.causal.precision import in_float64, widened
-from writesae.evals.old.configs import (
-    FidelityConfig,
-    LogitShiftConfig,
-    PassageLossConfig,
-    ReadersConfig,
-    SelectivityConfig,
-)
-from writesae.evals.old.fidelity import fidelity
+from writesae.evals import fidelity
+from writesae.evals.old.configs import LogitShiftConfig, PassageLossConfig, ReadersConfig, SelectivityConfig
 from writesae.evals.old.logit_shift import logit_shift
 from writesae.evals.old.passage_loss import passage_loss
 from writesae.evals.old.readers import readers
@@ -194,8 +188,8 @@ def check_fidelity_in_two_layers(world: World) -> None:
     host, two = world.host, sites(world.host)
     target = cast(Target, world.turn("state", "write-delta", "write-value"))
     saes = {site: dictionary(host, site, target) for site in two}
-    result = fidelity(host, saes, TEXT, FidelityConfig(prefix=0.6, scopes=("head",)))
-    start, tables = 8, {"all": result.records} | dict(list(result.more["scopes"].groupby("scope")))
+    records = fidelity(host, saes, TEXT, prefix=0.6, scopes="head").records
+    start, tables = 8, dict(list(records.groupby("scope")))
     hats = {site: dense_reconstruction(host, sae, site, TEXT[:, :start]) for site, sae in saes.items()}
     natives = [token_by_token(host, tokens, start, {}) for tokens in TEXT]
     for scope, replaced in {"all": list(two), str(two[0]): [two[0]], str(two[1]): [two[1]]}.items():

@@ -71,7 +71,9 @@ def _perplexity(summary: Summary) -> Plot:
     figure.update_layout(bargap=0.35)
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(title="perplexity", range=[0, max(values) * 1.12])
-    caption = f"Of the suffixes, {words.count(summary.tokens)} tokens. Loss recovered: {words.percent(whole.recovered)}."
+    caption = (
+        f"Of the suffixes, {words.count(summary.tokens)} tokens. Loss recovered: {words.percent(whole.recovered)}."
+    )
     return Plot("perplexity", "Perplexity", figure, caption, width="third")
 
 

@@ -18,9 +18,6 @@ Precision = Literal["auto", "float32", "float64"]
 """`float32`: the host as it was loaded. `float64`: a copy of it in which every number has 64 bits. `auto`: the second
 where the rounding of the first hides an effect at the smallest epsilon and the copy fits into memory."""
 
-Scope = Literal["layer", "head"]
-"""Which states are replaced together."""
-
 AtomClass = Literal["register", "bundle"]
 """The two classes of `partition` that fire."""
 
@@ -33,14 +30,11 @@ EVALUATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "population": ("writesae.evals.old.population_config:PopulationConfig", "the same atom by atom, by class"),
         "partition": ("writesae.evals.old.configs:PartitionConfig", "registers, bundles and nulls"),
         "logit_shift": ("writesae.evals.old.configs:LogitShiftConfig", "predicted against measured logit changes"),
-        "fidelity": ("writesae.evals.old.configs:FidelityConfig", "perplexity with reconstructed states"),
         "passage_loss": ("writesae.evals.old.configs:PassageLossConfig", "every firing of a class deleted or replaced"),
-        "quality": ("writesae.evals.old.configs:QualityConfig", "reconstruction and use of features"),
         "seeds": ("writesae.evals.old.configs:SeedsConfig", "dictionaries of several seeds compared"),
         "selectivity": ("writesae.evals.old.configs:SelectivityConfig", "overlap of most moved tokens"),
         "readers": ("writesae.evals.old.configs:ReadersConfig", "later heads that read an atom"),
         "boundary": ("writesae.evals.old.configs:BoundaryConfig", "features of a token class"),
-        "spectrum": ("writesae.evals.old.configs:SpectrumConfig", "audit of every head, no dictionary"),
     }
 )
 """Name -> where its configuration is (`module:class`), and one line of help."""
@@ -122,18 +116,6 @@ class LogitShiftConfig:
 
 
 @dataclass(frozen=True)
-class FidelityConfig:
-    """Replace states by their reconstruction after a native prefix, and score the text that follows."""
-
-    prefix: float = 0.5
-    """Share of each passage that runs before the states are replaced."""
-    scopes: tuple[Scope, ...] = ()
-    """Beside all dictionaries at once, also replace those of each layer together, or of each head alone."""
-    seed: int = 0
-    """Of the bootstrap."""
-
-
-@dataclass(frozen=True)
 class PassageLossConfig:
     """Delete or replace every write on which a class of atoms fires, over whole passages."""
 
@@ -148,20 +130,6 @@ class PassageLossConfig:
 
     def __post_init__(self) -> None:
         at_least(self, features=0)
-
-
-@dataclass(frozen=True)
-class QualityConfig:
-    """Measure the reconstruction, and how features share the work, in one pass without edits."""
-
-    dense: float = 0.1
-    """A feature that fires at more than this share of tokens is dense."""
-    edges: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    """Borders of the frequency histogram; a frequency of 1 belongs to the last bin."""
-
-    def __post_init__(self) -> None:
-        if len(self.edges) < 2 or any(b <= a for a, b in zip(self.edges, self.edges[1:], strict=False)):
-            raise ConfigError(f"edges {self.edges} of the histogram must be at least two and rise")
 
 
 @dataclass(frozen=True)
@@ -225,18 +193,3 @@ class BoundaryConfig:
 
     def __post_init__(self) -> None:
         at_least(self, top=1)
-
-
-@dataclass(frozen=True)
-class SpectrumConfig:
-    """Audit every head of a host without a dictionary: singular values, decay, what one write is worth."""
-
-    writes: int = 40
-    """Random positions a layer."""
-    timing: Timing = "after_token"
-    """Whether the edited token reads the edited state itself."""
-    seed: int = 0
-    """Of the positions."""
-
-    def __post_init__(self) -> None:
-        at_least(self, writes=1)

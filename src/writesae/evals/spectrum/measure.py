@@ -16,9 +16,9 @@ from writesae.causal.batches import passages_at_once
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
 from writesae.errors import InputError
+from writesae.evals.common.draws import generator_for
 from writesae.evals.common.pieces import Keep, Measured, concatenated
 from writesae.evals.common.subject import Subject
-from writesae.evals.old.substitution_score import generator_for
 from writesae.evals.spectrum.config import SpectrumConfig
 from writesae.evals.spectrum.summary import heads_of
 from writesae.hosts import Host

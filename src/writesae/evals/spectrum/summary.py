@@ -60,13 +60,13 @@ class Summary:
 
 def heads_of(writes: pd.DataFrame) -> pd.DataFrame:
     """One row a head from the table of writes."""
-    effects = [name for name in writes if str(name).startswith("delete_kl_")]
+    effects = [name for name in map(str, writes) if name.startswith("delete_kl_")]
     rows = []
-    for (layer, head), own in writes.groupby(["layer", "head"], sort=True):
+    for _, own in writes.groupby(["layer", "head"], sort=True):
         relative = np.stack(own.singular_values.tolist()) / np.maximum(own.state_norm.to_numpy()[:, None], 1e-30)
         middle = {name: _middle(own[name]) for name in ("write_share", "stable_rank", *effects)}
-        named = {"layer": layer, "head": head, "native_write": own.native_write.iloc[0], "decay": own.decay.iloc[0]}
-        rows.append({**named, **middle, "singular_values": np.median(relative, 0)})
+        same = {str(name): own[name].iloc[0] for name in _HEAD}
+        rows.append({**same, **middle, "singular_values": np.median(relative, 0)})
     return pd.DataFrame(rows)
 
 
@@ -75,26 +75,19 @@ def _middle(x: pd.Series[float]) -> float:
     return float(np.sort(x.to_numpy())[(len(x) - 1) // 2])
 
 
-def default_head(records: pd.DataFrame, config: SpectrumConfig) -> Site:
-    """The head with the largest deletion effect among those that remember (write share <= 0.5), else of all."""
-    remembering = records[records.write_share <= MEMORY]
-    among = remembering if len(remembering) else records
-    best = among.loc[among[f"delete_kl_{config.timings[0]}"].idxmax()]
-    return Site(int(best["layer"]), int(best["head"]))
-
-
 def summarise(tables: Mapping[str, pd.DataFrame], config: SpectrumConfig) -> Summary:
     """The summary of the two tables."""
     records, writes = tables["records"], tables["writes"]
+    remembering = records[records.write_share <= MEMORY]
+    among, effect = remembering if len(remembering) else records, f"delete_kl_{config.timings[0]}"
+    best = among.iloc[int(np.argmax(among[effect].to_numpy()))]
     largest = np.array([values[0] for values in writes.singular_values]) / writes.state_norm.to_numpy()
-    site = default_head(records, config)
-    own = records[(records["layer"] == site.layer) & (records["head"] == site.head)]
     return Summary(
-        default_site=str(site),
-        delete_kl=float(own[f"delete_kl_{config.timings[0]}"].iloc[0]),
-        native_write=cast(NativeWrite, str(records.native_write.iloc[0])),
+        default_site=str(Site(int(best["layer"]), int(best["head"]))),
+        delete_kl=float(best[effect]),
+        native_write=cast(NativeWrite, str(best.native_write)),
         heads=len(records),
-        remembering=int((records.write_share <= MEMORY).sum()),
+        remembering=len(remembering),
         stable_rank=float(records.stable_rank.median()),
         write_share=float(records.write_share.median()),
         decay=float(records.decay.median()),
