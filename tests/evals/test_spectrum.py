@@ -11,6 +11,7 @@ import torch
 
 from random_hosts import host_parameter, some_tokens, tiny_host
 from slow_protocol import cache_copy_logits
+from writesae.causal import budget
 from writesae.causal.divergence import kl_divergence
 from writesae.errors import InputError
 from writesae.evals import spectrum
@@ -56,7 +57,8 @@ def test_what_was_deleted_is_named_and_gone(name: str, monkeypatch: pytest.Monke
         warnings.simplefilter("ignore")
         host, tokens = tiny_host("qwen3_next" if name == "as_rwkv7" else name), some_tokens()
     if name == "as_rwkv7":  # the same recurrence, seen as one that erases along a direction of its own
-        monkeypatch.setattr(measuring, "native_run", lambda *given: with_erase_direction(native_run(*given)))
+        runs = [(0, with_erase_direction(native_run(host, tokens, layer))) for layer in host.layers]
+        monkeypatch.setattr(measuring, "native_runs", lambda *_: [runs.pop(0)])
     result = spectrum(host, tokens, writes=2, timings=("after_token", "at_token"))
     form = "delta" if name == "qwen3_next" else "value"
     assert result.summary.native_write == form
@@ -90,8 +92,8 @@ def test_native_runs_are_bounded(host: Host, passages: torch.Tensor, monkeypatch
         sizes.append(len(tokens))
         return native_run(of, tokens, layer)
 
-    monkeypatch.setattr(measuring, "passages_at_once", lambda *_: 2)
-    monkeypatch.setattr(measuring, "native_run", watched)
+    monkeypatch.setattr(budget, "PASSAGES", 2)
+    monkeypatch.setattr(budget, "native_run", watched)
     few = spectrum(host, passages, writes=6)
     assert max(sizes) == 2
     for table in ("records", "writes"):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Cache
 
-from writesae.causal.batches import free_floats, passages_at_once
+from writesae.causal.budget import passages_at_once
 from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.evals.common.pieces import Keep, Measured
@@ -40,9 +40,7 @@ def measure(subject: Subject, config: FidelityConfig, keep: Keep) -> Measured:
             f"a prefix of {config.prefix} leaves nothing to run or to score in passages of {length} tokens: give a "
             f"share between {1 / length:.3f} and {(length - 2) / length:.3f}"
         )
-    scored = 10 * (length - 1 - start) * host.vocabulary
-    lowest = min(site.layer for site in saes)
-    at_once = max(1, min(passages_at_once(host, length, lowest), int(free_floats(host.device) / scored)))
+    at_once = passages_at_once(host, length, min(site.layer for site in saes), read=length - start)
 
     def piece(begin: int, end: int) -> pd.DataFrame:
         tables = []

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.batches import passages_at_once
+from writesae.causal.budget import native_runs
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
 from writesae.errors import InputError
@@ -22,7 +22,7 @@ from writesae.evals.common.subject import Subject
 from writesae.evals.spectrum.config import SpectrumConfig
 from writesae.evals.spectrum.summary import heads_of
 from writesae.hosts import Host
-from writesae.hosts.fork import NativeRun, native_run
+from writesae.hosts.fork import NativeRun
 from writesae.recurrence import delta_values, replay
 
 
@@ -46,11 +46,9 @@ def _layer(host: Host, tokens: Tensor, layer: int, config: SpectrumConfig) -> pd
     passage = torch.randint(batch, (config.writes,), generator=generator)
     position = torch.randint(1, length - 2, (config.writes,), generator=generator)
     tables, kept = [], torch.zeros(host.layers[layer].heads, dtype=torch.float64)
-    at_once = passages_at_once(host, length, layer)
-    for begin in range(0, batch, at_once):
-        run = native_run(host, tokens[begin : begin + at_once], layer)
+    for begin, run in native_runs(host, tokens, layer):
         kept += run.streams[layer].log_decay.exp().mean(-1).double().sum((0, 1)).cpu()
-        here = (passage >= begin) & (passage < begin + at_once)
+        here = (passage >= begin) & (passage < begin + len(run.tokens))
         if here.any():
             table = _writes(run, passage[here] - begin, position[here], config)
             tables.append(table.assign(passage=table.passage + begin))
