@@ -13,8 +13,9 @@ import writesae
 
 ROOT = Path(writesae.__file__).parent
 ORDER = (
-    "errors", "types", "config", "disk", "memory", "show", "recurrence", "sae", "corpus", "hosts", "store", "artifacts",
-    "training", "causal", "edits", "attribution", "evals", "page", "reproduce", "sweep", "quickstart", "cli",
+    "errors", "types", "config", "disk", "memory", "devices", "show", "recurrence", "sae", "corpus", "hosts", "store",
+    "artifacts", "training", "causal", "edits", "attribution", "evals", "page", "reproduce", "sweep",
+    "quickstart", "cli",
 )  # fmt: skip
 """Lowest first. A part may import itself and what stands before it."""
 

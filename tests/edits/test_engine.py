@@ -326,7 +326,7 @@ def test_another_thread_s_run_is_not_edited_and_caches_are_let_go(tiny: Host) ->
 def test_a_bfloat16_host_is_edited(tiny: Host) -> None:
     small = copy.deepcopy(tiny.model)
     nn.Module.to(small, torch.bfloat16)
-    half = Host(small, None, "half", "none")
+    half = Host(small, None, "half", lambda: "none")
     tokens, site = some_tokens(), Site(0, 1)
     plain = half.logits(tokens)
     moved = edited_logits(half, [Edit(site, AddMatrix(torch.full((5, 7), 3.0)), At((CUT,)))], tokens)

@@ -144,4 +144,4 @@ def test_a_device_map_spreads_the_model(tmp_path: Path) -> None:
     assert torch.equal(host.logits(text), plain.logits(text))
     assert host.revision == plain.revision
     with pytest.raises(HostError, match="offloaded"):
-        load(host.model)
+        _ = load(host.model).revision

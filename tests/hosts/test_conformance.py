@@ -334,7 +334,7 @@ def test_a_bfloat16_host_has_a_float32_stream(host: Host, name: str) -> None:
     allowed = 1e-2 if name == "rwkv7_hf" else TOLERANCE
     small = copy.deepcopy(host.model)
     nn.Module.to(small, torch.bfloat16)
-    half = Host(small, None, "half", "none")
+    half = Host(small, None, "half", lambda: "none")
     layer = next(iter(half.layers))
     stream = half.record(tokens(), [layer])[layer]
     assert stream.key.dtype == stream.value.dtype == stream.log_decay.dtype == torch.float32

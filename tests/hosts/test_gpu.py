@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, load
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
@@ -28,7 +28,7 @@ HERE = [name for name, spec in TINY_MODELS.items() if find_spec(spec.module.part
 def host(request: pytest.FixtureRequest) -> Host:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load(build_tiny(request.param), device="cuda")
+        return load(nn.Module.cuda(build_tiny(request.param)))
 
 
 def tokens() -> Tensor:

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from writesae.corpus import read_documents, token_blocks
 from writesae.errors import HostError, InputError, ReplayError
-from writesae.hosts import Host, load
+from writesae.hosts import EMBEDDED, Host, load
 from writesae.hosts import registry as registry_module
 from writesae.hosts.kernels import Arguments
 from writesae.hosts.tiny import build_tiny
@@ -60,7 +60,7 @@ def test_a_loaded_model_has_a_revision_of_its_weights(tiny: Host, other_tiny: Ho
 
 def test_a_saved_folder_gives_the_same_host_and_a_pinned_revision(tiny: Host, tmp_path: Path) -> None:
     tiny.model.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_bytes(Path(load_host_folder() / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer.json").write_bytes((EMBEDDED["tiny-gdn"] / "tokenizer.json").read_bytes())
     host = load(tmp_path)
     text = torch.arange(3, 20)[None]
     assert torch.equal(host.logits(text), tiny.logits(text))
@@ -68,12 +68,6 @@ def test_a_saved_folder_gives_the_same_host_and_a_pinned_revision(tiny: Host, tm
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"eos_token_id": 2', '"eos_token_id": 3'))
     assert load(tmp_path).revision != host.revision
-
-
-def load_host_folder() -> Path:
-    from writesae.hosts import EMBEDDED
-
-    return EMBEDDED["tiny-gdn"]
 
 
 @pytest.mark.parametrize("source", ["no-such-host", "./missing/folder", "/missing", "a/b/c"])

@@ -64,7 +64,7 @@ def widened(host: Host) -> Host:
     )
     model = copy.deepcopy(host.model).double()
     model.set_experts_implementation("eager")  # the grouped kernels of mixtures of experts know no float64
-    return Host(model, None, host.name, host.revision)
+    return Host(model, None, host.name, lambda: host.revision)
 
 
 def fits_widened(host: Host) -> bool:

@@ -36,8 +36,8 @@ class Command:
     """Precision of stored keys and updates."""
     batch: int = 16
     """Sequences a forward pass, and a file of the store."""
-    host_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision in which the host runs; "auto" is float32 on a CPU and the checkpoint's own elsewhere."""
+    host_dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Precision in which the host runs; "auto" is the checkpoint's own."""
     device: str | None = None
     """Where the host runs: "cpu", "cuda", "cuda:1"."""
     revision: str | None = None

@@ -16,10 +16,10 @@ class Command:
 
     model: Positional[str | None] = None
     """An embedded host (tiny-gdn, tiny-mamba2), a folder made by save_pretrained, or a Hub id (user/name)."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: float32 on a CPU, the checkpoint's own elsewhere."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Precision in which it runs; auto: the checkpoint's own."""
     device: str | None = None
-    """cpu, cuda, cuda:1, ... (default: cpu)."""
+    """cpu (if nothing is said), cuda, cuda:1, or auto."""
     device_map: str | None = None
     """Spread the model over devices: auto, balanced, ... (needs accelerate)."""
     revision: str | None = None

@@ -9,6 +9,7 @@ require_transformers()
 from writesae.hosts.host import Host, Layer
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
-from writesae.hosts.loading import EMBEDDED, load
+from writesae.hosts.loading import load
+from writesae.hosts.sources import EMBEDDED
 
 __all__ = ["EMBEDDED", "Host", "KernelCall", "KernelResult", "Layer", "Tap", "load"]

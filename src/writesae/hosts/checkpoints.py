@@ -14,10 +14,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Mamba2ForCausalLM, PreTrainedModel
 from transformers.utils import logging
-from transformers.utils.hub import cached_file, extract_commit_hash
+from transformers.utils.hub import cached_file
 
 from writesae.errors import HostError
-from writesae.hosts.mamba_ssm_format import TOKENIZER, WEIGHTS, is_mamba_ssm, load_mamba_ssm
+from writesae.hosts.identity import WEIGHTS
+from writesae.hosts.mamba_ssm_format import TOKENIZER, is_mamba_ssm, load_mamba_ssm
+from writesae.hosts.sources import Place
 from writesae.hosts.versions import installed_version, require_package
 
 FLA_TYPES = ("delta_net", "gated_deltanet", "gla", "kda", "rwkv7")
@@ -28,10 +30,11 @@ FLA_TYPES = ("delta_net", "gated_deltanet", "gla", "kda", "rwkv7")
 class Request:
     """What to load, and how."""
 
-    where: str
-    """Folder or Hub id."""
-    dtype: torch.dtype | str
-    device: str | None
+    place: Place
+    dtype: str
+    """Name of a precision, or `auto`."""
+    device: torch.device | None
+    """None: where `device_map` says."""
     device_map: str | Mapping[str, str | int] | None
     revision: str | None
     trust_remote_code: bool
@@ -39,7 +42,17 @@ class Request:
     @property
     def on_cpu(self) -> bool:
         """Whether the whole model goes to the CPU."""
-        return self.device_map is None and torch.device(self.device or "cpu").type == "cpu"
+        return self.device is not None and self.device.type == "cpu"
+
+    def file(self, name: str, required: bool = True) -> str | None:
+        """Where one of its files is on this machine; None where it has none that is not required."""
+        return cached_file(
+            self.place.where,
+            name,
+            revision=self.revision,
+            local_files_only=self.place.cache_only,
+            _raise_exceptions_for_missing_entries=required,
+        )
 
 
 @dataclass(frozen=True)
@@ -47,41 +60,34 @@ class Loaded:
     """A model with what its checkpoint says about itself."""
 
     model: PreTrainedModel
-    commit: str | None
-    """The Hub commit; None for a local folder."""
+    files: Path
+    """The folder that it was loaded from: its own, or the one in the Hub's cache."""
     tokenizer: str
     """Where its tokenizer is."""
 
 
 def load_checkpoint(request: Request) -> Loaded:
     """Load the model; raises HostError in one line, with the package to install where one is missing."""
-    where = request.where
+    where = request.place.where
     try:
-        file = cast(str, cached_file(where, "config.json", revision=request.revision))
-        config = json.loads(Path(file).read_text())
+        file = Path(cast(str, request.file("config.json")))
+        config = json.loads(file.read_text())
         with _no_progress_bar():
             model, tokenizer = _load(request, config)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HostError(f"cannot load {where} as a language model: {first_line}") from error
-    if request.device is not None and request.device_map is None:
-        model = moved(model, request.device)
-    commit = getattr(model.config, "_commit_hash", None) or extract_commit_hash(file, None)
-    return Loaded(model, cast(str | None, commit), tokenizer)
-
-
-def moved(model: nn.Module, device: str) -> PreTrainedModel:
-    """The model on another device."""
-    return cast(PreTrainedModel, model.to(device))
+    if request.device is not None:
+        model = cast(PreTrainedModel, cast(nn.Module, model).to(request.device))
+    return Loaded(model, file.parent, tokenizer)
 
 
 def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel, str]:
     if is_mamba_ssm(config):
-        dtype = torch.float32 if request.dtype == "auto" else request.dtype
-        exact = dtype if isinstance(dtype, torch.dtype) else cast(torch.dtype, getattr(torch, dtype))
+        dtype = cast(torch.dtype, getattr(torch, "float32" if request.dtype == "auto" else request.dtype))
         own = _first_file(request, ("tokenizer_config.json", "tokenizer.json"))
-        model = load_mamba_ssm(config, _weights(request), request.where, exact)
-        return model, TOKENIZER if own is None else request.where
+        model = load_mamba_ssm(config, _weights(request), request.place.where, dtype)
+        return model, TOKENIZER if own is None else request.place.where
     loader = AutoModelForCausalLM
     if config.get("model_type") == "mamba2" and not request.trust_remote_code:
         # fla, once imported, registers a class of its own for this type
@@ -89,22 +95,23 @@ def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel,
     if config.get("model_type") in FLA_TYPES and not request.trust_remote_code:
         loader = _fla_loader(request, str(config["model_type"]))
     loaded = loader.from_pretrained(
-        request.where,
+        request.place.where,
         dtype=request.dtype,
         device_map=request.device_map,
         revision=request.revision,
         trust_remote_code=request.trust_remote_code,
+        local_files_only=request.place.cache_only,
     )
-    return cast(PreTrainedModel, loaded), request.where
+    return cast(PreTrainedModel, loaded), request.place.where
 
 
 def _fla_loader(request: Request, model_type: str) -> type[AutoModelForCausalLM]:
     """fla registers its classes on import; on a CPU, RWKV-7 is better served by the pure-torch package."""
-    why = f"{request.where}, a {model_type} model of flash-linear-attention,"
+    why = f"{request.place.where}, a {model_type} model of flash-linear-attention,"
     if model_type == "rwkv7" and installed_version("rwkv7_hf") and (request.on_cpu or not installed_version("fla")):
         return cast(type[AutoModelForCausalLM], import_module("rwkv7_hf").RWKV7ForCausalLM)
     if model_type == "rwkv7" and installed_version("fla") is None:
-        why = f"{request.where} is an RWKV-7 model: without flash-linear-attention it"
+        why = f"{request.place.where} is an RWKV-7 model: without flash-linear-attention it"
         require_package("rwkv7_hf", why)
     require_package("fla", why)
     import_module(f"fla.models.{model_type}")
@@ -113,7 +120,7 @@ def _fla_loader(request: Request, model_type: str) -> type[AutoModelForCausalLM]
 
 def _first_file(request: Request, names: tuple[str, ...]) -> str | None:
     for name in names:
-        found = cached_file(request.where, name, revision=request.revision, _raise_exceptions_for_missing_entries=False)
+        found = request.file(name, required=False)
         if found is not None:
             return found
     return None
@@ -122,7 +129,7 @@ def _first_file(request: Request, names: tuple[str, ...]) -> str | None:
 def _weights(request: Request) -> Path:
     found = _first_file(request, WEIGHTS)
     if found is None:
-        raise HostError(f"{request.where} has a config but no weights (looked for {', '.join(WEIGHTS)})")
+        raise HostError(f"{request.place.where} has a config but no weights (looked for {', '.join(WEIGHTS)})")
     return Path(found)
 
 

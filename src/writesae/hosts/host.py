@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from writesae.errors import HostError, InputError
 from writesae.hosts.cache_kinds import CacheKind
 from writesae.hosts.intercept import KernelCall, Mixer, Tap, tap
+from writesae.hosts.quiet import Quiet
 from writesae.hosts.registry import Architecture, architecture_of, known_architectures
 from writesae.recurrence import Stream
 from writesae.types import Site
@@ -42,19 +43,26 @@ class StopForward(Exception):
 class Host:
     """A loaded model, its tokenizer, and its recurrent layers.
 
-    Build one with `writesae.load`. Attaching puts the model into evaluation mode and freezes its weights;
-    everything else happens inside context managers that leave no trace.
+    Build one with `writesae.load`. A model runs in evaluation mode and with frozen weights; one that is `borrowed`
+    from the caller only inside context managers that leave no trace.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str, revision: str
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        name: str,
+        identify: Callable[[], str],
+        borrowed: bool = False,
     ) -> None:
-        model.eval()  # type: ignore[no-untyped-call]
-        model.requires_grad_(False)
+        """`identify` says what pins the model's content; it is called once, when `revision` is asked for."""
+        self._quiet = Quiet(model)
+        if not borrowed:
+            self._quiet.hush()
         self.model = model
         self._tokenizer = tokenizer
         self.name = name
-        self.revision = revision
+        self._identify = identify
         self.layers = find_layers(model)
         if not self.layers:
             known = ", ".join(a.mixer for a in known_architectures())
@@ -68,6 +76,11 @@ class Host:
             f"Host({self.name}: {type(self.model).__name__}, {len(self.layers)} {first.family} layers "
             f"{list(self.layers)}, {first.heads} heads of {first.d_k} x {first.d_v}, {self.dtype}, {self.device})"
         )
+
+    @cached_property
+    def revision(self) -> str:
+        """A SHA-256 over configuration and weights: the same under every name, in every dtype, on every device."""
+        return self._identify()
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -106,8 +119,8 @@ class Host:
 
     @property
     def exact(self) -> bool:
-        """Whether its weights have 32 bits or more."""
-        return self.dtype in (torch.float32, torch.float64)
+        """Whether all its weights have 32 bits or more."""
+        return all(p.dtype in (torch.float32, torch.float64) for p in self.model.parameters())
 
     @property
     def sites(self) -> list[Site]:
@@ -152,7 +165,7 @@ class Host:
     def tap(self, what: Tap | None = None) -> Iterator[None]:
         """Watch or change every recurrence call of this thread; with None only make the model runnable."""
         runnable = next(iter(self.layers.values())).architecture.runnable
-        with runnable(self.model), tap(self.mixers, what):
+        with self._quiet, runnable(self.model), tap(self.mixers, what):
             yield
 
     @torch.no_grad()

@@ -2,87 +2,91 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from writesae.errors import HostError, InputError
-from writesae.hosts.checkpoints import Request, load_checkpoint, moved
+from writesae.hosts.checkpoints import Request, load_checkpoint
 from writesae.hosts.host import Host
+from writesae.hosts.identity import files_revision, model_revision
 from writesae.hosts.mamba_ssm_format import TOKENIZER
 from writesae.hosts.selfcheck import check_replay
+from writesae.hosts.sources import EMBEDDED, Place, ask_hub, find
+from writesae.devices import choose_device
 
-_EMBEDDED = Path(__file__).parent / "embedded"
-EMBEDDED = {"tiny-gdn": _EMBEDDED / "tiny_gdn", "tiny-mamba2": _EMBEDDED / "tiny_mamba2"}
-"""Hosts that ship with the package; they have one tokenizer, which is kept with the first."""
-
-DType = Literal["auto", "float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16", "float16", "auto"]
+"""Precision of a host's weights; `auto` is that of its checkpoint."""
 
 
 def load(
     source: str | Path | PreTrainedModel,
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    dtype: DType = "auto",
     device: str | None = None,
-    device_map: str | Mapping[str, str | int] | None = None,
+    dtype: DType | None = None,
     revision: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device_map: str | Mapping[str, str | int] | None = None,
     trust_remote_code: bool = False,
 ) -> Host:
     """Load a host and prove that its recurrence is read right.
 
     `source` is an embedded host's name (`"tiny-gdn"`, `"tiny-mamba2"`), a local folder, a Hub id, or a loaded
-    transformers model.
-    `dtype="auto"` is float32 on a CPU and the checkpoint's own dtype elsewhere. Raises InputError where there is
-    no such model, HostError where it has no known recurrent layer, ReplayError where the self-check fails.
+    transformers model. What is loaded here goes to the CPU and runs in float32 if nothing else is asked for, whatever
+    the checkpoint's precision. A model that you loaded stays as it is: to ask for another device or precision is
+    refused.
+
+    Raises InputError where there is no such model or device, HostError where it has no known recurrent layer,
+    ReplayError where the self-check fails.
     """
     if isinstance(source, PreTrainedModel):
-        model = source if device is None else moved(source, device)
-        host = Host(model, tokenizer, model.config.name_or_path or type(model).__name__, _revision_of_model(model))
+        _refuse_changes(source, device, dtype, revision, device_map)
+        name = source.config.name_or_path or type(source).__name__
+        host = Host(source, tokenizer, name, partial(model_revision, source), borrowed=True)
+    elif isinstance(source, str | Path):
+        place = find(str(source), revision)
+        if device is not None and device_map is not None:
+            raise InputError(f"give device={device!r} or device_map={device_map!r}, not both")
+        where = choose_device(device) if device_map is None else None
+        loaded = load_checkpoint(Request(place, dtype or "float32", where, device_map, revision, trust_remote_code))
+        if tokenizer is None:
+            tokens = str(EMBEDDED["tiny-gdn"]) if str(source) in EMBEDDED else loaded.tokenizer
+            tokenizer = _load_tokenizer(tokens, place, revision, trust_remote_code)
+        host = Host(loaded.model, tokenizer, str(source), files_revision(loaded.files))
     else:
-        host = _from_pretrained(str(source), tokenizer, dtype, device, device_map, revision, trust_remote_code)
+        raise InputError(f"a host is a name, a folder, a Hub id or a transformers model, not a {type(source).__name__}")
     check_replay(host)
     return host
 
 
-def _from_pretrained(
-    source: str,
-    tokenizer: PreTrainedTokenizerBase | None,
-    dtype: DType,
+def _refuse_changes(
+    model: PreTrainedModel,
     device: str | None,
-    device_map: str | Mapping[str, str | int] | None,
+    dtype: DType | None,
     revision: str | None,
-    trust_remote_code: bool,
-) -> Host:
-    place = EMBEDDED.get(source, Path(source))
-    local = place.is_dir()
-    if local and not (place / "config.json").is_file():
-        raise InputError(f"{source} is no host: the folder has no config.json (save it with save_pretrained)")
-    if not local and (place.exists() or source.count("/") != 1 or source.startswith((".", "/", "~"))):
+    device_map: str | Mapping[str, str | int] | None,
+) -> None:
+    """Raise InputError where a model in memory would have to become another one."""
+    if revision is not None or device_map is not None:
+        raise InputError("revision and device_map belong to a model that is loaded here, by its name or folder")
+    wanted = None if device is None else choose_device(device)
+    if wanted is not None and (wanted.type, wanted.index or 0) != (model.device.type, model.device.index or 0):
+        raise InputError(f"this model is on {model.device}, and is not moved to {device}: move it yourself, or load it")
+    if dtype not in (None, "auto") and model.dtype != getattr(torch, dtype):
+        own = str(model.dtype).removeprefix("torch.")
         raise InputError(
-            f"unknown host {source!r}: give one of {sorted(EMBEDDED)}, a folder made by save_pretrained, "
-            "or a Hub id user/name"
+            f"this model's weights are {own}, and are not changed to {dtype}: give its name or folder, and it is "
+            f"loaded in {dtype}"
         )
-    on_cpu = device_map is None and torch.device(device or "cpu").type == "cpu"
-    chosen = torch.float32 if dtype == "auto" and on_cpu else dtype
-    where = str(place) if local else source
-    loaded = load_checkpoint(Request(where, chosen, device, device_map, revision, trust_remote_code))
-    if tokenizer is None:
-        tokens = str(EMBEDDED["tiny-gdn"]) if source in EMBEDDED else loaded.tokenizer
-        tokenizer = _load_tokenizer(tokens, revision, trust_remote_code)
-    return Host(loaded.model, tokenizer, source, loaded.commit or _revision_of_folder(place))
 
 
-def _load_tokenizer(where: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
+def _load_tokenizer(
+    where: str, place: Place, revision: str | None, trust_remote_code: bool
+) -> PreTrainedTokenizerBase | None:
     folder = Path(where)
     if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
         return None
@@ -91,45 +95,13 @@ def _load_tokenizer(where: str, revision: str | None, trust_remote_code: bool) -
             tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|endoftext|>"
         )
         return cast(PreTrainedTokenizerBase, tokenizer)
+    cache_only = place.cache_only
     if where == TOKENIZER:
-        revision = None
+        revision, cache_only = None, ask_hub(where)
     try:
-        found = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust_remote_code)
+        found = AutoTokenizer.from_pretrained(
+            where, revision=revision, trust_remote_code=trust_remote_code, local_files_only=cache_only
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise HostError(f"cannot load the tokenizer of {where}: {str(error).strip().splitlines()[0]}") from error
     return cast(PreTrainedTokenizerBase, found)
-
-
-def _digest(parts: Iterable[bytes | memoryview]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _revision_of_folder(folder: Path) -> str:
-    """SHA-256 over the names and contents of the configuration and the weights."""
-    files = sorted(p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin"))
-
-    def parts() -> Iterable[bytes]:
-        for path in files:
-            yield path.name.encode()
-            with path.open("rb") as stream:
-                while block := stream.read(1 << 24):
-                    yield block
-
-    return _digest(parts())
-
-
-def _revision_of_model(model: PreTrainedModel) -> str:
-    """SHA-256 over the configuration and every parameter, for a model that came from memory."""
-
-    def parts() -> Iterable[bytes | memoryview]:
-        yield model.config.to_json_string().encode()
-        for name, parameter in model.state_dict().items():
-            if parameter.is_meta:
-                raise HostError(f"{name} is offloaded, so its values cannot be identified: load the model by its name")
-            yield name.encode()
-            yield memoryview(parameter.detach().cpu().contiguous().view(torch.uint8).flatten().numpy())
-
-    return getattr(model.config, "_commit_hash", None) or _digest(parts())

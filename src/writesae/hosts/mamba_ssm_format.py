@@ -18,7 +18,6 @@ from writesae.errors import HostError
 
 TOKENIZER = "EleutherAI/gpt-neox-20b"
 """The tokenizer that these models were trained with; their folders hold none."""
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 DEFAULTS = {"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "ngroups": 1, "chunk_size": 256}
 
 

@@ -89,7 +89,7 @@ def head_columns(host: Host, layer: int) -> Tensor:
     """`W_O` by head, `[H, V, width]`: `projected[h] @ columns[h]`, summed over heads, is added to the residual stream
     (plus the projection's bias, where it has one), with the model's own residual scale included."""
     place = host.layer(layer)
-    weight = cast(Tensor, host.mixers[layer].module.get_submodule(place.architecture.out_proj).weight)
+    weight = cast(Tensor, host.mixers[layer].module.get_submodule(place.architecture.out_proj).weight).detach()
     columns = weight.T.reshape(place.heads, place.d_v, weight.shape[0])
     return columns * place.architecture.residual_scale(host.config)
 
@@ -103,7 +103,7 @@ def final_norm(host: Host) -> nn.Module:
 
 def unembedding(host: Host) -> Tensor:
     """`W_U`, `[vocabulary, width]`, with the model's own logit scale included."""
-    weight = cast(Tensor, host.model.get_output_embeddings().weight)  # type: ignore[no-untyped-call]
+    weight = cast(Tensor, host.model.get_output_embeddings().weight).detach()  # type: ignore[no-untyped-call]
     return weight * next(iter(host.layers.values())).architecture.logit_scale(host.config)
 
 

@@ -15,6 +15,7 @@ from writesae.artifacts import load_sae, save_sae
 from writesae.config import Json, to_json
 from writesae.disk import claim
 from writesae.errors import DataError
+from writesae.devices import choose_device
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss
@@ -39,7 +40,7 @@ from writesae.training.data import (
 )
 from writesae.training.initial import initial_sae, moments
 from writesae.training.log import JsonLines, Logger, Loggers, StepRecord, read_history
-from writesae.training.process import choose_device, cpu_threads, interrupts, products
+from writesae.training.process import cpu_threads, interrupts, products
 from writesae.training.resample import resample
 from writesae.training.schedule import active_features, bandwidth, learning_rate
 

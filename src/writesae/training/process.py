@@ -1,4 +1,4 @@
-"""What a run asks of the process around it: a device, threads, the precision of products, and a say in Ctrl-C."""
+"""What a run asks of the process around it: threads, the precision of products, and a say in Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ from types import FrameType
 
 import torch
 
-from writesae.errors import ConfigError
 from writesae.training.config import Precision
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name; `auto` takes CUDA where there is one. Raises ConfigError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
 
 
 @contextmanager

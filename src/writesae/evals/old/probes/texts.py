@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from writesae.corpus import Share, check_passages, draw_passages
 from writesae.errors import InputError
@@ -30,7 +30,7 @@ def open_host(name: str, device: str | None = None, revision: str | None = None)
         extra = f"writesae[{TINY_MODELS[kind].extra}]"
         raise InputError(f"{name} needs {error.name}, which is not installed: pip install '{extra}'") from error
     model.config.name_or_path = name
-    return load(model, device=device)
+    return load(model if device is None else nn.Module.to(model, device))
 
 
 def draw_texts(host: Host, corpus: str, count: int, length: int, part: Share = (0.0, 1.0), seed: int = 0) -> Tensor:

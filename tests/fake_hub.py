@@ -81,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             found = self.hub.find(repo, revision) if repo in self.hub.commits else None
             if found is None:
                 return self.answer(404, X_Error_Code="RepoNotFound")
+            if parts[4:5] == ["tree"]:  # transformers looks for templates of chats
+                return self.answer(404, X_Error_Code="EntryNotFound")
             return self.json({"id": repo, "sha": found[0], "siblings": [], "tags": []})
         repo, revision, name = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
         if repo not in self.hub.commits:
@@ -93,7 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.hub.fetched.append(name)
         data = found[1][name]
-        tag = f'"{hashlib.sha1(data).hexdigest()}"'
+        large = name.endswith(".safetensors")  # the Hub names large files by their SHA-256
+        tag = f'"{(hashlib.sha256 if large else hashlib.sha1)(data).hexdigest()}"'
         return self.answer(200, data, ETag=tag, X_Repo_Commit=found[0])
 
     def do_POST(self) -> None:
