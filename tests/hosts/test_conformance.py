@@ -359,5 +359,5 @@ def test_chosen_positions_alone_reach_the_vocabulary(host: Host) -> None:
             assert made.pop().shape[:2] == got.shape[:2] == (BATCH, keep.shape[-1])
     finally:
         handle.remove()
-    small = Host(nn.Module.to(copy.deepcopy(host.model), torch.bfloat16), None, "half", "none")
+    small = Host(nn.Module.to(copy.deepcopy(host.model), torch.bfloat16), None, "half", lambda: "none")
     assert small.logits(tokens()).dtype == torch.float32

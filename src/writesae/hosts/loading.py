@@ -10,6 +10,7 @@ from typing import Literal, cast
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from writesae.devices import choose_device
 from writesae.errors import HostError, InputError
 from writesae.hosts.checkpoints import Request, load_checkpoint
 from writesae.hosts.host import Host
@@ -17,7 +18,6 @@ from writesae.hosts.identity import files_revision, model_revision
 from writesae.hosts.mamba_ssm_format import TOKENIZER
 from writesae.hosts.selfcheck import check_replay
 from writesae.hosts.sources import EMBEDDED, Place, ask_hub, find
-from writesae.devices import choose_device
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 """Precision of a host's weights; `auto` is that of its checkpoint."""

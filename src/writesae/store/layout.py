@@ -41,7 +41,7 @@ class Provenance:
     host: str
     """Name of the model."""
     revision: str
-    """What pins the model's weights: a commit or a hash."""
+    """SHA-256 over the model's configuration and weights."""
     host_dtype: str
     """Precision in which the host ran, like `float32`."""
     tokenizer: str | None

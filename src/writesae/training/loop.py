@@ -13,9 +13,9 @@ import torch
 
 from writesae.artifacts import load_sae, save_sae
 from writesae.config import Json, to_json
+from writesae.devices import choose_device
 from writesae.disk import claim
 from writesae.errors import DataError
-from writesae.devices import choose_device
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss

@@ -50,7 +50,7 @@ class Provenance:
 
     host: str
     revision: str
-    """Commit of the host, or a SHA-256 of its weights."""
+    """SHA-256 over the configuration and weights of the host."""
     dtype: str
     device: str
     sites: tuple[Site, ...]
