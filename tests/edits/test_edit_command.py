@@ -254,7 +254,7 @@ def test_a_dictionary_of_another_host_or_head(
     with pytest.raises(SystemExit):
         main(words)
     assert message in capsys.readouterr().err
-    main([*words, "--allow-mismatch", "--json", str(tmp_path / "e.json")])
+    main([*words, "--allow", "mismatch", "--json", str(tmp_path / "e.json")])
     assert f"allowed mismatch: the dictionary is {message}" in said(capsys)
     assert message in json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))["overruled"][0]
 

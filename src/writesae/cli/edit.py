@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from writesae.cli.options import Flat, HostOptions
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,14 +35,6 @@ NEEDED: dict[Kind, str] = {
     "clamp": "sae features value",
     "transplant": "source",
 }
-RENAMED = {
-    "--dictionary": "--sae",
-    "--form": "--native-write",
-    "--when": "--positions",
-    "--position": "--positions",
-    "--feature": "--features",
-}
-"""Flags that had another name -> what they are called."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +89,9 @@ class Command:
     """transplant: whose write is taken, negative from the other text's end; -1 if not said."""
     keep: bool = False
     """transplant: keep the native write, and add the other on top of it."""
-    host: str = "tiny-gdn"
-    """An embedded host, a local folder, or a Hub id."""
-    revision: str | None = None
-    """Commit, branch or tag of a host on the Hub."""
-    device: str | None = None
-    """Where the host runs: "cpu", "cuda", "cuda:1"."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision in which the host runs."""
-    allow_mismatch: bool = False
-    """Take a dictionary of another head or of other weights; the result says so."""
+    on: Flat[HostOptions] = field(default_factory=HostOptions)
+    allow: tuple[Literal["mismatch"], ...] = ()
+    """Overrule a refusal: a dictionary of another head or of other weights. The result says so."""
     new_tokens: int = 20
     """How many tokens to generate."""
     temperature: float = 0.0
@@ -157,7 +143,6 @@ def _plan(command: Command) -> Edited:
     from writesae.artifacts import load_sae
     from writesae.edits.dictionaries import read_site
     from writesae.edits.positions import check_features, parse_numbers, parse_positions
-    from writesae.hosts import load
 
     kind, given = command.kind, _own(command)
     if not command.prompt:
@@ -184,13 +169,12 @@ def _plan(command: Command) -> Edited:
     if kind == "install":
         given["seed"] = command.seed
     if sae is not None:
-        given |= {"site": site, "allow_mismatch": command.allow_mismatch}
+        given |= {"site": site, "allow_mismatch": "mismatch" in command.allow}
     make = {
         "erase": edits.erase, "replace": edits.replace_by_atom, "install": edits.install, "amplify": edits.amplify,
         "suppress": edits.amplify, "clamp": edits.clamp, "transplant": edits.transplant,
     }[kind]  # fmt: skip
-    host = load(command.host, device=command.device, dtype=command.dtype, revision=command.revision)
-    return make(host, at, timing=command.timing, **given)  # type: ignore[operator, no-any-return]
+    return make(command.on.open(), at, timing=command.timing, **given)  # type: ignore[operator, no-any-return]
 
 
 def _own(command: Command) -> dict[str, Any]:

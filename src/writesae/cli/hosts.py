@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 from tyro.conf import Positional
+
+from writesae.cli.options import Flat, Running
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,9 @@ class Command:
 
     model: Positional[str | None] = None
     """An embedded host (tiny-gdn, tiny-mamba2), a folder made by save_pretrained, or a Hub id (user/name)."""
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """Precision in which it runs; auto: the checkpoint's own."""
-    device: str | None = None
-    """cpu (if nothing is said), cuda, cuda:1, or auto."""
+    running: Flat[Running] = field(default_factory=Running)
     device_map: str | None = None
     """Spread the model over devices: auto, balanced, ... (needs accelerate)."""
-    revision: str | None = None
-    """Commit, branch or tag on the Hub."""
-    trust_remote_code: bool = False
-    """Run code that comes with the checkpoint. Only for repositories that you trust."""
 
 
 def run(command: Command) -> None:
@@ -58,16 +52,7 @@ def _print_sites(model: str, command: Command) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from writesae.hosts import load
-
-    host = load(
-        model,
-        dtype=command.dtype,
-        device=command.device,
-        device_map=command.device_map,
-        revision=command.revision,
-        trust_remote_code=command.trust_remote_code,
-    )
+    host = command.running.open(model, command.device_map)
     table = Table("layer", "family", "sites", "d_k x d_v")
     table.add_column("module", overflow="fold")
     for layer in host.layers.values():

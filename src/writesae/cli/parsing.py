@@ -30,6 +30,9 @@ RENAMED = {
     "--forms": "--native-writes",
     "--timing": "--timings",
     "--host-dtype": "--dtype",
+    "--when": "--positions",
+    "--position": "--positions",
+    "--feature": "--features",
 }
 """Old flag -> its successor, which is named where a command has it and has no such flag any more."""
 

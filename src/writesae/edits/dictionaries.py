@@ -62,7 +62,7 @@ def place(model: Host, sae: SAE, site: Site | str | None = None, *, allow_mismat
         )
     wrong = mismatches(model, sae, asked)
     if wrong and not allow_mismatch:
-        raise InputError(f"{'; '.join(wrong)}: use the one it belongs to, or allow_mismatch (--allow-mismatch)")
+        raise InputError(f"{'; '.join(wrong)}: use the one it belongs to, or allow_mismatch (--allow mismatch)")
     device = _device(model, asked)
     here = next(sae.parameters()).device == device
     return Placed(asked, sae if here else copy.deepcopy(sae).to(device), wrong)

@@ -1,0 +1,93 @@
+"""What several commands have in common, with one name, one meaning and one text each: groups, mixed in by a field.
+
+text: Flat[TextOptions] = TextOptions()          # --corpus, --part, ... beside the command's own flags
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import tyro
+
+if TYPE_CHECKING:
+    from writesae.corpus import Text
+    from writesae.hosts import Host
+
+T = TypeVar("T")
+Flat = Annotated[T, tyro.conf.arg(name="")]
+"""A group whose flags stand beside the command's own, without a prefix."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a host runs."""
+
+    device: str | None = None
+    """Where the host runs: "cpu" (if nothing is said), "cuda", "cuda:1" or "auto"."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Precision in which the host runs; "auto" is the checkpoint's own."""
+    revision: str | None = None
+    """Commit, branch or tag of a host on the Hub."""
+    trust_remote_code: bool = False
+    """Run code that comes with a host on the Hub. Only for repositories that you trust."""
+
+    def open(self, host: str, device_map: str | None = None) -> Host:
+        """Load a host; raises InputError or HostError where that cannot be."""
+        from writesae.hosts import load
+
+        return load(
+            host,
+            dtype=self.dtype,
+            device=self.device,
+            device_map=device_map,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """Which host, and how it runs."""
+
+    host: str = "tiny-gdn"
+    """An embedded host, a local folder, or a Hub id."""
+    running: Flat[Running] = Running()
+
+    def open(self) -> Host:
+        """Load it; raises InputError or HostError where that cannot be."""
+        return self.running.open(self.host)
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Which text: one part of the split that every command makes alike."""
+
+    corpus: str = "sample"
+    """The embedded "sample", a file or folder of text, JSONL or Parquet (also .gz, .xz, .zst), or
+    hf:user/name?split=train&column=text for a data set on the Hub."""
+    part: Literal["train", "test", "all"] = "test"
+    """Which part of the corpus's split: dictionaries are trained on one and tested on the other."""
+    held_out: float = 0.2
+    """Share of the corpus that is its test part; the same for every command."""
+    bos: bool = False
+    """Start every sequence with the tokenizer's beginning-of-text token."""
+
+    def check(self) -> None:
+        """Raise InputError where there is no such corpus or share, before a host is loaded."""
+        from writesae.corpus import check_source
+        from writesae.errors import InputError
+
+        check_source(self.corpus)
+        if not 0 < self.held_out < 1:
+            raise InputError(f"--held-out {self.held_out:g} is no share of the corpus: give a number between 0 and 1")
+
+    def open(self, host: Host, length: int) -> Text:
+        """The text in sequences of `length` tokens of the host; raises InputError where there is none."""
+        from writesae.corpus import text
+
+        whole = text(self.corpus, host, length=length, bos=self.bos)
+        if self.part == "all":
+            return whole
+        train, test = whole.split(1 - self.held_out)
+        return train if self.part == "train" else test
