@@ -1,29 +1,31 @@
-"""Every evaluation of a host, from nothing to one report.
+"""Every evaluation of a host, from nothing to one report, and the summaries that the docs' tables are made of.
 
-    python benchmarks/all_evaluations.py --out everything [--host tiny-gdn]
+    python benchmarks/all_evaluations.py --out everything [--host tiny-gdn] [--docs docs/results]
 
-Runs the quickstart, trains its dictionary of writes from two more seeds, runs each evaluation of `writesae eval` on the
-dictionary of states and on that of writes through the command line, writes the report of them all and prints each
-finding as a row of a Markdown table. What is finished is kept: the same command goes on where it stopped.
+Captures the training part of the sample, trains a dictionary of states and one of writes (the latter from three seeds)
+on the head that the audit picks, runs every evaluation on the other part, and writes one report. What is finished is
+kept: the same command goes on where it stopped. With `--docs` the summaries are copied there; `docs/tables.py` makes
+the tables of the docs of them.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from writesae.cli import main as writesae
-from writesae.config import from_json
-from writesae.evals.old.configs import EVALUATIONS
-from writesae.page import plot
-from writesae.store import open_store
-from writesae.training import TrainConfig, train
+import writesae as ws
+from writesae.evals import EVALUATIONS
+from writesae.hosts import Host
+from writesae.sae import SAE
+from writesae.types import Site, Target
 
-TARGETS = ("state", "write")
-MORE_SEEDS = (1, 2)
+TARGETS: dict[str, Target] = {"states": "state", "writes": "write-delta"}
+SEEDS = (0, 1, 2)
+SLOW = {"installs", "proper_nouns", "amplification"}
 
 
 @dataclass(frozen=True)
@@ -34,40 +36,68 @@ class Options:
     """Folder of everything."""
     host: str = "tiny-gdn"
     """An embedded host, a local folder, or a Hub id."""
+    tokens: int = 200_000
+    """Tokens to capture."""
+    features: int = 1024
+    """Atoms a dictionary."""
+    k: int = 16
+    """Active atoms a token."""
+    train_tokens: int = 1_000_000
+    """Tokens seen in training, a dictionary."""
+    passages: int = 64
+    """Held-out passages of 256 tokens, where an evaluation has no number of its own."""
+    docs: Path | None = None
+    """Copy the summaries here, by host."""
 
 
-def more_seeds(run: Path) -> list[Path]:
-    """The quickstart's dictionary of writes and the same from other seeds."""
-    first = run / "train" / "write"
-    config = from_json(TrainConfig, json.loads((first / "run.json").read_text())["config"])
-    store = open_store(run / "streams.zarr")
-    folders = [first / "sae"]
-    for seed in MORE_SEEDS:
-        train(store, replace(config, seed=seed), run.parent / f"seed{seed}")
-        folders.append(run.parent / f"seed{seed}" / "sae")
-    return folders
+def dictionaries(options: Options, model: Host, site: Site, train: ws.Text) -> dict[str, list[SAE]]:
+    """Those of states and of writes, the latter from several seeds."""
+    store = ws.capture(model, train, layers=[site.layer], out=options.out / "streams.zarr", tokens=options.tokens)
+    found: dict[str, list[SAE]] = {name: [] for name in TARGETS}
+    for name, target in TARGETS.items():
+        for seed in SEEDS if name == "writes" else SEEDS[:1]:
+            result = ws.train(
+                store, site=site, target=target, features=options.features, k=options.k, seed=seed,
+                steps=options.train_tokens // 2048, batch=2048, lr=3e-3, lr_end=3e-4, init="writes", validation=0.1,
+                out=options.out / "train" / f"{name}-{seed}",
+            )  # fmt: skip
+            found[name].append(result.sae)
+    return found
 
 
 def main(options: Options) -> None:
-    """Run, report, print."""
-    run = options.out / "quickstart"
-    if not (run / "report.html").exists():
-        writesae(["quickstart", "--host", options.host, "--out", str(run)])
-    seeds = more_seeds(run)
+    """Run, report, copy."""
+    model = ws.load(options.host)
+    train, test = ws.text("sample", model, length=256).split(0.8)
     results = options.out / "results"
-    for name in EVALUATIONS:
-        for target in ("all",) if name in ("spectrum", "seeds") else TARGETS:
-            place = results / f"{name}-{target}"
-            if (place / "summary.json").exists():
-                continue
-            saes = {"spectrum": [], "seeds": seeds}.get(name, [run / "train" / target / "sae"])
-            given = ["--sae", *map(str, saes)] if saes else []
-            writesae(["eval", name, "--host", options.host, *given, "--out", str(place)])
-    writesae(["report", str(results)])
-    for name in EVALUATIONS:
-        for place in sorted(results.glob(f"{name}-*")):
-            print(f"| {name} | {place.name.rpartition('-')[2]} | {plot(place).finding} |")
+    audit = EVALUATIONS["spectrum"](model, test, passages=8, out=results / "spectrum")
+    site = Site.parse(audit.summary.default_site)
+    saes = dictionaries(options, model, site, train)
+
+    def run(name: str, what: str, *given: Any, **more: Any) -> None:
+        place = results / (f"{name}-{what}" if what else name)
+        passages = None if name in SLOW or EVALUATIONS[name].length else options.passages
+        result = EVALUATIONS[name](model, *given, test, out=place, passages=passages, **more)
+        print(f"{place.name}: {result}\n", flush=True)
+
+    for name, one in EVALUATIONS.items():
+        if one.takes in ("one", "heads"):
+            for what, group in saes.items():
+                run(name, what, group[0])
+        elif one.takes == "seeds":
+            run(name, "writes", saes["writes"])
+    run("sign", "", site=site)
+    for name in ("installs", "proper_nouns"):
+        run(name, "one-head", site=site)
+    run("installs", "all-heads", site="all", timing="at_token")
+    run("erasure", "measured", saes["writes"][0], follow="measured")
+    print(ws.report(results))
+    if options.docs is not None:
+        for path in sorted(results.rglob("summary.json")):
+            place = options.docs / options.host / path.parent.relative_to(results)
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place / path.name)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, description=__doc__))

@@ -123,6 +123,8 @@ class Result(Generic[C, S]):
             "n": self.n,
             "refused": plain(self.refused),
             "finding": self.finding,
+            "table": {"head": list(self.panel.table.head), "rows": [list(row) for row in self.panel.table.rows]},
+            "facts": list(self.facts()),
             "summary": plain(self.summary),
         }
 

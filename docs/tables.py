@@ -1,0 +1,111 @@
+"""Write the tables of the docs from result files: no figure of ours, and none published, is typed by hand.
+
+    python docs/tables.py            rewrite the blocks between the markers of README.md and docs/*.md
+    python docs/tables.py --check    exit with 1 where a block is not what the files say
+
+A block begins with `<!-- results EVALUATION -->` (every result of it under docs/results, by host), with
+`<!-- results EVALUATION HOST -->` (those of one host), with `<!-- published PREFIX -->` (published numbers whose name
+begins so, from docs/published.toml) or with `<!-- evaluations -->` (the list of evaluations), and ends with
+`<!-- end -->`. Results are the `summary.json` files that `benchmarks/all_evaluations.py` leaves there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from writesae.evals import EVALUATIONS
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS / "results"
+PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+BLOCK = re.compile(r"(<!-- (results|published|evaluations)([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def results_block(name: str, host: str = "") -> str:
+    """Every result of an evaluation: what it was measured on, what was found, the table."""
+    found = sorted(RESULTS.glob(f"{host or '*'}/{name}*/summary.json"))
+    found = [path for path in found if re.fullmatch(rf"{name}(-.*)?", path.parent.name)]
+    if not found:
+        raise SystemExit(f"docs/results holds no result of {name} {host}: run benchmarks/all_evaluations.py")
+    return "\n\n".join(_result(json.loads(path.read_text(encoding="utf-8"))) for path in found)
+
+
+def _result(data: dict[str, Any]) -> str:
+    facts = ", ".join(data["facts"])
+    return f"**{_plain(data['finding'])}**\n<sub>{_plain(facts)}</sub>\n\n{table(data['table'])}"
+
+
+def table(data: dict[str, Any]) -> str:
+    """A Markdown table."""
+    lines = [data["head"], ["---"] * len(data["head"]), *data["rows"]]
+    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """With ordinary spaces, and safe in a table."""
+    for space in "\u202f\u2009\u00a0":
+        text = text.replace(space, " ")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def published_block(prefix: str) -> str:
+    """Published numbers whose id begins so, one a line."""
+    claims = tomllib.loads((DOCS / "published.toml").read_text(encoding="utf-8"))["claim"]
+    found = [claim for claim in claims if claim["id"] == prefix or claim["id"].startswith(prefix + ".")]
+    if not found:
+        raise SystemExit(f"docs/published.toml holds no claim called {prefix}")
+    head = ["published", "host", "value", "n", "where"]
+    rows = [[c["text"], c["host"], _values(c), str(c.get("n", "")), c.get("where", "")] for c in found]
+    return table({"head": head, "rows": rows})
+
+
+def _values(claim: dict[str, Any]) -> str:
+    """Everything that a claim says in numbers."""
+    said = []
+    for name, value in claim.items():
+        if name in ("id", "text", "host", "n", "where", "unmet"):
+            continue
+        if name == "rows":
+            said += ["; ".join(", ".join(f"{k} {v}" for k, v in row.items()) for row in value)]
+        elif isinstance(value, dict):
+            said.append(f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items()))
+        else:
+            said.append(f"{value}" if name == "value" else f"{name} {value}")
+    return "; ".join(said)
+
+
+def evaluations_block() -> str:
+    """Name and question of every evaluation."""
+    rows = [[f"`{one.name}`", one.title] for one in EVALUATIONS.values()]
+    return table({"head": ["name", "question"], "rows": rows})
+
+
+def written(text: str) -> str:
+    """A page with its blocks as the files say."""
+
+    def block(match: re.Match[str]) -> str:
+        kind, words = match[2], match[3].split()
+        made = {"results": results_block, "published": published_block, "evaluations": evaluations_block}[kind](*words)
+        return f"{match[1]}{made}\n{match[4]}"
+
+    return BLOCK.sub(block, text)
+
+
+def main(words: list[str]) -> int:
+    """Rewrite the pages, or only say which are not up to date."""
+    stale = [page for page in PAGES if written(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
+    for page in stale:
+        if "--check" in words:
+            print(f"{page.relative_to(DOCS.parent)} is not what the result files say: run python docs/tables.py")
+        else:
+            page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return 1 if stale and "--check" in words else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
