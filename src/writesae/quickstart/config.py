@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from writesae.config import at_least
 from writesae.errors import ConfigError
 from writesae.types import Site, Target
 
@@ -24,7 +25,7 @@ class QuickstartConfig:
     tokens: int = 200_000
     """Tokens to capture for training."""
     length: int = 256
-    """Tokens a sequence."""
+    """Tokens a sequence and a passage."""
     features: int = 1024
     """Atoms a dictionary."""
     k: int = 16
@@ -32,17 +33,19 @@ class QuickstartConfig:
     batch: int = 2048
     """Tokens a training step. The published recipe's 256 would leave a CPU mostly waiting."""
     train_tokens: int = 1_000_000
-    """Tokens seen in training, with repetition, a target."""
+    """Tokens seen in training, with repetition, a dictionary."""
     firings: int = 1200
-    """Writes replaced in the substitution test, a target."""
+    """Writes replaced in the substitution test, a dictionary."""
     passages: int = 64
-    """Held-out sequences from which they are drawn."""
+    """Held-out passages from which they are drawn."""
     atoms: int = 24
-    """Atoms described in the report, a target."""
+    """Atoms described in the report, a dictionary."""
+    workers: int = 2
+    """Dictionaries that are trained at a time, each in a process of its own. Changes no number."""
 
     def __post_init__(self) -> None:
-        sizes = {name: value for name, value in vars(self).items() if type(value) is int and name != "seed"}
-        if small := {name: value for name, value in sizes.items() if value < 1}:
-            raise ConfigError(f"these settings must be at least 1: {small}")
+        at_least(
+            self, tokens=1, length=8, features=1, k=1, batch=1, train_tokens=1, firings=1, passages=1, atoms=1, workers=1
+        )
         if self.k > self.features:
             raise ConfigError(f"k = {self.k} active features of {self.features}: give more features or a smaller k")

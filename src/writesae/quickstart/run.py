@@ -1,148 +1,146 @@
-"""Run the steps in order, show how far they are, and close with a table, `summary.json` and the report."""
+"""The whole chain on one host: audit, capture, train both targets, test both, describe their atoms, one page.
+
+Every part writes what it always writes, in one folder: a store, runs, ordinary results and the ordinary page, which
+begins with a chapter of its own. What is finished is not run again.
+"""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from writesae.config import Json
-from writesae.disk import write_json
-from writesae.hosts import load
-from writesae.page import report as write_report
-from writesae.quickstart import steps
+from writesae.artifacts import add_metrics
+from writesae.config import Json, to_json
+from writesae.corpus import text
+from writesae.disk import claim
+from writesae.evals import atoms, spectrum, substitution
+from writesae.evals.common.result import Result
+from writesae.hosts import Host
+from writesae.page import report
 from writesae.quickstart.config import TARGETS, QuickstartConfig
-from writesae.quickstart.folder import RunFolder
+from writesae.sae import SAE, TopK
+from writesae.store import capture
+from writesae.training import StepRecord, TrainConfig, train_many
 from writesae.types import Site
 
-PACKAGES = ("writesae", "torch", "transformers", "numpy", "zarr")
+KIND = "quickstart"
+AUDIT_PASSAGES = 8
+SHARE = 0.8
+"""Of the text: training text; the rest is held out."""
+
+Ticker = Callable[[int, int], None]
 
 
-def quickstart(path: Path, config: QuickstartConfig, console: Console | None = None) -> Path:
-    """Run everything that is not finished yet in `path` and return the report's place.
+def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Console | None = None) -> Path:
+    """Run everything that is not finished yet in `path` and return the page's place.
 
-    Raises OutputError where `path` belongs to another run, InputError for an unknown host or site.
+    Raises OutputError where `path` belongs to another run, InputError for an unknown site or too little text.
     """
     console = Console() if console is None else console
-    with _progress(console) as bars:
-        ticker = _ticker(bars)
-        host = load(config.host)
-        if config.site is not None:
-            host.check_site(config.site)
-        text = steps.load_text(host, config)
-        run = RunFolder(path, config)  # only now: bad input leaves nothing behind
-        audit = _facts(run.step("audit", lambda: steps.audit(path, host, text, config, ticker("audit every head"))))
-        site = Site.parse(str(audit["site"]))
-        chain = steps.Chain(path, host, text, config, site)
-        captured = _facts(run.step("capture", partial(steps.capture_streams, chain, ticker(f"capture {site}"))))
-        trained, tested = {}, {}
-        for name in TARGETS:
-            work = partial(steps.train_target, chain, name, ticker(f"train on the {name}"))
-            trained[name] = _facts(run.step(f"train-{name}", work))
-        for name in TARGETS:
-            work = partial(steps.test_target, chain, name, ticker(f"test the {name} dictionary"))
-            tested[name] = _facts(run.step(f"substitution-{name}", work))
-        for name in TARGETS:
-            run.step(f"atoms-{name}", partial(steps.describe_atoms, chain, name, ticker(f"describe {name} atoms")))
-    summary = _summary(run, config, host.name, host.revision, site, captured, trained, tested)
-    write_json(path / "summary.json", summary, finite=False)
-    report = write_report(path)
-    console.print(_table(summary))
-    if run.reused:
-        console.print(f"Reused {len(run.reused)} finished steps: {', '.join(run.reused)}", style="dim")
-    console.print(f"Report: [bold]{report}[/bold]")
-    return report
+    if config.site is not None:
+        host.check_site(config.site)
+    train_text, test = text("sample", host, length=config.length).split(SHARE)
+    blocks = train_text.blocks(-(-config.tokens // config.length))
+    test.draw(config.passages, config.seed)  # too little text is said before anything is written
+    settings = {name: value for name, value in _plain(config).items() if name != "workers"}
+    asked: dict[str, Json] = {"kind": KIND, "config": settings, "revision": host.revision}
+    claim(path, KIND, asked)
+    results, passages = path / "results", {"passages": config.passages, "text_seed": config.seed}
+    with _bars(console) as bars:
+        audit = spectrum(
+            host, test, passages=AUDIT_PASSAGES, text_seed=config.seed, seed=config.seed, out=results / "spectrum",
+            progress=bars("audit every head"),
+        )  # fmt: skip
+        site = config.site or Site.parse(audit.summary.default_site)
+        store = capture(host, blocks, [site.layer], path / "streams.zarr", progress=bars(f"capture L{site.layer}"))
+        saes = train(path, config, site, store, bars)
+        found = {}
+        for name, sae in saes.items():
+            found[name] = substitution(
+                host, sae, test, firings=config.firings, seed=config.seed, out=results / f"substitution-{name}",
+                progress=bars(f"replace writes, {name}"), **passages,
+            )  # fmt: skip
+            atoms(
+                host, sae, test, atoms=config.atoms, seed=config.seed, out=results / f"atoms-{name}",
+                progress=bars(f"describe atoms, {name}"), **passages,
+            )  # fmt: skip
+    page = report(path)
+    for name, result in found.items():
+        _record(path / "train" / name, result)
+        console.print(f"[bold]{name}[/bold]: {result}", highlight=False)
+    console.print(f"Report: [bold]{page}[/bold]")
+    return page
 
 
-def _facts(found: Json) -> dict[str, Any]:
-    return cast("dict[str, Any]", found)
+def _plain(config: QuickstartConfig) -> dict[str, Json]:
+    data = to_json(config)
+    assert isinstance(data, dict)
+    return data
 
 
-def _summary(
-    run: RunFolder,
-    config: QuickstartConfig,
-    host: str,
-    revision: str,
-    site: Site,
-    captured: Mapping[str, Any],
-    trained: Mapping[str, Mapping[str, Any]],
-    tested: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Json]:
-    main = next(iter(tested.values()))
-    settings = main["settings"]
-    return {
-        "host": {"name": host, "revision": revision},
-        "site": str(site),
-        "tokens": captured["tokens"],
-        "features": config.features,
-        "k": config.k,
-        "alive": {name: t["metrics"]["alive"] for name, t in trained.items()},
-        "protocol": {
-            "timing": main["protocol"],
-            "native_write": settings["native_write"],
-            "kl": f"KL({settings['direction']}) in nats",
-            "scored": "the first next-token distribution that the edit can reach",
-            "win": "KL of the atom strictly smaller than KL of deleting the write",
-            "firings": "top feature of tokens drawn uniformly from held-out passages",
-        },
-        "explained_variance": {name: t["metrics"]["explained_variance"] for name, t in trained.items()},
-        "substitution": {name: {k: v for k, v in t.items() if k != "settings"} for name, t in tested.items()},
-        "seconds": cast(Json, run.seconds()),
-        "report": "report.html",
-        "seed": config.seed,
-        "versions": {**{name: version(name) for name in PACKAGES}, "python": platform.python_version()},
-        "hashes": {
-            "corpus": captured["corpus"],
-            "store": captured["store"],
-            "sae": {name: t["sha256"] for name, t in trained.items()},
-        },
-    }
+def train(
+    path: Path, config: QuickstartConfig, site: Site, store: Any, bars: Callable[[str], Ticker]
+) -> dict[str, SAE]:
+    """Both dictionaries, side by side."""
+    steps = max(1, config.train_tokens // config.batch)
+    recipes = [
+        TrainConfig(
+            site=site, target=target, features=config.features, sparsity=TopK(config.k), steps=steps,
+            batch=config.batch, lr=3e-3, lr_end=3e-4, init="writes", validation=0.1,
+            validate_every=max(1, steps // 8), seed=config.seed,
+        )
+        for target in TARGETS.values()
+    ]  # fmt: skip
+    places = [path / "train" / name for name in TARGETS]
+    loggers = [[_Bar(bars(f"train on the {name}"), steps)] for name in TARGETS]
+    trained = train_many(store, recipes, places, loggers=loggers, workers=min(config.workers, len(recipes)))
+    return {name: result.sae for name, result in zip(TARGETS, trained, strict=True)}
 
 
-def _table(summary: Mapping[str, Any]) -> Table:
-    title = f"{summary['host']['name']} {summary['site']}: can one atom stand in for one write?"
-    table = Table(
-        title=title,
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        caption="wins: KL of the atom below KL of deleting the write",
-    )
-    for name in ("target", "protocol", "n", "wins", "95% (Wilson)", "KL atom", "delete", "random"):
-        table.add_column(name, justify="left" if name in ("target", "protocol") else "right", no_wrap=True)
-    for target, main in summary["substitution"].items():
-        for protocol, s in main["by_protocol"].items():
-            kl = (f"{s['median_kl'][name]:.1e}" for name in ("atom", "delete", "random"))
-            interval = "{:.1%}-{:.1%}".format(*s["interval"])
-            table.add_row(target, protocol, f"{s['n']:,}", f"{s['win_rate']:.1%}", interval, *kl)
-    return table
+def _record(run: Path, result: Result[Any, Any]) -> None:
+    """What was found goes into the dictionary's own record."""
+    data = result.to_json()
+    add_metrics(run / "sae", {"substitution": {"finding": data["finding"], "n": data["n"]}})
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(), TextColumn("{task.description:<26}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console,
+@dataclass(frozen=True)
+class _Bar:
+    """Shows a training run's records as progress."""
+
+    tick: Ticker
+    steps: int
+
+    def record(self, record: StepRecord) -> None:
+        self.tick(record.step, self.steps)
+
+    def close(self) -> None:
+        self.tick(self.steps, self.steps)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Callable[[str], Ticker]]:
+    """One bar a part: `bars(title)` is a callback of (done, total); a part that is read has none."""
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+
+        def start(title: str) -> Ticker:
+            tasks = []
+
+            def show(done: int, total: int) -> None:
+                if not tasks:
+                    tasks.append(bars.add_task(title, total=total))
+                bars.update(tasks[0], completed=done, total=total)
+
+            return show
+
+        yield start
 
 
-def _ticker(bars: Progress) -> Callable[[str], Callable[[int, int], None]]:
-    """One bar a step: `_ticker(bars)(title)` is a callback of (done, total)."""
-
-    def start(title: str) -> Callable[[int, int], None]:
-        tasks: list[TaskID] = []  # added at the first call: a step that is reused has no bar
-
-        def show(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(bars.add_task(title, total=total))
-            bars.update(tasks[0], completed=done, total=total)
-
-        return show
-
-    return start
