@@ -1,17 +1,13 @@
-"""Selectivity, readers and boundary features against edited caches, hand-worked values and scikit-learn."""
+"""Selectivity and readers against edited caches and hand-worked values."""
 
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
 from writesae.causal.patching import edit_response
-from writesae.causal.writes import head_writes
 from writesae.errors import InputError
-from writesae.evals import boundary as borders
-from writesae.evals import readers as later
-from writesae.evals import selectivity as selective
-from writesae.evals.old.boundary import BoundaryConfig, boundary, matching
+from writesae.evals.old import readers as later
+from writesae.evals.old import selectivity as selective
 from writesae.evals.old.readers import ReadersConfig, later_outputs, readers
 from writesae.evals.old.selectivity import SelectivityConfig, directions, overlaps, selectivity
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
@@ -104,28 +100,3 @@ def test_readers_of_a_host_and_by_hand(host: Host, passages: torch.Tensor) -> No
     s = later.summarise(table, ReadersConfig())
     assert (s.strongest[0].site, s.strongest[0].ratio) == ("L6.H0", 4.0)
     assert s.median == (4.0 + 0.5) / 2
-
-
-def test_boundary_against_scikit_learn(host: Host, passages: torch.Tensor) -> None:
-    sae, config = dictionary(), BoundaryConfig(pattern="e")
-    result = boundary(host, sae, SITE, passages, config)
-    run = native_run(host, passages, 5)
-    codes = sae.encode_written(head_writes(run, 2).written).dense(61).flatten(0, 1)
-    inside = torch.tensor([["e" in host.text([int(t)]) for t in row] for row in passages])
-    assert torch.equal(matching(host, passages, "e"), inside)
-    for record in result.records[result.records.auroc.notna()].head(5).to_dict("records"):
-        expected = roc_auc_score(inside.flatten().numpy(), codes[:, record["feature"]].numpy())
-        assert record["auroc"] == pytest.approx(expected)
-    assert borders.summarise(result.records, config) == result.summary
-    with pytest.raises(InputError, match="no regular expression"):
-        boundary(host, sae, SITE, passages, BoundaryConfig(pattern="("))
-    with pytest.raises(InputError, match="both kinds are needed"):
-        boundary(host, sae, SITE, passages, BoundaryConfig(pattern=""))
-
-
-def test_boundary_by_hand() -> None:
-    table = pd.DataFrame({"feature": [0, 1, 2, 3], "auroc": [0.9, 0.1, 0.6, float("nan")], "inside": 5, "outside": 7})
-    table["p"] = [0.001, 0.001, 0.5, float("nan")]
-    s = borders.summarise(table, BoundaryConfig(top=2))
-    assert (s.inside, s.outside, s.separating) == (5, 7, 1)
-    assert [f.feature for f in s.best] == [0, 2]

@@ -1,0 +1,43 @@
+"""Features of a class of tokens against scikit-learn and hand-worked values."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from small_results import SITE, small_sae
+
+from writesae.causal.writes import head_writes
+from writesae.errors import InputError
+from writesae.evals import boundary
+from writesae.evals.boundary.config import BoundaryConfig
+from writesae.evals.boundary.measure import matching
+from writesae.evals.boundary.summary import summarise
+from writesae.hosts import Host
+from writesae.hosts.fork import native_run
+
+
+def test_against_scikit_learn(host: Host, passages: torch.Tensor) -> None:
+    sae = small_sae()
+    result = boundary(host, sae, passages, pattern="e")
+    codes = sae.encode_written(head_writes(native_run(host, passages, SITE.layer), SITE.head).written)
+    dense = codes.dense(61).flatten(0, 1)
+    inside = torch.tensor([["e" in host.text([int(t)]) for t in row] for row in passages])
+    assert torch.equal(matching(host, passages, "e"), inside)
+    for record in result.records[result.records.auroc.notna()].head(5).to_dict("records"):
+        expected = roc_auc_score(inside.flatten().numpy(), dense[:, record["feature"]].numpy())
+        assert record["auroc"] == pytest.approx(expected)
+    for pattern, message in (("(", "no regular expression"), ("", "both kinds are needed")):
+        with pytest.raises(InputError, match=message):
+            boundary(host, sae, passages, pattern=pattern)
+
+
+def test_by_hand() -> None:
+    table = pd.DataFrame({"feature": [0, 1, 2, 3], "auroc": [0.9, 0.1, 0.6, float("nan")], "inside": 5, "outside": 8})
+    table["p"] = [0.001, 0.001, 0.5, float("nan")]
+    table["firings"], table["firings_inside"] = [7, 4, 3, 0], [3, 0, 1, 0]
+    s = summarise({"records": table}, BoundaryConfig(top=2))
+    assert (s.inside, s.outside, s.fired, s.separating) == (5, 8, 3, 1)
+    assert [f.feature for f in s.best] == [0, 2]
+    assert (s.best[0].inside, s.best[0].outside) == (3 / 5, 4 / 8)
