@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from small_results import SITE, small_sae
 
+from small_results import SITE, small_sae
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals import boundary

@@ -45,7 +45,17 @@ class QuickstartConfig:
 
     def __post_init__(self) -> None:
         at_least(
-            self, tokens=1, length=8, features=1, k=1, batch=1, train_tokens=1, firings=1, passages=1, atoms=1, workers=1
+            self,
+            tokens=1,
+            length=8,
+            features=1,
+            k=1,
+            batch=1,
+            train_tokens=1,
+            firings=1,
+            passages=1,
+            atoms=1,
+            workers=1,
         )
         if self.k > self.features:
             raise ConfigError(f"k = {self.k} active features of {self.features}: give more features or a smaller k")

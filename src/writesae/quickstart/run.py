@@ -142,5 +142,3 @@ def _bars(console: Console) -> Iterator[Callable[[str], Ticker]]:
             return show
 
         yield start
-
-
