@@ -13,7 +13,7 @@ import writesae
 
 ROOT = Path(writesae.__file__).parent
 ORDER = (
-    "errors", "types", "config", "disk", "memory", "devices", "show", "recurrence", "sae", "corpus", "hosts", "store",
+    "errors", "types", "config", "disk", "memory", "devices", "show", "recurrence", "corpus", "sae", "hosts", "store",
     "artifacts", "training", "causal", "edits", "attribution", "evals", "page", "reproduce", "sweep",
     "quickstart", "cli",
 )  # fmt: skip

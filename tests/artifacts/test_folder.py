@@ -13,11 +13,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dictionaries import ALL_CONFIGS, K, N, V, matrices, random_sae, same
+from safetensors.torch import load_file, save_file
 
-from writesae.artifacts import add_metrics, load_folder, load_sae, read_manifest, save_sae
+from writesae.artifacts import add_metrics, add_to_collection, load_folder, load_sae, read_manifest, save_sae
+from writesae.artifacts.verify import verify
+from writesae.corpus import Fingerprint
 from writesae.errors import ConfigError, DataError, InputError, OutputError, WritesaeError
 from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site
@@ -79,6 +83,77 @@ def test_a_dictionary_knows_where_it_comes_from(folder: Path, tmp_path: Path) ->
         made.save(tmp_path / "again")
     made.save(tmp_path / "again", replace=True)
     assert load_sae(tmp_path / "again").record == Record()
+
+
+PRINT = Fingerprint.of(np.random.default_rng(0).integers(0, 97, (7, 101)))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A dictionary that knows on which text it was trained."""
+    save_sae(random_sae(CONFIG), tmp_path / "trained", replace(RECORD, text=PRINT))
+    return tmp_path / "trained"
+
+
+def test_the_fingerprint_of_its_text_is_in_the_folder(trained: Path, tmp_path: Path) -> None:
+    sae = load_sae(trained)
+    assert sae.record is not None
+    assert sae.record.text == PRINT
+    assert load_file(trained / "text.safetensors")["windows"].tolist() == PRINT.hashes.tolist()
+    assert "text.safetensors" in read_manifest(trained).files
+    assert len({path.stat().st_mode for path in trained.iterdir()}) == 1
+    add_metrics(trained, {"more": 1})
+    sae.save(tmp_path / "again", RECORD)  # a record that does not know it
+    add_to_collection(sae, tmp_path / "many", RECORD)
+    for folder in (trained, tmp_path / "again", tmp_path / "many"):
+        record = load_sae(folder).record
+        assert record is not None
+        assert record.text == PRINT
+        assert verify(folder).findings == ()
+    sae.record = None
+    sae.save(tmp_path / "unknown")
+    assert load_folder(tmp_path / "unknown").manifest.record.text is None
+    assert not (tmp_path / "unknown" / "text.safetensors").exists()
+
+
+def test_a_dictionary_of_version_1_0_is_read(folder: Path) -> None:
+    for name in ("config.json", "manifest.json"):
+        edit(folder / name, lambda data: data.update(version="1.0"))
+    relist(folder)
+    assert load_sae(folder).record == RECORD
+
+
+@pytest.mark.parametrize(
+    ("tensors", "meaning", "message"),
+    [
+        ({"windows": torch.tensor([5, 3])}, {"window": "32", "limit": "32768"}, "rising hashes"),
+        ({"windows": torch.tensor([3.0, 5.0])}, {"window": "32", "limit": "32768"}, "rising hashes"),
+        ({"windows": torch.tensor([3.0]).bfloat16()}, {"window": "32", "limit": "32768"}, "safetensors"),
+        ({"windows": torch.tensor([3, 5])}, {"window": "16", "limit": "32768"}, "no fingerprint of windows of 32"),
+        ({"hashes": torch.tensor([3, 5])}, {"window": "32", "limit": "32768"}, "no fingerprint"),
+        (None, None, "safetensors"),
+    ],
+)
+def test_a_hostile_fingerprint_is_refused(
+    tensors: dict[str, torch.Tensor] | None, meaning: dict[str, str] | None, message: str, trained: Path
+) -> None:
+    if tensors is None:
+        (trained / "text.safetensors").write_bytes(b"\xff" * 64)
+    else:
+        save_file(tensors, trained / "text.safetensors", metadata=meaning)
+    with pytest.raises(DataError, match=r"text\.safetensors has"):  # by size or hash
+        load_sae(trained)
+    relist(trained)
+    with pytest.raises(DataError, match=message):
+        load_sae(trained)
+    assert [finding for finding in verify(trained).findings if message in finding.problem]
+
+
+def test_a_listed_fingerprint_must_be_there(trained: Path) -> None:
+    (trained / "text.safetensors").unlink()
+    with pytest.raises(DataError, match=r"text\.safetensors is missing"):
+        load_sae(trained)
+    assert verify(trained).findings
 
 
 def test_methods_come_from_above() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dictionaries import K, N, V, random_sae, same
 from fake_hub import Hub, point_at, serve
@@ -15,6 +16,7 @@ from huggingface_hub import constants
 from writesae.artifacts import add_to_collection, load_sae, read_collection, save_sae
 from writesae.artifacts.hub import list_cells, pull, push, push_sae
 from writesae.artifacts.verify import verify
+from writesae.corpus import Fingerprint
 from writesae.errors import DataError, InputError, OutputError
 from writesae.sae import Record, SAEConfig, TopK
 from writesae.types import Site
@@ -201,6 +203,21 @@ def test_the_dictionarys_own_methods(hub: Hub, cache: Path, tmp_path: Path) -> N
     assert same(fetched, ONE)
     fetched.push_to_hub("me/again")  # no record given: its own
     assert [str(cell) for cell in list_cells("me/again")] == ["some/model L9.H4 writesae seed 1"]
+
+
+def test_the_fingerprint_of_its_text_travels_along(hub: Hub, cache: Path, tmp_path: Path) -> None:
+    known = replace(RECORD, text=Fingerprint.of(np.random.default_rng(0).integers(0, 97, (7, 101))))
+    save_sae(ONE, tmp_path / "one", known)
+    push(tmp_path / "one", "me/one")
+    push(tmp_path / "one", "me/all", as_cell=True)
+    load_sae("me/one").push_to_hub("me/again")
+    pull("me/all", tmp_path / "back")
+    pull("me/one", tmp_path / "alone")
+    for place in ("me/one", "me/all", "me/again", tmp_path / "back", tmp_path / "alone"):
+        record = load_sae(place).record
+        assert record is not None
+        assert record.text == known.text
+    assert verify(tmp_path / "back").findings == verify(tmp_path / "alone").findings == ()
 
 
 def test_damaged_folders_are_not_uploaded(hub: Hub, cache: Path, tmp_path: Path) -> None:

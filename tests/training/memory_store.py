@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from writesae.corpus import Fingerprint
 from writesae.recurrence.written import Written, native_update
 from writesae.types import Site
 
@@ -30,6 +31,7 @@ class Origin:
     host: str = "planted"
     revision: str = "r0"
     corpus: str = "c0"
+    described: str = "planted, train of 0.8"
 
 
 class MemoryStore:
@@ -50,6 +52,7 @@ class MemoryStore:
         self.layers = {3: Head(self.heads, self.d_k, self.d_v, erase="own" if own else "key")}
         self.padded = np.array([*padding, *[0] * (sequences - len(padding))], np.int64)
         self.sequences, self.length = sequences, length
+        self.text = Fingerprint.of(np.random.default_rng(seed).integers(0, 97, (sequences, length)))
         self.hash, self.provenance = f"memory-{seed}-{decays}", Origin()
         self.data: list[Written] = []
         self.erased: list[tuple[Tensor, Tensor]] = []

@@ -88,6 +88,7 @@ def test_a_run_learns_and_is_saved_in_raw_units(target: Target, tmp_path: Path) 
         assert (sae.site, sae.host, sae.target) == (SITE, "planted", target)
         assert sae.record is not None
         assert (sae.record.store_hash, sae.record.metrics) == (store.hash, asdict(result.metrics))
+        assert (sae.record.corpus, sae.record.text) == ("planted, train of 0.8", store.text)
 
 
 @pytest.mark.parametrize("sparsity", [BatchTopK(2), JumpReLU(2.0), Gated(), SoftGated()], ids=str)

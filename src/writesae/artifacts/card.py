@@ -24,6 +24,7 @@ def model_card(config: SAEConfig, record: Record) -> str:
         "host revision": record.host_revision,
         "site": None if record.site is None else str(record.site),
         "seed": record.seed,
+        "corpus": record.corpus,
         "corpus hash": record.corpus_hash,
         "store hash": record.store_hash,
     }

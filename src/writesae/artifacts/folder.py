@@ -1,11 +1,14 @@
-"""One dictionary as a folder: `config.json`, `weights.safetensors`, `README.md` and, last, `manifest.json`."""
+"""One dictionary as a folder: `config.json`, `weights.safetensors`, `README.md` and, last, `manifest.json`.
+
+Where it is known on which text it was trained, `text.safetensors` holds a fingerprint of it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ from safetensors.torch import save_file
 
 from writesae.artifacts.card import model_card
 from writesae.artifacts.files import inside, new_folder
+from writesae.artifacts.fingerprints import TEXT, read_fingerprint, write_fingerprint
 from writesae.artifacts.manifest import (
     FORMAT,
     MANIFEST,
@@ -50,7 +54,9 @@ def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, repl
     `replace` allows an older dictionary in the same place to be replaced, and nothing else. Raises OutputError for a
     folder that belongs to something else, DataError where a weight or metric is not finite.
     """
-    folder, record = Path(folder), record or sae.record or Record()
+    folder, known = Path(folder), sae.record or Record()
+    record = record or known
+    record = dataclasses.replace(record, text=record.text or known.text)  # a fact, whatever record is given
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -69,6 +75,9 @@ def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, repl
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # the library writes it readable by its owner only
         sync(partial / WEIGHTS)
+        if record.text:
+            write_fingerprint(partial / TEXT, record.text)
+            shutil.copymode(partial / CONFIG, partial / TEXT)
         write_text(partial / CARD, model_card(sae.config, record))
         return write_manifest(partial, record)
 
@@ -81,7 +90,7 @@ def add_metrics(folder: str | Path, metrics: Mapping[str, Json]) -> Manifest:
     folder = Path(folder)
     manifest = read_manifest(folder)
     check_files(folder, manifest.files)
-    record = replace(manifest.record, metrics={**manifest.record.metrics, **metrics})
+    record = dataclasses.replace(manifest.record, metrics={**manifest.record.metrics, **metrics})
     with new_folder(folder, lambda path: is_dictionary(path, only=True)) as partial:
         for name in manifest.files.keys() - {CARD}:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +103,7 @@ def add_metrics(folder: str | Path, metrics: Mapping[str, Json]) -> Manifest:
 def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
     """Load one dictionary folder without running code from it; the weights are memory-mapped, not copied.
 
-    The sizes of both files are compared with the manifest, and their SHA-256 unless `hashes` is False. Raises
+    The sizes of its files are compared with the manifest, and their SHA-256 unless `hashes` is False. Raises
     DataError (damaged, incomplete or of a newer major version) or ConfigError (unknown keys or values in its config).
     """
     folder = Path(folder)
@@ -103,10 +112,16 @@ def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
     manifest = read_manifest(folder)
     if missing := {CONFIG, WEIGHTS} - manifest.files.keys():
         raise DataError(f"{folder}: the manifest does not list {' and '.join(sorted(missing))}")
-    check_files(folder, {name: manifest.files[name] for name in (CONFIG, WEIGHTS)}, hashes)
+    check_files(folder, {name: manifest.files[name] for name in content(manifest)}, hashes)
     sae = build(read_config(folder), map_tensors(inside(folder, WEIGHTS)), str(folder / WEIGHTS))
-    sae.record = manifest.record
-    return Loaded(sae, manifest)
+    text = read_fingerprint(inside(folder, TEXT)) if TEXT in manifest.files else None
+    sae.record = dataclasses.replace(manifest.record, text=text)
+    return Loaded(sae, dataclasses.replace(manifest, record=sae.record))
+
+
+def content(manifest: Manifest) -> tuple[str, ...]:
+    """The files that a dictionary is loaded from: its config, its weights and, where there is one, its fingerprint."""
+    return (CONFIG, WEIGHTS, TEXT) if TEXT in manifest.files else (CONFIG, WEIGHTS)
 
 
 def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE:
@@ -117,7 +132,7 @@ def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE
         raise DataError(f"{name}: the tensors hold {held:,} numbers where the config asks for {needed:,} or more")
     # A dictionary of a few features is made and given the tensors: nothing large is drawn at random to be thrown away,
     # and the meta device, whose first use imports for a second, is not needed.
-    sae = SAE(replace(config, features=few))
+    sae = SAE(dataclasses.replace(config, features=few))
     expected = {
         key: tuple(config.features if size == few else size for size in tensor.shape)
         for key, tensor in sae.state_dict().items()

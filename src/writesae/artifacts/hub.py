@@ -38,7 +38,7 @@ from writesae.artifacts.collection import (
     write_index,
 )
 from writesae.artifacts.files import inside, new_folder
-from writesae.artifacts.folder import CONFIG, WEIGHTS, save_sae
+from writesae.artifacts.folder import CONFIG, content, save_sae
 from writesae.artifacts.load import check_selection
 from writesae.artifacts.manifest import MANIFEST, FileEntry, check_files, read_manifest
 from writesae.artifacts.verify import verify
@@ -82,9 +82,10 @@ class Repository:
         """The files of one dictionary; returns its folder in the cache."""
         prefix = f"{path}/" if path else ""
         self.fetch(prefix + MANIFEST)
-        for name in (CONFIG, WEIGHTS):
+        folder = self.root / path if path else self.root
+        for name in content(read_manifest(folder)):
             self.fetch(prefix + name)
-        return self.root / path if path else self.root
+        return folder
 
     def _download(self, name: str, offline: bool) -> Path:
         path = hf_hub_download(
@@ -184,9 +185,9 @@ def pull(
 
 def _copy(folder: Path, target: Path) -> None:
     manifest = read_manifest(folder)
-    check_files(folder, {name: entry for name, entry in manifest.files.items() if name in (CONFIG, WEIGHTS)})
+    check_files(folder, {name: manifest.files[name] for name in content(manifest)})
     target.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, WEIGHTS, MANIFEST):
+    for name in (*content(manifest), MANIFEST):
         shutil.copyfile(folder / name, target / name)
 
 

@@ -17,7 +17,7 @@ from writesae.types import Site
 
 MANIFEST = "manifest.json"
 FORMAT = "writesae.sae"
-VERSION = (1, 0)
+VERSION = (1, 1)
 """Version of the folder format. Minor: additions that an older reader may ignore. Major: anything else."""
 
 
@@ -125,8 +125,8 @@ def known_keys(data: Json, names: set[str], path: Path, newer: bool) -> dict[str
 
 
 def record_to_json(record: Record) -> dict[str, Json]:
-    """The JSON form of a record; facts that are unknown are left out."""
-    values = {item.name: getattr(record, item.name) for item in fields(record)}
+    """The JSON form of a record without its fingerprint; facts that are unknown are left out."""
+    values = {item.name: getattr(record, item.name) for item in fields(record) if item.name != "text"}
     values["site"] = None if record.site is None else str(record.site)
     plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     return {name: value for name, value in plain.items() if value not in (None, {})}
@@ -135,7 +135,7 @@ def record_to_json(record: Record) -> dict[str, Json]:
 def record_from_json(data: Json, path: Path, newer: bool = False) -> Record:
     """Build a record from its JSON form; raises DataError naming the field that is wrong."""
     kinds = {"site": str, "seed": int, "training": dict, "metrics": dict, "source": dict}
-    kinds = {item.name: kinds.get(item.name, str) for item in fields(Record)}
+    kinds = {item.name: kinds.get(item.name, str) for item in fields(Record) if item.name != "text"}
     if not isinstance(data, dict):
         raise DataError(f"{path}: the record must be an object")
     if not newer and (unknown := data.keys() - kinds.keys()):

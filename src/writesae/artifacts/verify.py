@@ -13,6 +13,7 @@ import torch
 
 from writesae.artifacts.collection import INDEX, read_collection, scan_cell
 from writesae.artifacts.files import inside
+from writesae.artifacts.fingerprints import TEXT, read_fingerprint
 from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, build, map_tensors, read_config
 from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest
 from writesae.disk import PARTIAL, parse_json, read_json
@@ -115,6 +116,8 @@ def _dictionary(folder: Path) -> Iterator[str | Finding]:
     try:
         tensors = map_tensors(inside(folder, WEIGHTS))
         build(read_config(folder), tensors, str(folder / WEIGHTS))
+        if TEXT in manifest.files:
+            read_fingerprint(inside(folder, TEXT))
     except WritesaeError as error:
         yield Finding(str(folder), str(error))
         return

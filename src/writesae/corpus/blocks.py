@@ -41,6 +41,10 @@ class TokenBlocks:
     """Whether every block begins with a token that is no text."""
     read: int = 0
     """How many documents were looked at; 0 where there are none."""
+    source: str | None = None
+    """Name of the corpus; None where unknown."""
+    part: str | None = None
+    """Which part of the corpus, as in `Text.described`."""
     hash: str = field(init=False)
     """SHA-256 over shape, tokens, names, assignment and padding: two equal corpora have equal hashes."""
 
@@ -131,7 +135,7 @@ class Cutter:
             keep = whole if self.boundaries == "packed" else len(rest)
             rest, origin = rest[keep:], origin[keep:]
 
-    def blocks(self, pieces: Sequence[Piece]) -> TokenBlocks:
+    def blocks(self, pieces: Sequence[Piece], source: str | None = None, part: str | None = None) -> TokenBlocks:
         """The rectangle of some pieces, in their order; there must be one or more."""
         tokens = np.zeros((len(pieces), self.length), np.int64)
         padding = np.zeros(len(pieces), np.int64)
@@ -147,6 +151,8 @@ class Cutter:
             np.array([piece.place for piece in pieces], np.int64),
             bool(self.start),
             len(self.names),
+            source,
+            part,
         )
 
 

@@ -8,8 +8,6 @@ import lzma
 from pathlib import Path
 from typing import TextIO
 
-import pyarrow as pa
-
 COMPRESSED = (".gz", ".xz", ".zst")
 """Suffixes of the compressions that can be read."""
 
@@ -30,6 +28,8 @@ def open_text(path: Path) -> TextIO:
         case ".xz":
             return lzma.open(path, "rt", encoding="utf-8")
         case ".zst":
+            import pyarrow as pa
+
             # pyarrow is here anyway and streams zstd; the standard library learns it in Python 3.14 only
             return io.TextIOWrapper(pa.input_stream(path, compression="zstd"), encoding="utf-8")
         case _:

@@ -15,7 +15,7 @@ WINDOW = 32
 """Tokens a window: long enough that two texts share one by quotation only."""
 LIMIT = 32_768
 """Most hashes that are kept, 256 KiB."""
-ROWS_AT_ONCE = 1 << 20
+AT_ONCE = 1 << 20
 """Tokens that are hashed at once: bounds memory, changes nothing."""
 
 
@@ -79,10 +79,10 @@ def _windows(tokens: NDArray[np.int64] | TokenBlocks) -> Iterator[NDArray[np.int
     if blocks.place is not None:
         apart[1:] = np.diff(blocks.place) != text
     before = -(-WINDOW // text)  # rows that a window which ends in a row may begin in
-    for start in range(0, len(blocks), rows := max(1, ROWS_AT_ONCE // blocks.length)):
+    for start in range(0, len(blocks), rows := max(1, AT_ONCE // blocks.length)):
         some = slice(max(0, start - before), start + rows)
         held = np.arange(blocks.length) >= padding[some, None] + blocks.bos
-        stretch = np.broadcast_to(np.cumsum(apart[some])[:, None], held.shape)
+        stretch = np.broadcast_to(np.cumsum(apart[some], dtype=np.int64)[:, None], held.shape)
         yield _hashed(blocks.tokens[some][held], stretch[held])
 
 

@@ -144,7 +144,7 @@ class Text:
         kept = list(ranked()) if count is None else nsmallest(count, ranked(), key=itemgetter(0))
         about = "" if self.part == "all" else f" ({self.described})"
         check_enough(f"the corpus {self.name}{about}", len(cutter.names), found, self.length, count)
-        return cutter.blocks(sorted((piece for _, piece in kept), key=attrgetter("place")))
+        return cutter.blocks(sorted((piece for _, piece in kept), key=attrgetter("place")), self.name, self.described)
 
 
 def _spread(document: int, pieces: int) -> NDArray[np.float64]:

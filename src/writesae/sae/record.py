@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from writesae.config import Json
+from writesae.corpus import Fingerprint
 from writesae.types import Site
 
 
@@ -25,6 +26,8 @@ class Record:
     """Seed of the training run."""
     corpus_hash: str | None = None
     """SHA-256 over the tokens that were captured."""
+    corpus: str | None = None
+    """Name and part of the text that was captured: `sample, train of 0.8`."""
     store_hash: str | None = None
     """Hash of the stream store that it was trained on."""
     training: Mapping[str, Json] = field(default_factory=dict)
@@ -33,3 +36,5 @@ class Record:
     """Measured numbers: explained variance, MSE, alive features, evaluation summaries."""
     source: Mapping[str, Json] = field(default_factory=dict)
     """For a converted file: its name, its SHA-256 and the facts it carried."""
+    text: Fingerprint | None = None
+    """Which token windows it was trained on: a file of its own on disk, so not in what is read of a manifest alone."""

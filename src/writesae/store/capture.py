@@ -17,13 +17,16 @@ from torch import Tensor
 from zarr.codecs import BloscCodec
 
 from writesae.config import to_json
-from writesae.corpus import TokenBlocks, tokenizer_hash
+from writesae.corpus import Fingerprint, TokenBlocks, tokenizer_hash
+from writesae.corpus.fingerprint import LIMIT, WINDOW
 from writesae.disk import PARTIAL
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
 from writesae.store.layout import (
     FORMAT,
     HEADER,
+    SMALL,
+    TEXT,
     VERSION,
     CaptureConfig,
     Provenance,
@@ -168,6 +171,8 @@ def _provenance(host: CaptureHost, blocks: TokenBlocks, layers: tuple[int, ...],
         dtype=config.dtype,
         batch=config.batch,
         versions={name: _version(name) for name in ("writesae", "torch", "transformers", "numpy", "zarr")},
+        source=blocks.source,
+        part=blocks.part,
     )
 
 
@@ -187,9 +192,9 @@ def _begun(root: Path, header: Provenance) -> bool:
         raise OutputError(f"cannot capture into {root}: it exists and is no stream store; give a new folder")
     complete = (root / MANIFEST).is_file()
     before, now = asdict(found), asdict(header)
-    if complete:  # a finished store stays what it is, whatever libraries are installed now
-        before.pop("versions"), now.pop("versions")
-    other = [name for name in now if before[name] != now[name]]
+    # a finished store stays what it is, whatever libraries are installed now; the corpus is known by its hash
+    free = {"source", "part", *(["versions"] if complete else [])}
+    other = [name for name in now if name not in free and before[name] != now[name]]
     if other:
         name = other[0]
         raise OutputError(
@@ -215,20 +220,24 @@ def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> zarr.Group:
     document.attrs["names"] = list(blocks.documents)
     if blocks.padding is not None:
         _numbers(group, "padding", blocks.padding)
+    if print_ := Fingerprint.of(blocks):
+        _numbers(group, TEXT, print_.hashes, "int64").attrs.update({"window": WINDOW, "limit": LIMIT})
     return group
 
 
-def _numbers(group: zarr.Group, name: str, values: NDArray[np.int64]) -> zarr.Array[Any]:
-    """A small array, one number a sequence."""
+def _numbers(
+    group: zarr.Group, name: str, values: NDArray[np.int64], dtype: Literal["int32", "int64"] = "int32"
+) -> zarr.Array[Any]:
+    """A small array of one chunk, such as one number a sequence."""
     array = group.create_array(
         name,
         shape=values.shape,
-        dtype="int32",
+        dtype=dtype,
         chunks=values.shape,
         config={"write_empty_chunks": True},
         overwrite=True,
     )
-    array[:] = values.astype(np.int32)
+    array[:] = values.astype(dtype)
     return array
 
 
@@ -277,9 +286,7 @@ def _finish(root: Path, header: Provenance, done: list[dict[str, FileRecord]]) -
         partial.unlink()
     files = {name: entry for shard in done for name, entry in shard.items()}
     small = list(root.rglob("zarr.json"))
-    small += [
-        path for name in ("tokens", "document", "padding") for path in (root / name / "c").rglob("*") if path.is_file()
-    ]
+    small += [path for name in (*SMALL, TEXT) for path in (root / name / "c").rglob("*") if path.is_file()]
     files |= {name: record(root, name) for name in (path.relative_to(root).as_posix() for path in small)}
     write_manifest(root, files)
 

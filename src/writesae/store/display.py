@@ -26,7 +26,7 @@ def _facts(path: Path, provenance: Provenance, layers: Mapping[int, StoredLayer]
         ("store", str(path)),
         ("host", f"{provenance.host} @ {provenance.revision[:12]}, run in {provenance.host_dtype}"),
         ("tokens", f"{tokens:,} ({provenance.sequences:,} sequences of {provenance.length})"),
-        ("corpus", provenance.corpus[:12]),
+        ("corpus", f"{provenance.described or 'of unknown name'} ({provenance.corpus[:12]})"),
         ("streams", "; ".join(heads)),
         (
             "on disk",

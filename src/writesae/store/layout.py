@@ -10,6 +10,8 @@ from writesae.errors import ConfigError
 FORMAT, VERSION = "writesae-streams", 1
 HEADER = "writesae"
 """The attribute of the root group that holds the `Provenance`."""
+SMALL, TEXT = ("tokens", "document", "padding"), "text"
+"""Arrays of one number or row a sequence, and the one that holds the fingerprint of all of them."""
 CHUNK_BYTES = 1 << 20
 """Uncompressed size that a chunk (some sequences of one head) does not exceed unless one sequence does."""
 
@@ -60,6 +62,15 @@ class Provenance:
     """Sequences a shard."""
     versions: dict[str, str]
     """Versions of the libraries that ran the capture."""
+    source: str | None = None
+    """Name of the corpus; None where unknown."""
+    part: str | None = None
+    """Which part of the corpus: `all`, `train of 0.8`, `test of 0.8`; None where unknown."""
+
+    @property
+    def described(self) -> str | None:
+        """Name and part of the corpus; None where unknown."""
+        return None if self.source is None else f"{self.source}, {self.part}"
 
     @property
     def shards(self) -> int:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.config import from_json
+from writesae.corpus import Fingerprint
+from writesae.corpus.fingerprint import LIMIT, WINDOW
 from writesae.disk import read_json
 from writesae.errors import ConfigError, DataError, InputError
 from writesae.recurrence.written import Written, native_update
 from writesae.store.display import store_html, store_text
-from writesae.store.layout import FORMAT, HEADER, VERSION, Provenance, StoredLayer, array_path
+from writesae.store.layout import FORMAT, HEADER, TEXT, VERSION, Provenance, StoredLayer, array_path
 from writesae.store.progress import MANIFEST, finished_shards, read_manifest
 from writesae.types import Site
 
@@ -80,6 +82,21 @@ class StreamStore:
     def documents(self) -> tuple[str, ...]:
         """Names of the documents that the sequences come from."""
         return tuple(str(name) for name in self._array("document").attrs["names"])  # type: ignore[union-attr]
+
+    @cached_property
+    def text(self) -> Fingerprint | None:
+        """Which windows of tokens the store holds; None for an old store, or sequences shorter than a window.
+
+        Raises DataError where it is damaged, or was made of other windows than are compared here.
+        """
+        if TEXT not in self._group:
+            return None
+        if dict(self._array(TEXT).attrs) != {"window": WINDOW, "limit": LIMIT}:
+            raise DataError(f"the store {self.path} has a fingerprint of other windows than of {WINDOW} tokens")
+        try:
+            return Fingerprint(self._load(TEXT, slice(None)).astype(np.int64, casting="no"))
+        except TypeError:
+            raise DataError(f"the store {self.path} has a fingerprint of a wrong kind") from None
 
     def read(self, site: Site, start: int, stop: int) -> Written:
         """The writes of one head over the sequences `start <= n < stop`, float32.

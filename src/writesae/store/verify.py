@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from writesae.errors import DataError, WritesaeError
-from writesae.store.layout import Provenance, array_path, layer_arrays
+from writesae.store.layout import TEXT, Provenance, array_path, layer_arrays
 from writesae.store.progress import MANIFEST, finished_shards, read_manifest, record
 from writesae.store.reader import StreamStore, open_store, read_header
 
@@ -58,6 +58,8 @@ def _arrays(store: StreamStore) -> Iterator[str]:
         ("tokens", (header.sequences, header.length), "int32"),
         ("document", (header.sequences,), "int32"),
     ]
+    if (text := store.text) is not None:
+        expected.append((TEXT, (len(text),), "int64"))
     if "padding" in group:
         expected.append(("padding", (header.sequences,), "int32"))
     for index, layer in store.layers.items():

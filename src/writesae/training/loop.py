@@ -293,10 +293,12 @@ class Run:
             site=self.config.site,
             variant=name_of(self.config.encoder, self.config.decoder),
             seed=self.config.seed,
+            corpus=origin.described,
             corpus_hash=origin.corpus,
             store_hash=self.store.hash,
             training=training,
             metrics=asdict(metrics),
+            text=self.store.text,
         )
         save_sae(self.sae, self.out / folder.DICTIONARY, replace=True)
         folder.save_result(self.out, metrics, self.step, self.seconds)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from writesae.corpus import Fingerprint
 from writesae.errors import InputError
 from writesae.recurrence.written import Written
 from writesae.sae.batch import Batch
@@ -76,6 +77,11 @@ class SharedStore:
     def provenance(self) -> Origin:
         """Where it comes from."""
         return self.store.provenance
+
+    @property
+    def text(self) -> Fingerprint | None:
+        """Which windows of tokens it holds."""
+        return self.store.text
 
     def padding(self) -> NDArray[np.int64]:
         """Padding tokens of each sequence."""

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from writesae.corpus import Fingerprint
 from writesae.errors import DataError, InputError
 from writesae.recurrence.written import Written
 from writesae.training.config import TrainConfig
@@ -56,6 +57,10 @@ class Origin(Protocol):
     def corpus(self) -> str:
         """Hash of the tokens."""
 
+    @property
+    def described(self) -> str | None:
+        """Name and part of the corpus; None where unknown."""
+
 
 class WriteStore(Protocol):
     """What training asks of a store."""
@@ -79,6 +84,10 @@ class WriteStore(Protocol):
     @property
     def provenance(self) -> Origin:
         """Where it comes from."""
+
+    @property
+    def text(self) -> Fingerprint | None:
+        """Which windows of tokens it holds; None where unknown."""
 
     def padding(self) -> NDArray[np.int64]:
         """How many tokens at each sequence's start are padding, `[N]`."""
