@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dictionaries import K, N, V, random_sae, same
-from fake_hub import Hub, point_at, serve
 from huggingface_hub import constants
 
+from fake_hub import Hub, point_at, serve
 from writesae.artifacts import add_to_collection, load_sae, read_collection, save_sae
 from writesae.artifacts.hub import list_cells, pull, push, push_sae
 from writesae.artifacts.verify import verify
