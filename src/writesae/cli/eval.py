@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from writesae.cli.options import FLAT, Flat, HostOptions, TextOptions
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,26 +30,14 @@ class Request:
     site: tuple[str, ...] = ()
     """Head of a dictionary that does not say it itself, or the heads of an evaluation without a dictionary: "L5.H0",
     several, or "all"."""
-    host: str = "tiny-gdn"
-    """An embedded host, a local folder, or a Hub id."""
-    device: str | None = None
-    """Where the host runs: "cpu", "cuda", "cuda:1"."""
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """Precision in which the host runs; less than float32 has to be allowed."""
-    revision: str | None = None
-    """Commit, branch or tag of a host on the Hub."""
-    corpus: str = "sample"
-    """The embedded "sample", a file or folder of text, JSONL or Parquet, or hf:user/name?split=train&column=text."""
-    part: Literal["test", "train", "all"] = "test"
-    """Which part of the corpus's split."""
-    held_out: float = 0.2
-    """Share of the corpus that is its test part; the same as when it was captured."""
+    host: Flat[HostOptions] = field(default_factory=HostOptions)
+    """Which host."""
+    text: Flat[TextOptions] = field(default_factory=TextOptions)
+    """Which text."""
     passages: int | None = None
     """Passages, drawn at random; a number that suits the evaluation if not said."""
     length: int | None = None
     """Tokens a passage; 128, or what suits the evaluation, if not said."""
-    bos: bool = False
-    """Start every passage with the tokenizer's beginning-of-text token."""
     text_seed: int = 0
     """Of the passages."""
     allow: tuple[Literal["mismatch", "overlap", "precision"], ...] = ()
@@ -90,11 +79,9 @@ def parse(words: list[str]) -> Command:
     if name == "all":
         text = "Run every evaluation that fits what is given, with its usual protocol."
         return Command(name, parse_flags(Request, "writesae eval all", words[1:], text))
-    import tyro
-
     kind = named(name).config
-    flat = tyro.conf.arg(name="")
-    flags = make_dataclass("Flags", [("config", Annotated[kind, flat]), ("request", Annotated[Request, flat])])
+    groups = [(key, Annotated[group, FLAT]) for key, group in (("config", kind), ("request", Request))]
+    flags = make_dataclass("Flags", groups)
     given = cast(Any, parse_flags(flags, f"writesae eval {name}", words[1:], kind.__doc__ or ""))
     return Command(name, given.request, given.config)
 
@@ -113,20 +100,15 @@ def _print_help() -> None:
 def run(command: Command) -> None:
     """Evaluate, write the folder, print the finding and where it is."""
     from writesae.artifacts import load_sae
-    from writesae.corpus import text
     from writesae.disk import check_place
     from writesae.evals import EVALUATIONS
-    from writesae.hosts import load
 
     request = command.request
     check_place(request.out)
-    saes = [
-        load_sae(source) for source in request.sae
-    ]  # what is wrong with them is known before a large host is loaded
-    host = load(request.host, device=request.device, dtype=request.dtype, revision=request.revision)
-    source = text(request.corpus, host, length=request.length or LENGTH, bos=request.bos)
-    train, test = source.split(1 - request.held_out)
-    part = {"train": train, "test": test, "all": source}[request.part]
+    request.text.check()
+    saes = [load_sae(source) for source in request.sae]  # before a large host is loaded
+    host = request.host.open()
+    part = request.text.open(host, request.length or LENGTH)
     if command.name != "all":
         _measure(EVALUATIONS[command.name], host, saes, part, request, request.out, command.config)
         return

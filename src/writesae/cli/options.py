@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from writesae.hosts import Host
 
 T = TypeVar("T")
-Flat = Annotated[T, tyro.conf.arg(name="")]
+FLAT = tyro.conf.arg(name="")
+Flat = Annotated[T, FLAT]
 """A group whose flags stand beside the command's own, without a prefix."""
 
 

@@ -18,8 +18,8 @@ class QuickstartConfig:
 
     host: str = "tiny-gdn"
     """An embedded host's name, a folder, or a Hub id."""
-    site: Site | None = None
-    """Head to train on; None lets the audit choose."""
+    site: str | None = None
+    """Head to train on, like L5.H0; by default the audit chooses."""
     seed: int = 0
     """Of everything random."""
     tokens: int = 200_000
@@ -57,5 +57,7 @@ class QuickstartConfig:
             atoms=1,
             workers=1,
         )
+        if self.site is not None:
+            Site.parse(self.site)
         if self.k > self.features:
             raise ConfigError(f"k = {self.k} active features of {self.features}: give more features or a smaller k")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from writesae.artifacts import add_metrics
 from writesae.config import Json, to_json
@@ -25,7 +25,7 @@ from writesae.hosts import Host
 from writesae.page import report
 from writesae.quickstart.config import TARGETS, QuickstartConfig
 from writesae.sae import SAE, TopK
-from writesae.store import capture
+from writesae.store import StreamStore, capture
 from writesae.training import StepRecord, TrainConfig, train_many
 from writesae.types import Site
 
@@ -44,32 +44,26 @@ def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Consol
     """
     console = Console() if console is None else console
     if config.site is not None:
-        host.check_site(config.site)
+        host.check_site(Site.parse(config.site))
     train_text, test = text("sample", host, length=config.length).split(SHARE)
     blocks = train_text.blocks(-(-config.tokens // config.length))
-    test.draw(config.passages, config.seed)  # too little text is said before anything is written
+    passages = test.draw(config.passages, config.seed)
     settings = {name: value for name, value in _plain(config).items() if name != "workers"}
     asked: dict[str, Json] = {"kind": KIND, "config": settings, "revision": host.revision}
     claim(path, KIND, asked)
-    results, passages = path / "results", {"passages": config.passages, "text_seed": config.seed}
+    results, seed = path / "results", config.seed
     with _bars(console) as bars:
-        audit = spectrum(
-            host, test, passages=AUDIT_PASSAGES, text_seed=config.seed, seed=config.seed, out=results / "spectrum",
-            progress=bars("audit every head"),
-        )  # fmt: skip
-        site = config.site or Site.parse(audit.summary.default_site)
+        few = test.draw(min(AUDIT_PASSAGES, config.passages), seed)
+        audit = spectrum(host, few, seed=seed, out=results / "spectrum", progress=bars("audit every head"))
+        site = Site.parse(config.site or audit.summary.default_site)
         store = capture(host, blocks, [site.layer], path / "streams.zarr", progress=bars(f"capture L{site.layer}"))
         saes = train(path, config, site, store, bars)
         found = {}
         for name, sae in saes.items():
-            found[name] = substitution(
-                host, sae, test, firings=config.firings, seed=config.seed, out=results / f"substitution-{name}",
-                progress=bars(f"replace writes, {name}"), **passages,
-            )  # fmt: skip
-            atoms(
-                host, sae, test, atoms=config.atoms, seed=config.seed, out=results / f"atoms-{name}",
-                progress=bars(f"describe atoms, {name}"), **passages,
-            )  # fmt: skip
+            out, bar = results / f"substitution-{name}", bars(f"replace writes, {name}")
+            found[name] = substitution(host, sae, passages, firings=config.firings, seed=seed, out=out, progress=bar)
+            out, bar = results / f"atoms-{name}", bars(f"describe atoms, {name}")
+            atoms(host, sae, passages, atoms=config.atoms, seed=seed, out=out, progress=bar)
     page = report(path)
     for name, result in found.items():
         _record(path / "train" / name, result)
@@ -85,7 +79,7 @@ def _plain(config: QuickstartConfig) -> dict[str, Json]:
 
 
 def train(
-    path: Path, config: QuickstartConfig, site: Site, store: Any, bars: Callable[[str], Ticker]
+    path: Path, config: QuickstartConfig, site: Site, store: StreamStore, bars: Callable[[str], Ticker]
 ) -> dict[str, SAE]:
     """Both dictionaries, side by side."""
     steps = max(1, config.train_tokens // config.batch)
@@ -132,7 +126,7 @@ def _bars(console: Console) -> Iterator[Callable[[str], Ticker]]:
     with Progress(*columns, console=console) as bars:
 
         def start(title: str) -> Ticker:
-            tasks = []
+            tasks: list[TaskID] = []
 
             def show(done: int, total: int) -> None:
                 if not tasks:
