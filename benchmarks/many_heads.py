@@ -23,7 +23,7 @@ from step_time import high_water
 from train_end_to_end import RandomHost, forget
 
 from writesae.sae import TopK
-from writesae.store import CaptureConfig, capture, open_store
+from writesae.store import capture, open_store
 from writesae.training import TrainConfig, TrainResult, train, train_many
 from writesae.types import Site
 
@@ -83,7 +83,7 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         host = RandomHost(options.d, options.heads)
-        path = capture(host, tokens, "all", place / "s.zarr", CaptureConfig(), lambda a, b: None).path
+        path = capture(host, tokens, "all", place / "s.zarr", progress=lambda a, b: None).path
         train(open_store(path), replace(base, steps=2), place / "warm up")
         one, separate = [], []
         for turn in range(options.rounds):

@@ -20,7 +20,7 @@ from writesae.corpus import read_documents, token_blocks
 from writesae.hosts import load
 from writesae.recurrence import replay
 from writesae.recurrence.written import rebuild_states
-from writesae.store import CaptureConfig, capture, open_store
+from writesae.store import capture, open_store
 from writesae.store.layout import StoredLayer, layer_arrays
 from writesae.types import Site
 
@@ -51,7 +51,7 @@ def main(options: Options) -> None:
     blocks = token_blocks(read_documents("sample"), host.tokenizer, 256, options.sequences)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        path = capture(host, blocks, "all", Path(folder) / "s.zarr", CaptureConfig(), silent).path
+        path = capture(host, blocks, "all", Path(folder) / "s.zarr", progress=silent).path
         seconds = time.perf_counter() - started
         store = open_store(path)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase
 from writesae.errors import InputError
 from writesae.recurrence import Stream
 from writesae.sae import TopK
-from writesae.store import CaptureConfig, capture, open_store
+from writesae.store import capture, open_store
 from writesae.training import TrainConfig
 from writesae.training.log import Loggers
 from writesae.training.loop import Run
@@ -180,7 +180,7 @@ def main(options: Options) -> None:
     tokens = np.random.default_rng(0).integers(0, 1 << 16, (options.sequences, options.length))
     with tempfile.TemporaryDirectory() as folder, cpu_threads(options.threads):
         place = Path(folder)
-        path = capture(RandomHost(options.d), tokens, "all", place / "s.zarr", CaptureConfig(), lambda a, b: None).path
+        path = capture(RandomHost(options.d), tokens, "all", place / "s.zarr", progress=lambda a, b: None).path
         best = bare(path, config, place / "bare")
         print(f"{options.target}, d = {options.d}, {options.features:,} features, {options.threads} thread(s)")
         for name, memory in (("all in memory", 64.0), ("in pools", options.memory)):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from writesae import attribution, edits, evals
     from writesae.artifacts import add_metrics, load_sae, save_sae
     from writesae.artifacts.hub import push_sae
-    from writesae.corpus import Passages, Text, read_documents, text, token_blocks
+    from writesae.corpus import Passages, Text, text
     from writesae.hosts import Host, load
     from writesae.page import plot
     from writesae.sae import SAE, Record, SAEConfig
@@ -41,14 +41,12 @@ _HOME = {
     "open_store": "store",
     "plot": "page",
     "push_sae": "artifacts.hub",
-    "read_documents": "corpus",
     "save_sae": "artifacts",
     "text": "corpus",
-    "token_blocks": "corpus",
     "train": "training",
 }
 
-_RENAMED = {"load_host": "load"}
+_RENAMED = {"load_host": "load", "read_documents": "text", "token_blocks": "text"}
 """Old names -> their successors."""
 
 _PARTS = ("attribution", "edits", "evals")
@@ -56,7 +54,7 @@ _PARTS = ("attribution", "edits", "evals")
 __all__ = [
     "SAE", "Host", "Passages", "Record", "SAEConfig", "Site", "StreamStore", "Text", "TrainConfig", "TrainResult",
     "add_metrics", "attribution", "capture", "edits", "evals", "load", "load_sae", "open_store", "plot", "push_sae",
-    "read_documents", "save_sae", "text", "token_blocks", "train",
+    "save_sae", "text", "train",
 ]  # fmt: skip
 
 

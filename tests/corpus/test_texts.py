@@ -168,6 +168,8 @@ def test_a_stream_is_read_as_far_as_needed(monkeypatch: pytest.MonkeyPatch, toke
     some = train.blocks(23)
     assert (len(some.documents), some.read) == (23, 23)  # not all from one long document
     assert stream.read < 80
+    with pytest.raises(InputError, match="not read to its end"):
+        train.blocks()
 
 
 def test_a_stream_without_passages_is_given_up(

@@ -7,7 +7,7 @@ import zarr
 from store_fakes import FakeHost, some_blocks
 
 from writesae.errors import DataError, InputError
-from writesae.store import CaptureConfig, capture, open_store, verify
+from writesae.store import capture, open_store, verify
 from writesae.store.progress import record, write_manifest
 from writesae.types import Site
 
@@ -16,7 +16,7 @@ SHARD = "layers/4/update/c/1/0/0/0"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return capture(FakeHost(), some_blocks(), [4], tmp_path / "s", CaptureConfig(batch=4), lambda *_: None).path
+    return capture(FakeHost(), some_blocks(), [4], tmp_path / "s", batch=4, progress=lambda *_: None).path
 
 
 def test_a_whole_store_has_no_problem(root: Path) -> None:

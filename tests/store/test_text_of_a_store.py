@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,10 @@ from store_fakes import FakeHost
 from writesae.corpus import Fingerprint, TokenBlocks
 from writesae.errors import DataError
 from writesae.recurrence import Stream
-from writesae.store import CaptureConfig, StreamStore, capture, open_store, verify
+from writesae.store import StreamStore, capture, open_store, verify
 from writesae.store.progress import record, write_manifest
 
-QUICK = CaptureConfig("float32", batch=4)
-
-
-def silent(*_: int) -> None:
-    pass
+quick = partial(capture, batch=4, progress=lambda *_: None)
 
 
 def long_blocks() -> TokenBlocks:
@@ -34,7 +31,7 @@ def long_blocks() -> TokenBlocks:
 
 @pytest.fixture
 def store(tmp_path: Path) -> StreamStore:
-    return capture(FakeHost(), long_blocks(), [1], tmp_path / "s", QUICK, silent)
+    return quick(FakeHost(), long_blocks(), [1], tmp_path / "s")
 
 
 def relist(root: Path) -> None:
@@ -61,14 +58,14 @@ def test_a_capture_that_was_killed_ends_with_the_same_fingerprint(store: StreamS
         return stream
 
     with pytest.raises(KeyboardInterrupt):
-        capture(FakeHost(change=die), long_blocks(), [1], tmp_path / "cut", QUICK, silent)
-    again = capture(FakeHost(), long_blocks(), [1], tmp_path / "cut", QUICK, silent)
+        quick(FakeHost(change=die), long_blocks(), [1], tmp_path / "cut")
+    again = quick(FakeHost(), long_blocks(), [1], tmp_path / "cut")
     assert (again.hash, again.text) == (store.hash, store.text)
 
 
 def test_the_same_tokens_by_another_name_are_the_same_capture(store: StreamStore) -> None:
     moved = replace(long_blocks(), source="moved", part="all")
-    assert capture(FakeHost(), moved, [1], store.path, QUICK, silent).hash == store.hash
+    assert quick(FakeHost(), moved, [1], store.path).hash == store.hash
 
 
 def test_an_old_store_is_read_and_its_text_is_unknown(store: StreamStore) -> None:
@@ -80,7 +77,7 @@ def test_an_old_store_is_read_and_its_text_is_unknown(store: StreamStore) -> Non
     old = open_store(store.path)
     assert (old.text, old.provenance.source, old.provenance.described) == (None, None, None)
     assert verify(old.path) == []
-    assert capture(FakeHost(), long_blocks(), [1], old.path, QUICK, silent).hash == old.hash
+    assert quick(FakeHost(), long_blocks(), [1], old.path).hash == old.hash
 
 
 @pytest.mark.parametrize(
@@ -104,6 +101,6 @@ def test_a_damaged_fingerprint_is_found(
 
 
 def test_sequences_shorter_than_a_window_leave_no_fingerprint(tmp_path: Path) -> None:
-    store = capture(FakeHost(), long_blocks().tokens[:, :31], [1], tmp_path / "s", QUICK, silent)
+    store = quick(FakeHost(), long_blocks().tokens[:, :31], [1], tmp_path / "s")
     assert (store.text, store.provenance.source) == (None, None)
     assert not (store.path / "text").exists()

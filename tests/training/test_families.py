@@ -12,7 +12,7 @@ from test_train import SMALL
 from random_hosts import first_site, host_parameter, relative, some_tokens, tiny_host
 from writesae.recurrence import replay_reference
 from writesae.sae import evaluate
-from writesae.store import CaptureConfig, capture
+from writesae.store import capture
 from writesae.training import train
 from writesae.training.chunks import whole_batches
 from writesae.training.sequences import read_sequences, split_sequences
@@ -25,7 +25,9 @@ KINDS = [host_parameter(name) for name in ("qwen3_5", "mamba2", "kimi_linear", "
 def test_states_of_every_kind_of_recurrence_are_learnt(name: str, tmp_path: Path) -> None:
     host = tiny_host(name)
     site, tokens = first_site(host), some_tokens(rows=11, time=19)
-    store = capture(host, tokens, [site.layer], tmp_path / "s", CaptureConfig("float32", 4), lambda a, b: None)
+    store = capture(
+        host, tokens, [site.layer], tmp_path / "s", store_dtype="float32", batch=4, progress=lambda *_: None
+    )
     config = replace(SMALL, site=site, chunk=5, batch=20, steps=80, validate_every=0, init="writes")
     batches = whole_batches(read_sequences(store, config, [2, 3, 7]), config, 5, 1.0)
     found = torch.cat([b.matrices() for b in batches])

@@ -93,8 +93,8 @@ class Text:
         """`count` blocks for a capture, spread over documents and within each; all that there are for None.
 
         Where there are as many blocks as documents, each document gives one or more, longer ones more in proportion.
-        A data set on the Hub is read as far as it takes to have so many, of 64 documents or more. Raises InputError
-        where there are fewer, saying how many.
+        A data set on the Hub is read as far as it takes to have so many, of 64 documents or more, never to its end.
+        Raises InputError where there are fewer, saying how many.
         """
         return self._taken(count, boundaries, _spread, 1)
 
@@ -128,6 +128,8 @@ class Text:
         """The pieces of lowest rank, in order; `rank` is given a document's number and how many pieces it has."""
         if count is not None and count < 1:
             raise InputError(f"{count} passages were asked for: ask for 1 or more")
+        if count is None and self.source.startswith(HUB):
+            raise InputError(f"the data set {self.name} is not read to its end: say how much of it is wanted")
         cutter, found = self._cutter(boundaries), 0
 
         def ranked() -> Iterator[tuple[float, Piece]]:

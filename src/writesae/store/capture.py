@@ -17,9 +17,9 @@ from torch import Tensor
 from zarr.codecs import BloscCodec
 
 from writesae.config import to_json
-from writesae.corpus import Fingerprint, TokenBlocks, tokenizer_hash
+from writesae.corpus import Boundaries, Fingerprint, Text, TokenBlocks, tokenizer_hash
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import PARTIAL
+from writesae.disk import PARTIAL, check_place
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
 from writesae.store.layout import (
@@ -28,7 +28,7 @@ from writesae.store.layout import (
     SMALL,
     TEXT,
     VERSION,
-    CaptureConfig,
+    Precision,
     Provenance,
     StoredLayer,
     array_path,
@@ -95,25 +95,34 @@ class CaptureHost(Protocol):
 
 
 def capture(
-    host: CaptureHost,
-    tokens: TokenBlocks | NDArray[np.int64] | Tensor,
+    model: CaptureHost,
+    text: Text | TokenBlocks | NDArray[np.int64] | Tensor,
     layers: Sequence[int] | Literal["all"],
-    path: str | Path,
-    config: CaptureConfig | None = None,
+    out: str | Path,
+    *,
+    tokens: int | None = None,
+    boundaries: Boundaries = "separate",
+    store_dtype: Precision = "float16",
+    batch: int = 16,
     progress: ProgressCallback | None = None,
 ) -> StreamStore:
-    """Store the streams of `layers` over `tokens` in the folder `path`, and open the store.
+    """Store the streams of `layers` over a text in the folder `out`, and open the store.
 
-    `tokens` are `TokenBlocks` or bare ids `[N, T]`. `progress` replaces the progress bar. A folder that holds the
-    same capture is gone on with, or opened if it is complete. Raises InputError for an unknown layer, OutputError
-    for a folder that holds anything else, DataError for a value that is not finite or that float16 cannot hold
-    (with layer, sequence and position; what was finished before it stays and the capture can be resumed).
+    `text` is a `writesae.text`, of which `tokens` tokens are taken (rounded up to whole sequences, spread over its
+    documents; all that there are for None), or `TokenBlocks` or bare ids `[N, T]`, all of which are. `store_dtype` is
+    the precision of stored keys and updates; decays and erase gates are always float32. `batch` sequences are one
+    forward pass and one file of each array; memory is bounded by them. `progress` replaces the progress bar.
+
+    A folder that holds the same capture is gone on with, or opened if it is complete. Raises InputError for an unknown
+    layer or too little text, OutputError for a folder that holds anything else, DataError for a value that is not
+    finite or that float16 cannot hold (with layer, sequence and position; what was finished before it stays and the
+    capture can be resumed).
     """
-    config = CaptureConfig() if config is None else config
-    blocks = tokens if isinstance(tokens, TokenBlocks) else TokenBlocks.of(np.asarray(tokens))
+    root, host = Path(out), model
+    check_request(root, tokens, batch)
     wanted = _layers(host, layers)
-    header = _provenance(host, blocks, wanted, config)
-    root = Path(path)
+    blocks = _blocks(text, tokens, boundaries)
+    header = _provenance(host, blocks, wanted, store_dtype, batch)
     if _begun(root, header):
         return open_store(root)
     done = finished_shards(root)
@@ -140,6 +149,33 @@ def capture(
     return open_store(root)
 
 
+def check_request(out: Path, tokens: int | None = None, batch: int = 1) -> None:
+    """Raise what `capture` raises that is known before a model is loaded and text is read."""
+    if batch < 1:
+        raise InputError(f"a capture needs at least 1 sequence a batch, not {batch}")
+    if tokens is not None and tokens < 1:
+        raise InputError(f"cannot capture {tokens} tokens: give 1 or more, or leave the number out for all of the text")
+    check_place(out)
+    if _holds_something(out) and read_header(out) is None:
+        raise OutputError(f"cannot capture into {out}: it exists and is no stream store; give a new folder")
+
+
+def _blocks(
+    text: Text | TokenBlocks | NDArray[np.int64] | Tensor, tokens: int | None, boundaries: Boundaries
+) -> TokenBlocks:
+    if isinstance(text, Text):
+        return text.blocks(None if tokens is None else -(-tokens // text.length), boundaries)
+    if tokens is not None or boundaries != "separate":
+        raise InputError(
+            "tokens and boundaries say what is taken of a writesae.text: leave them out with tokens as given"
+        )
+    return text if isinstance(text, TokenBlocks) else TokenBlocks.of(np.asarray(text))
+
+
+def _holds_something(root: Path) -> bool:
+    return root.is_dir() and any(not path.name.endswith(PARTIAL) for path in root.iterdir())
+
+
 def _layers(host: CaptureHost, layers: Sequence[int] | Literal["all"]) -> tuple[int, ...]:
     known = sorted(host.layers)
     if layers == "all":
@@ -152,7 +188,9 @@ def _layers(host: CaptureHost, layers: Sequence[int] | Literal["all"]) -> tuple[
     return tuple(wanted)
 
 
-def _provenance(host: CaptureHost, blocks: TokenBlocks, layers: tuple[int, ...], config: CaptureConfig) -> Provenance:
+def _provenance(
+    host: CaptureHost, blocks: TokenBlocks, layers: tuple[int, ...], dtype: Precision, batch: int
+) -> Provenance:
     try:
         tokenizer = tokenizer_hash(host.tokenizer)
     except InputError:  # a host made from bare weights: tokens were given as numbers
@@ -168,8 +206,8 @@ def _provenance(host: CaptureHost, blocks: TokenBlocks, layers: tuple[int, ...],
         sequences=len(blocks),
         length=blocks.length,
         layers=layers,
-        dtype=config.dtype,
-        batch=config.batch,
+        dtype=dtype,
+        batch=batch,
         versions={name: _version(name) for name in ("writesae", "torch", "transformers", "numpy", "zarr")},
         source=blocks.source,
         part=blocks.part,
@@ -185,11 +223,9 @@ def _version(package: str) -> str:
 
 def _begun(root: Path, header: Provenance) -> bool:
     """Whether the folder holds this capture complete. Raises OutputError unless it is empty or this capture's."""
-    if not root.exists() or (root.is_dir() and all(path.name.endswith(PARTIAL) for path in root.iterdir())):
-        return False
-    found = read_header(root)
+    found = read_header(root) if _holds_something(root) else None
     if found is None:
-        raise OutputError(f"cannot capture into {root}: it exists and is no stream store; give a new folder")
+        return False
     complete = (root / MANIFEST).is_file()
     before, now = asdict(found), asdict(header)
     # a finished store stays what it is, whatever libraries are installed now; the corpus is known by its hash
@@ -217,7 +253,7 @@ def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> zarr.Group:
     )
     tokens[:] = blocks.tokens.astype(np.int32)
     document = _numbers(group, "document", blocks.document)
-    document.attrs["names"] = list(blocks.documents)
+    document.attrs.update({"names": list(blocks.documents), "read": blocks.read})
     if blocks.padding is not None:
         _numbers(group, "padding", blocks.padding)
     if print_ := Fingerprint.of(blocks):

@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from writesae.store.layout import Provenance, StoredLayer
-
-
-def dense_bytes(provenance: Provenance, layers: Mapping[int, StoredLayer]) -> int:
-    """Bytes of the same states stored dense in float16."""
-    numbers = sum(layer.heads * layer.d_k * layer.d_v for layer in layers.values())
-    return 2 * numbers * provenance.sequences * provenance.length
+if TYPE_CHECKING:
+    from writesae.store.reader import StreamStore
 
 
-def _facts(path: Path, provenance: Provenance, layers: Mapping[int, StoredLayer], size: int) -> list[tuple[str, str]]:
-    tokens = provenance.sequences * provenance.length
-    ratio = dense_bytes(provenance, layers) / size
+def _facts(store: StreamStore) -> list[tuple[str, str]]:
+    origin, layers = store.provenance, store.layers
+    tokens = store.sequences * store.length
+    dense = 2 * tokens * sum(layer.heads * layer.d_k * layer.d_v for layer in layers.values())
     heads = (
-        f"layer {index}: {layer.heads} heads of {layer.d_k} x {layer.d_v}, {layer.family}"
-        for index, layer in layers.items()
+        f"layer {n}: {layer.heads} heads of {layer.d_k} x {layer.d_v}, {layer.family}" for n, layer in layers.items()
     )
+    used, read = len(store.documents), store.documents_read
     return [
-        ("store", str(path)),
-        ("host", f"{provenance.host} @ {provenance.revision[:12]}, run in {provenance.host_dtype}"),
-        ("tokens", f"{tokens:,} ({provenance.sequences:,} sequences of {provenance.length})"),
-        ("corpus", f"{provenance.described or 'of unknown name'} ({provenance.corpus[:12]})"),
+        ("store", str(store.path)),
+        ("host", f"{origin.host} @ {origin.revision[:12]}, run in {origin.host_dtype}"),
+        ("tokens", f"{tokens:,} ({store.sequences:,} sequences of {store.length})"),
+        ("corpus", f"{origin.described or 'of unknown name'} ({origin.corpus[:12]})"),
+        ("from", f"{used:,}{f' of {read:,}' if read else ''} documents"),
         ("streams", "; ".join(heads)),
         (
             "on disk",
-            f"{size / 1e6:,.1f} MB, {provenance.dtype}; dense float16 states would take {ratio:,.0f} times that",
+            f"{store.size / 1e6:,.1f} MB, {origin.dtype}; dense float16 states would take {dense / store.size:,.0f} "
+            "times that",
         ),
     ]
 
 
-def store_text(path: Path, provenance: Provenance, layers: Mapping[int, StoredLayer], size: int) -> str:
+def store_text(store: StreamStore) -> str:
     """A few aligned lines."""
-    facts = _facts(path, provenance, layers, size)
-    return "StreamStore\n" + "\n".join(f"  {name:8} {value}" for name, value in facts)
+    return "StreamStore\n" + "\n".join(f"  {name:8} {value}" for name, value in _facts(store))
 
 
-def store_html(path: Path, provenance: Provenance, layers: Mapping[int, StoredLayer], size: int) -> str:
+def store_html(store: StreamStore) -> str:
     """The same as a small table."""
-    facts = _facts(path, provenance, layers, size)
     rows = "".join(
         f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
-        for name, value in facts
+        for name, value in _facts(store)
     )
     return f"<table>{rows}</table>"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from writesae.errors import ConfigError
-
 FORMAT, VERSION = "writesae-streams", 1
 HEADER = "writesae"
 """The attribute of the root group that holds the `Provenance`."""
@@ -16,20 +14,6 @@ CHUNK_BYTES = 1 << 20
 """Uncompressed size that a chunk (some sequences of one head) does not exceed unless one sequence does."""
 
 Precision = Literal["float16", "float32"]
-
-
-@dataclass(frozen=True)
-class CaptureConfig:
-    """How a capture runs and what it keeps."""
-
-    dtype: Precision = "float16"
-    """Precision of keys and updates; decays and erase gates are always float32."""
-    batch: int = 16
-    """Sequences a forward pass. They are also one shard (file) of the store; memory is bounded by one batch."""
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(f"a capture needs at least 1 sequence a batch, not {self.batch}")
 
 
 @dataclass(frozen=True)

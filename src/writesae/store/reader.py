@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -82,6 +82,11 @@ class StreamStore:
     def documents(self) -> tuple[str, ...]:
         """Names of the documents that the sequences come from."""
         return tuple(str(name) for name in self._array("document").attrs["names"])  # type: ignore[union-attr]
+
+    @property
+    def documents_read(self) -> int:
+        """How many documents were looked at for those; 0 where unknown."""
+        return cast(int, self._array("document").attrs.get("read", 0))
 
     @cached_property
     def text(self) -> Fingerprint | None:
@@ -185,10 +190,10 @@ class StreamStore:
         return self._opened[name]
 
     def __repr__(self) -> str:
-        return store_text(self.path, self.provenance, self.layers, self.size)
+        return store_text(self)
 
     def _repr_html_(self) -> str:
-        return store_html(self.path, self.provenance, self.layers, self.size)
+        return store_html(self)
 
 
 def open_store(path: str | Path) -> StreamStore:
