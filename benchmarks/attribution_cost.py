@@ -47,8 +47,8 @@ def main() -> None:
         torch.autograd.grad(logits[0, -1, 5], embedded)
 
     base = seconds(plain)
-    one = seconds(lambda: attribute(host, text, Logit((5,)), {site: sae}, layers=[]))
-    every = seconds(lambda: attribute(host, text, Logit((5,)), {site: sae}))
+    one = seconds(lambda: attribute(host, {site: sae}, text, Logit((5,)), layers=[]))
+    every = seconds(lambda: attribute(host, {site: sae}, text, Logit((5,))))
     print(f"forward and backward, {TOKENS} tokens: {base:.3f} s")
     print(f"attribution over {ATOMS} atoms of one head: {one:.3f} s, {one / base:.2f}x")
     print(f"the same and every native write, head and layer: {every:.3f} s, {every / base:.2f}x")

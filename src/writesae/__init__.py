@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from writesae import attribution, edits, evals
     from writesae.artifacts import add_metrics, load_sae, save_sae
     from writesae.artifacts.hub import push_sae
+    from writesae.attribution import attribute, codes
     from writesae.corpus import Passages, Text, text
     from writesae.hosts import Host, load
     from writesae.page import plot
@@ -35,7 +36,9 @@ _HOME = {
     "TrainConfig": "training",
     "TrainResult": "training",
     "add_metrics": "artifacts",
+    "attribute": "attribution",
     "capture": "store",
+    "codes": "attribution",
     "load": "hosts",
     "load_sae": "artifacts",
     "open_store": "store",
@@ -53,8 +56,8 @@ _PARTS = ("attribution", "edits", "evals")
 
 __all__ = [
     "SAE", "Host", "Passages", "Record", "SAEConfig", "Site", "StreamStore", "Text", "TrainConfig", "TrainResult",
-    "add_metrics", "attribution", "capture", "edits", "evals", "load", "load_sae", "open_store", "plot", "push_sae",
-    "save_sae", "text", "train",
+    "add_metrics", "attribute", "attribution", "capture", "codes", "edits", "evals", "load", "load_sae", "open_store",
+    "plot", "push_sae", "save_sae", "text", "train",
 ]  # fmt: skip
 
 

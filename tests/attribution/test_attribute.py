@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from random_hosts import ALL_HOSTS, TIME, dictionary, some_text, tiny_host
 from writesae.attribution import (
+    Compared,
     Logit,
     LogitDifference,
     LogProbability,
@@ -20,16 +22,22 @@ from writesae.attribution import (
     ablate_writes,
     atom_map,
     attribute,
+    attribution_page,
     check_plot,
+    codes,
     small_edits,
-    write_page,
+    verdict,
+    write_map,
 )
 from writesae.causal.targets import Target, describe_target
 from writesae.edits import AddMatrix, At, Edit, ScaleFeatures, editing
 from writesae.errors import InputError
 from writesae.hosts import Host
-from writesae.recurrence import adjoint_reference
+from writesae.hosts.output import head_columns, unembedding
+from writesae.recurrence import adjoint_reference, delta_values, replay
+from writesae.sae import SAE, Flat, Linear, Record, SAEConfig, TopK
 from writesae.types import Site, Timing
+from writesae.types import Target as DictionaryTarget
 
 PAIRS = 500
 
@@ -49,7 +57,7 @@ def test_prices_correlate_with_measured_small_edits(any_host: Host, timing: Timi
     site, text = Site(next(iter(any_host.layers)), 1), some_text()
     best = int(any_host.logits(text[None], keep=1)[0, -1].argmax())
     found = attribute(
-        any_host, text, Logit((best,)), {site: dictionary(any_host, site, features=101, k=5)}, timing=timing
+        any_host, {site: dictionary(any_host, site, features=101, k=5)}, text, Logit((best,)), timing=timing
     )
     generator = torch.Generator().manual_seed(1)
     atom = torch.randint(0, 101, (PAIRS,), generator=generator)
@@ -63,7 +71,7 @@ def test_prices_correlate_with_measured_small_edits(any_host: Host, timing: Timi
 
 def test_the_sum_of_all_native_writes_is_the_heads_effect(any_host: Host) -> None:
     """Outputs are linear in the native values, so their effects add up to sum_t g_t . o_t, exactly."""
-    found = attribute(any_host, some_text(), LogProbability(5))
+    found = attribute(any_host, None, some_text(), LogProbability(5))
     for layer, writes in found.writes.items():
         assert torch.allclose(writes.sum(0), found.heads[layer], rtol=1e-3, atol=1e-5)
     whole = sum(float(x.sum()) for x in found.writes.values())
@@ -72,7 +80,6 @@ def test_the_sum_of_all_native_writes_is_the_heads_effect(any_host: Host) -> Non
 
 def test_a_write_s_effect_is_its_contraction_with_the_dense_adjoint(tiny: Host) -> None:
     from writesae.causal.gradients import output_gradients
-    from writesae.recurrence import delta_values
 
     text, target = some_text(), LogitDifference(5, 9)
     grads = output_gradients(tiny, text[None], target, [0])
@@ -81,7 +88,7 @@ def test_a_write_s_effect_is_its_contraction_with_the_dense_adjoint(tiny: Host) 
         dense = adjoint_reference(stream, grads.grads[0], timing == "at_token")[0]
         for form, side in (("value", stream.value), ("delta", delta_values(stream)[0])):
             expected = torch.einsum("thk,thkv,thv->th", stream.key[0], dense, side[0])
-            got = attribute(tiny, text, target, layers=[0], timing=timing, form=form).writes[0]  # type: ignore[arg-type]
+            got = attribute(tiny, None, text, target, layers=[0], timing=timing, native_write=form).writes[0]  # type: ignore[arg-type]
             assert torch.allclose(got, expected, rtol=1e-4, atol=1e-7)
 
 
@@ -105,7 +112,7 @@ def test_taking_an_atom_out_is_suppressing_it(tiny: Host, seed: int | None) -> N
     """Each measured effect against the editing engine, for dictionaries of two heads in two layers."""
     text, target = some_text(), Logit((7,))
     saes = {site: dictionary(tiny, site, features=101, k=5) for site in (Site(0, 3), Site(1, 2))}
-    found = attribute(tiny, text, target, saes)
+    found = attribute(tiny, saes, text, target)
     compared = ablate_atoms(found, 9, seed)
     native = float(tiny.logits(text[None])[0, -1, 7])
     assert len({item.split()[0] for item in compared.items}) == (2 if seed else 1)  # the largest are all in layer 0
@@ -118,25 +125,25 @@ def test_taking_an_atom_out_is_suppressing_it(tiny: Host, seed: int | None) -> N
             erased = float(tiny.run(text[None])[0, -1, 7])
         assert measured == pytest.approx(native - erased, rel=1e-3, abs=1e-6)
     with pytest.raises(InputError, match="no dictionary was priced"):
-        ablate_atoms(attribute(tiny, text, target))
+        ablate_atoms(attribute(tiny, None, text, target))
 
 
 @pytest.mark.parametrize("target", [Logit((5, 6), position=3), LogitDifference(5, 6), LogProbability(4), TextLoss()])
 def test_every_kind_of_target(tiny: Host, target: Target) -> None:
     """Against measured small edits; positions after the target's cannot matter."""
     site = Site(1, 4)
-    found = attribute(tiny, some_text(), target, {site: dictionary(tiny, site, features=101, k=5)})
+    found = attribute(tiny, {site: dictionary(tiny, site, features=101, k=5)}, some_text(), target)
     atom, position = torch.arange(60), torch.arange(60) % TIME
     assert small_edits(found, site, atom, position, size=0.001).correlation >= 0.99
     if isinstance(target, Logit):
         assert all(float(x[4:].abs().max()) == 0 for x in found.writes.values())
 
 
-def test_the_embedded_host_is_explained(host: Host, passages: torch.Tensor, tmp_path: Path) -> None:
+def test_the_embedded_host_is_explained(host: Host, passages: torch.Tensor) -> None:
     site, text = Site(5, 0), passages[0]
     best = int(host.logits(text[None], keep=1)[0, -1].argmax())
     sae = dictionary(host, site, features=101, k=5)
-    found = attribute(host, text, LogProbability(best), {site: sae})
+    found = attribute(host, {site: sae}, text, LogProbability(best))
     top, atoms = found.top_writes(5), found.top_atoms(5)
     assert abs(top[0].effect) == pytest.approx(max(float(x.abs().max()) for x in found.writes.values()))
     assert [abs(c.effect) for c in top] == sorted((abs(c.effect) for c in top), reverse=True)
@@ -146,24 +153,137 @@ def test_the_embedded_host_is_explained(host: Host, passages: torch.Tensor, tmp_
     heads = ablate_heads(found)
     assert len(heads.items) == 36 + 6
     assert np.isfinite(heads.measured).all()
-    figure = atom_map(found, site, 9)
+    figure = atom_map(found, site, 9).figure
     assert np.asarray(figure.data[0].z).shape == (9, len(text))
+    assert figure.data[0].zmin == -figure.data[0].zmax
     checks = {"atoms": ablate_atoms(found, 30), "heads": heads}
     assert checks["atoms"].correlation > 0.9
-    assert [len(trace.x) for trace in check_plot(found, checks).data] == [2, 30, 2, 42]
-    write_page(found, tmp_path / "page.html", checks=checks)
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert all(title in page for title in ("Atoms of L5.H0", "Native writes", "Deleted for real"))
+    assert [len(check_plot(name, c).figure.data[-1].x) for name, c in checks.items()] == [30, 42]
+    assert set(found.plot()) == {"atoms-5-0", "writes"}
+    page = attribution_page(found, checks=checks)
+    assert all(title in page for title in ("Atoms of L5.H0", "Native writes", "Deleted for real: atoms"))
     assert "<script src=" not in page
+    assert "var(--atom)" in str(check_plot("heads", heads).figure)  # the page's colours, and no template of its own
+    assert len(write_map(found, 5).figure.data[0].z) == 6
+
+
+def compared(predicted: list[float], measured: list[float]) -> Compared:
+    return Compared(tuple(map(str, predicted)), np.array(predicted), np.array(measured))
+
+
+def test_a_check_says_whether_prices_held() -> None:
+    prices = [1.0, -2.0, 3.0, -4.0, 5.0, 0.5]
+    held = verdict("atoms", compared(prices, [1.1, -2.1, 2.9, -4.2, 5.0, 0.4]))
+    assert held.startswith("the prices of atoms held: signs of 100.0% (at least 90%), r 1.000 (0.8), unfitted R2 0.999")
+    assert "held in sign and order, not in size" in verdict("atoms", compared(prices, [x * 5 for x in prices]))
+    assert "did not hold" in verdict("heads", compared(prices, [1.0, 2.0, 3.0, -4.0, 5.0, 0.5]))
+    assert "did not hold" in verdict("heads", compared(prices, [5.0, -0.1, 0.1, -0.2, 0.3, 4.0]))
+    for few in (compared(prices[:4], prices[:4]), compared([0.0] * 6, prices), compared([], [])):
+        assert "too few or too alike to say" in verdict("writes", few)
+
+
+def test_words_name_the_target_and_the_text(host: Host) -> None:
+    """The order of arguments that users learn, and every way to say the same."""
+    sae = dictionary(host, Site(5, 0), features=101, k=5)
+    sae.record = Record(host="tiny-gdn", host_revision=host.revision, site=Site(5, 0))
+    prompt, word = "The capital of", host.tokenizer.encode(" France")[0]
+    ids = host.tokenizer.encode(prompt)
+    found = attribute(host, sae, prompt, " France")
+    top = found.top_atoms(5)
+    for text, target in ((ids, word), (torch.tensor(ids), Logit((word,))), (prompt, f"#{word}")):
+        again = attribute(host, [sae], text, target)
+        assert torch.equal(again.atoms[Site(5, 0)].effect, found.atoms[Site(5, 0)].effect)
+    assert list(top.records.effect) == [c.effect for c in top]
+    assert "coefficient" in str(top)
+    assert f"{top[0].effect:+.4f}" in str(top)
+    assert attribute(host, None, prompt).target == Logit((int(host.logits(torch.tensor([ids]))[0, -1].argmax()),))
+    assert attribute(host, None, prompt, " war", against=" peace").target == LogitDifference(
+        host.tokenizer.encode(" war")[0], host.tokenizer.encode(" peace")[0]
+    )
+    assert attribute(host, None, prompt, word, quantity="logprob", position=1).target == LogProbability(word, 1)
+    shown = found._repr_html_()  # type: ignore[attr-defined]
+    assert "effects are first order" in shown
+    assert "logit of &#x27; France&#x27;" in shown
+
+
+def test_wrong_calls_are_one_line(host: Host) -> None:
+    sae, text = dictionary(host, Site(5, 0)), "The capital of"
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("must be a model", lambda: attribute("tiny-gdn", None, text)),  # type: ignore[arg-type]
+        ("a str was given as a dictionary", lambda: attribute(host, text, " France")),  # type: ignore[arg-type]
+        ("does not say which head", lambda: attribute(host, sae, text)),
+        ("two dictionaries of L5.H0", lambda: attribute(host, {"L5.H0": sae, Site(5, 0): sae}, text)),  # type: ignore[arg-type]
+        ("site L5.H0 was named beside 2", lambda: attribute(host, [sae, sae], text, site="L5.H0")),
+        ("as text or as token ids", lambda: attribute(host, None, 5)),  # type: ignore[arg-type]
+        ("2 texts were given", lambda: attribute(host, None, ["a", "b"])),
+        ("a float was given as a target: give a token", lambda: attribute(host, None, text, 2.0)),  # type: ignore[arg-type]
+        ("is not one token", lambda: attribute(host, None, text, "Paris")),
+        ("quantity 'loss of it' is none of logit", lambda: attribute(host, None, text, quantity="loss of it")),  # type: ignore[arg-type]
+        ("leave out against", lambda: attribute(host, None, text, TextLoss(), against=" a")),
+        ("native_write 'both' is none of delta, value", lambda: attribute(host, None, text, native_write="both")),  # type: ignore[arg-type]
+        ("no recurrent layer 3", lambda: attribute(host, None, text, layers=[3])),
+        ("must be a model", lambda: codes(sae, sae, text)),  # type: ignore[arg-type]
+        ("a prompt is empty", lambda: codes(host, sae, "", site="L5.H0")),
+    ]
+    for message, call in calls:
+        with pytest.raises(InputError) as caught:
+            call()
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_dictionaries_of_other_weights_are_named_where_they_are_allowed(host: Host) -> None:
+    sae = dictionary(host, Site(5, 0))
+    sae.record = Record(host="tiny-gdn", host_revision="0123456789ab", site=Site(5, 0))
+    for ask in (
+        lambda **more: attribute(host, sae, "In the", **more),
+        lambda **more: codes(host, sae, "In the", **more),
+    ):
+        with pytest.raises(InputError, match="with weights 0123456789, not of tiny-gdn"):
+            ask()
+        found = ask(allow="mismatch")
+        assert "0123456789" in found.overruled[0]
+        assert "allowed mismatch" in str(found)
+
+
+@pytest.mark.parametrize("target", get_args(DictionaryTarget))
+def test_codes_are_those_of_the_dense_encoder_with_the_words_of_their_atoms(
+    host: Host, target: DictionaryTarget
+) -> None:
+    site, text = Site(4, 1), "In the beginning was the word"
+    sae = dictionary(host, site, target, features=101, k=5)
+    found = codes(host, sae, text, site="L4.H1", words=2)
+    tokens = torch.tensor([host.tokenizer.encode(text)])
+    stream = host.record(tokens, [4])[4].heads(1)
+    states = torch.stack([replay(stream.map(lambda x, t=t: x[:, : t + 1])).final[0, 0] for t in range(tokens.shape[1])])  # type: ignore[misc]
+    side = delta_values(stream)[0] if target == "write-delta" else stream.value
+    writes = stream.key[0, :, 0, :, None] * side[0, :, 0, None, :]
+    dense = sae.encode(states if target == "state" else writes).dense(101)
+    assert len(found.records) == int((dense > 0).sum())
+    rows = found.records.to_dict("records")
+    for row in rows:
+        assert row["value"] == pytest.approx(float(dense[row["position"], row["feature"]]), rel=1e-3)
+        assert row["token"] == found.texts[row["position"]]
+    assert found.records.groupby("position").value.apply(lambda x: x.is_monotonic_decreasing).all()
+    feature = rows[0]["feature"]
+    moved = unembedding(host) @ (sae.atoms().w[feature] @ head_columns(host, 4)[1])
+    assert rows[0]["words"] == tuple(host.text([i]) for i in moved.topk(2).indices.tolist())
+    assert str(feature) in str(found)
+    assert "<table>" in found._repr_html_()  # type: ignore[attr-defined]
+
+
+def test_codes_of_flat_dictionaries_have_no_words(host: Host) -> None:
+    sae = SAE(SAEConfig(32, 32, 13, encoder=Linear(), decoder=Flat(), sparsity=TopK(3), target="write-value"))
+    found = codes(host, sae, "In the beginning", site="L5.H0")
+    assert len(found.records) > 0
+    assert set(found.records.words) == {()}
 
 
 def test_state_and_delta_dictionaries_are_read_as_they_were_trained(tiny: Host) -> None:
-    from writesae.recurrence import replay
-
     text, site = some_text(), Site(0, 2)
     for kind in ("state", "write-delta"):
         sae = dictionary(tiny, site, kind, features=101, k=5)
-        got = attribute(tiny, text, Logit((5,)), {site: sae}, layers=[]).atoms[site].coefficient
+        got = attribute(tiny, {site: sae}, text, Logit((5,)), layers=[]).atoms[site].coefficient
         stream = tiny.record(text[None], [0])[0].heads(2)
         states = torch.stack([replay(stream.map(lambda x, t=t: x[:, : t + 1])).final[0, 0] for t in range(TIME)])  # type: ignore[misc]
         decayed = torch.cat([torch.zeros_like(states[:1]), states[:-1]]) * stream.log_decay[0, :, 0].exp()[..., None]
@@ -182,7 +302,7 @@ def test_state_and_delta_dictionaries_are_read_as_they_were_trained(tiny: Host) 
 )
 def test_bad_targets(tiny: Host, target: Target, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        attribute(tiny, some_text(), target)
+        attribute(tiny, None, some_text(), target)
 
 
 def test_targets_in_words(host: Host, tiny: Host) -> None:
@@ -197,11 +317,9 @@ def test_targets_in_words(host: Host, tiny: Host) -> None:
 def test_other_bad_requests(tiny: Host) -> None:
     foreign = dictionary(tiny_host("kimi_linear"), Site(0, 0), features=101, k=5)
     with pytest.raises(InputError, match="another host or layer"):
-        attribute(tiny, some_text(), Logit((5,)), {Site(0, 0): foreign})
-    with pytest.raises(InputError, match="give one text"):
-        attribute(tiny, some_text()[None], Logit((5,)))
+        attribute(tiny, {Site(0, 0): foreign}, some_text(), Logit((5,)))
     with pytest.raises(InputError, match="needs 2 or more"):
-        attribute(tiny, some_text()[:1], TextLoss())
-    found = attribute(tiny, some_text(), Logit((5,)), layers=[0])
+        attribute(tiny, None, some_text()[:1], TextLoss())
+    found = attribute(tiny, None, some_text(), Logit((5,)), layers=[0])
     with pytest.raises(InputError, match="has no atoms of L0"):
         atom_map(found, Site(0, 1))

@@ -1,6 +1,6 @@
 """Which past writes made the model say this: first-order effects of atoms, writes, heads and layers, checked."""
 
-from writesae.attribution.attribute import AtomEffects, Attribution, Contribution, attribute
+from writesae.attribution.effects import AtomEffects, Attribution, Contribution, Ranking, attribute
 from writesae.attribution.measured import (
     Compared,
     ablate_atoms,
@@ -9,7 +9,9 @@ from writesae.attribution.measured import (
     edited_scores,
     small_edits,
 )
-from writesae.attribution.picture import atom_map, check_plot, write_map, write_page
+from writesae.attribution.picture import atom_map, attribution_page, check_plot, write_map
+from writesae.attribution.token_codes import TokenCodes, codes
+from writesae.attribution.verdict import check_json, verdict
 from writesae.causal.targets import Logit, LogitDifference, LogProbability, TextLoss
 
 __all__ = [
@@ -20,15 +22,20 @@ __all__ = [
     "LogProbability",
     "Logit",
     "LogitDifference",
+    "Ranking",
     "TextLoss",
+    "TokenCodes",
     "ablate_atoms",
     "ablate_heads",
     "ablate_writes",
     "atom_map",
     "attribute",
+    "attribution_page",
+    "check_json",
     "check_plot",
+    "codes",
     "edited_scores",
     "small_edits",
+    "verdict",
     "write_map",
-    "write_page",
 ]

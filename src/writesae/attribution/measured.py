@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from writesae.attribution.attribute import Attribution
+from writesae.attribution.effects import Attribution
 from writesae.causal.targets import Target, check_target, positions_kept
 from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
@@ -187,7 +187,7 @@ def ablate_writes(found: Attribution, count: int = 20, seed: int | None = None) 
         picked = np.random.default_rng(seed).choice(len(every), min(count, len(every)), replace=False)
         chosen = [every[i] for i in picked.tolist()]
     streams = found.host.record(found.tokens[None], list(found.writes))
-    sides = {i: x.value if found.form == "value" else delta_values(x)[0] for i, x in streams.items()}
+    sides = {i: x.value if found.native_write == "value" else delta_values(x)[0] for i, x in streams.items()}
     return _delete(
         found,
         [

@@ -1,23 +1,27 @@
-"""Pictures of an attribution: tokens x atoms as a heat map, and tokens x heads."""
+"""Pictures of an attribution: tokens x atoms and tokens x heads as heat maps, and prices against deletions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from torch import Tensor
 
-from writesae.attribution.attribute import Attribution
+from writesae.attribution.effects import Attribution
 from writesae.attribution.measured import Compared
-from writesae.causal.targets import describe_target
+from writesae.attribution.verdict import verdict
+from writesae.edits.dictionaries import identity
 from writesae.errors import InputError
+from writesae.show import words
+from writesae.show.document import Shown, chapter_of, document
+from writesae.show.figures import canvas, diagonal, label, rounded
+from writesae.show.heat_map import Grid, heat_map
+from writesae.show.parts import Panel, Plot, Table
 from writesae.types import Site
 
 
-def atom_map(found: Attribution, site: Site, count: int = 30) -> go.Figure:
+def atom_map(found: Attribution, site: Site, count: int = 30) -> Plot:
     """Effects of the `count` atoms that matter most at one site (rows) at each token (columns)."""
     if site not in found.atoms:
         raise InputError(
@@ -25,79 +29,65 @@ def atom_map(found: Attribution, site: Site, count: int = 30) -> go.Figure:
         )
     effect = found.atoms[site].effect
     best = effect.abs().sum(0).topk(min(count, effect.shape[1])).indices
-    return _map(found, effect[:, best].T, [f"atom {i}" for i in best.tolist()], f"Atoms of {site}")
+    rows = {f"atom {i}": effect[:, i] for i in best.tolist()}
+    return _map(found, f"atoms-{site.layer}-{site.head}", f"Atoms of {site}", rows)
 
 
-def write_map(found: Attribution, layer: int | None = None) -> go.Figure:
+def write_map(found: Attribution, layer: int | None = None) -> Plot:
     """Effects of the native writes of every head (rows) at each token (columns), of one layer or of all."""
     layers = list(found.writes) if layer is None else [layer]
-    rows = [found.writes[i][:, h] for i in layers for h in range(found.writes[i].shape[1])]
-    names = [str(Site(i, h)) for i in layers for h in range(found.writes[i].shape[1])]
-    return _map(found, np.stack([r.cpu().numpy() for r in rows]), names, f"Native writes ({found.form} form)")
+    rows = {str(Site(i, h)): effects for i in layers for h, effects in enumerate(found.writes[i].T)}
+    return _map(found, "writes", f"Native writes ({found.native_write})", rows)
 
 
-def _map(
-    found: Attribution,
-    effects: Tensor | np.ndarray[tuple[int, int], np.dtype[np.float32]],
-    names: list[str],
-    title: str,
-) -> go.Figure:
-    values = effects.cpu().numpy() if isinstance(effects, Tensor) else effects
-    bound = float(np.abs(values).max()) or 1.0
-    columns = [f"{i} {text!r}" for i, text in enumerate(found.texts)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=values, x=columns, y=names, zmin=-bound, zmax=bound, colorscale="RdBu", reversescale=True,
-            colorbar={"title": "effect"},
-            hovertemplate="%{x}<br>%{y}<br>effect %{z:.4g}<extra></extra>",
-        )
-    )  # fmt: skip
-    figure.update_layout(
-        title=f"{title}: first-order effect on the {describe_target(found.host, found.target)}, {found.timing}",
-        height=220 + 16 * len(names),
-        yaxis={"autorange": "reversed"},
-        template="plotly_white",
-    )
-    return figure
+def _map(found: Attribution, name: str, title: str, rows: Mapping[str, Tensor]) -> Plot:
+    columns = [f"{i} {words.visible_token(text)}" for i, text in enumerate(found.texts)]
+    figure = heat_map(Grid(list(rows), columns, [x.tolist() for x in rows.values()]), words.compact, signed=True)
+    return Plot(name, title, figure, "First-order effect on the target, of each row at each token.", "whole")
 
 
-def check_plot(found: Attribution, checks: Mapping[str, Compared]) -> go.Figure:
-    """First-order effects against what deleting for real did, one panel a kind; on the line they agree."""
-    titles = [
-        f"{len(c.items)} {name}<br>"
-        f"<sup>r {c.correlation:.3f}, unfitted R² {c.r2:.3f}, signs {c.sign_agreement:.0%}</sup>"
-        for name, c in checks.items()
-    ]
-    figure = make_subplots(1, len(checks), subplot_titles=titles, horizontal_spacing=0.08)
-    for column, compared in enumerate(checks.values(), 1):
-        both = np.concatenate([compared.predicted, compared.measured, [0.0]])
-        ends = [float(both.min()), float(both.max())]
-        figure.add_scatter(
-            x=ends, y=ends, mode="lines", line={"color": "#999999", "dash": "dot"}, hoverinfo="skip", row=1, col=column
-        )
-        figure.add_scatter(
-            x=compared.predicted, y=compared.measured, mode="markers", marker={"color": "#3366cc", "size": 7},
-            text=list(compared.items), row=1, col=column,
+def check_plot(name: str, compared: Compared) -> Plot:
+    """First-order effects against what deleting for real did; on the line they agree."""
+    both = np.concatenate([compared.predicted, compared.measured, [0.0]])
+    figure = canvas(390)
+    diagonal(figure, float(both.min()), float(both.max()))
+    figure.add_trace(
+        go.Scatter(
+            x=rounded(compared.predicted),
+            y=rounded(compared.measured),
+            mode="markers",
+            marker={"color": "var(--atom)", "size": 8},
+            text=[label(item) for item in compared.items],
             hovertemplate="%{text}<br>predicted %{x:.4g}<br>measured %{y:.4g}<extra></extra>",
-        )  # fmt: skip
-        figure.update_xaxes(title="first-order effect", row=1, col=column)
-    figure.update_yaxes(title="measured by deleting", row=1, col=1)
-    figure.update_layout(
-        title=f"Deleted for real: effect on the {describe_target(found.host, found.target)}, {found.timing}",
-        template="plotly_white", height=460,
-        showlegend=False, margin={"t": 120},
-    )  # fmt: skip
-    return figure
+            showlegend=False,
+        )
+    )
+    figure.update_xaxes(title="first-order effect")
+    figure.update_yaxes(title="measured by deleting")
+    return Plot(f"check-{name}", f"Deleted for real: {name}", figure, words.sentence(verdict(name, compared)))
 
 
-def write_page(found: Attribution, path: Path, count: int = 30, checks: Mapping[str, Compared] | None = None) -> None:
-    """One self-contained HTML page: a heat map a dictionary, one of all native writes, and the checks if there are."""
-    figures = [atom_map(found, site, count) for site in found.atoms] + [write_map(found)]
-    if checks:
-        figures.append(check_plot(found, checks))
-    parts = [
-        figure.to_html(full_html=False, include_plotlyjs="inline" if i == 0 else False)
-        for i, figure in enumerate(figures)
+def shown(found: Attribution, count: int = 30, checks: Mapping[str, Compared] | None = None) -> Shown:
+    """A heat map a dictionary, one of all native writes, and the checks if there are."""
+    plots = (
+        *(atom_map(found, site, count) for site in found.atoms),
+        write_map(found),
+        *(check_plot(name, compared) for name, compared in (checks or {}).items()),
+    )
+    top = found.top_atoms(count) if found.atoms else found.top_writes(count)
+    rows = [
+        (f"{c.site} at {c.position} {c.text!r}", "" if c.feature is None else f"{c.feature}", words.signed(c.effect, 4))
+        for c in top
     ]
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>writesae attribution</title>'
-    path.write_text(head + "\n".join(parts), encoding="utf-8")
+    finding = f"{found.title} is {words.signed(found.score)}"
+    if rows:
+        finding += f"; the largest first-order effect on it is {rows[0][2]}, of {rows[0][0]}"
+    panel = Panel(plots, Table(("write", "atom", "effect"), rows))
+    facts = [f"{found.host.name}", found.timing, f"native write: {found.native_write}", *found.overruled]
+    return Shown("attribution", "", f"{finding}.", panel, facts, {"Measured on": identity(found.host)})
+
+
+def attribution_page(found: Attribution, count: int = 30, checks: Mapping[str, Compared] | None = None) -> str:
+    """The same as one self-contained HTML page."""
+    chapter = chapter_of("attribution", "Attribution", found.title, "", [shown(found, count, checks)])
+    return document(found.title, [chapter])

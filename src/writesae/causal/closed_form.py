@@ -25,10 +25,16 @@ def toward(host: Host, site: Site, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def direct_path(host: Host, site: Site, values: Tensor) -> Tensor:
+    """`W_U W_O[head] w`: how much value sides `[n, V]` move every token's logit, `[n, vocabulary]`."""
+    columns = head_columns(host, site.layer)[site.head].float()
+    weight = unembedding(host).float()
+    return (values.to(columns) @ columns).to(weight.device) @ weight.T
+
+
 def pointed_at(host: Host, site: Site, value: Tensor) -> int:
     """The token whose logit a value side `[V]` moves most."""
-    columns = head_columns(host, site.layer)[site.head].float()
-    return int((unembedding(host).float() @ (value.to(columns) @ columns)).argmax())
+    return int(direct_path(host, site, value[None]).argmax())
 
 
 def closed_form(stream: Stream, step: int, v: Tensor, w: Tensor, towards: Tensor) -> Tensor:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from writesae.causal.targets import Target
-    from writesae.hosts import Host
+from writesae.cli.options import Flat, HostOptions
+from writesae.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class Command:
     """Price every write of a prompt for a target, in one backward pass, and list the largest.
 
     Effects are first order: what each piece of memory adds to the target. `--check` deletes the largest ones for real
-    and prints how well the prices hold.
+    and says whether the prices held.
     """
 
     prompt: Annotated[str, tyro.conf.Positional]
@@ -33,16 +30,19 @@ class Command:
     """What of the target: its logit, its log probability, or (without a target) the loss of the whole prompt."""
     position: int = -1
     """The position whose next-token prediction is explained."""
-    host: str = "tiny-gdn"
-    """An embedded host, a local folder, or a Hub id."""
-    dictionary: tuple[str, ...] = ()
-    """SITE=FOLDER of a dictionary whose atoms are priced as well, such as L5.H0=runs/L5.H0 (a Hub id works too)."""
+    sae: tuple[str, ...] = ()
+    """Dictionaries whose atoms are priced as well: folders or Hub ids, each of another head."""
+    site: str | None = None
+    """Head of a dictionary that does not say it itself, such as L5.H0."""
+    allow: tuple[Literal["mismatch"], ...] = ()
+    """Overrule a refusal: dictionaries of another head or of other weights. The result says so."""
     layers: str = "all"
     """Layers whose native writes are priced: "4", "4,5", or "all"."""
     timing: Literal["at_token", "after_token"] = "at_token"
     """Whether a write's own token reads it."""
-    form: Literal["value", "delta"] = "value"
-    """The native write: b k v^T, or what the token really adds, k u^T."""
+    native_write: Literal["value", "delta"] = "value"
+    """What counts as the native write: b k v^T, or what the token really adds, k u^T."""
+    on: Flat[HostOptions] = field(default_factory=HostOptions)
     top: int = 10
     """How many entries are listed."""
     check: bool = False
@@ -54,67 +54,41 @@ class Command:
 
 
 def run(command: Command) -> None:
-    """Attribute, print, and write what was asked for."""
-    import json
-
-    import torch
+    """Attribute, write what was asked for, and print."""
     from rich.console import Console
 
-    from writesae.artifacts import load_sae
-    from writesae.attribution import ablate_atoms, ablate_heads, ablate_writes, attribute, write_page
-    from writesae.attribution.listing import attribution_json, print_attribution
+    import writesae.attribution as attribution
     from writesae.cli.capture import parse_layers
-    from writesae.edits.generation import encode_prompts
-    from writesae.errors import InputError
-    from writesae.hosts import load
-    from writesae.types import Site
+    from writesae.cli.edit import dictionary
+    from writesae.disk import check_place, write_json, write_text
 
     if command.top < 1:
         raise InputError(f"--top {command.top} entries were asked for; give at least 1")
-    chosen = parse_layers(command.layers)
-    host = load(command.host)
-    pairs = [entry.partition("=") for entry in command.dictionary]
-    if not all(site and folder for site, _, folder in pairs):
-        raise InputError(f"dictionaries {command.dictionary} are not written like L5.H0=FOLDER")
-    dictionaries = {
-        Site.parse(site): load_sae(folder, site=Site.parse(site), host=host.name) for site, _, folder in pairs
-    }
-    tokens = torch.tensor(encode_prompts(host, command.prompt)[0])
-    target = _target(command, host, tokens)
-    layers = None if chosen == "all" else chosen
-    found = attribute(host, tokens, target, dictionaries, layers, command.timing, command.form)
-    console = Console()
-    print_attribution(found, console, command.top)
+    if not command.prompt:
+        raise InputError("a prompt is empty: give text of at least one token")
+    layers = parse_layers(command.layers)
+    written = [path for path in (command.json, command.html) if path is not None]
+    for path in written:
+        check_place(path, file=True)
+    saes = [dictionary(source, command.site) for source in command.sae]
+    found = attribution.attribute(
+        command.on.open(), saes, command.prompt, command.target, against=command.against, quantity=command.quantity,
+        position=command.position, site=command.site, layers=None if layers == "all" else layers, timing=command.timing,
+        native_write=command.native_write, allow=command.allow,
+    )  # fmt: skip
     checks = {}
     if command.check:
-        checks = {"writes": ablate_writes(found, command.top), "heads": ablate_heads(found)}
+        checks = {"writes": attribution.ablate_writes(found, command.top), "heads": attribution.ablate_heads(found)}
         if found.atoms:
-            checks["atoms"] = ablate_atoms(found, command.top)
-        for name, compared in checks.items():
-            console.print(f"deleting {name} for real, {compared}", highlight=False)
-    if command.html is not None:
-        write_page(found, command.html, checks=checks)
-        console.print(f"wrote {command.html}", highlight=False)
+            checks["atoms"] = attribution.ablate_atoms(found, command.top)
     if command.json is not None:
-        command.json.write_text(json.dumps(attribution_json(found, command.top, checks), indent=1) + "\n")
-        console.print(f"wrote {command.json}", highlight=False)
-
-
-def _target(command: Command, host: Host, tokens: Tensor) -> Target:
-    from writesae.causal.targets import Logit, LogitDifference, LogProbability, TextLoss, check_target, token_id
-    from writesae.errors import InputError
-
-    if command.quantity == "loss":
-        if command.target is not None or command.against is not None:
-            raise InputError("the loss of the prompt has no target token: leave out --target and --against")
-        return TextLoss()
-    check_target(Logit((0,), command.position), len(tokens), host.vocabulary)
-    if command.target is None:
-        wanted = int(host.logits(tokens[None])[0, command.position].argmax())
-    else:
-        wanted = token_id(host, command.target)
-    if command.against is not None:
-        return LogitDifference(wanted, token_id(host, command.against), command.position)
-    if command.quantity == "logprob":
-        return LogProbability(wanted, command.position)
-    return Logit((wanted,), command.position)
+        checked = {name: attribution.check_json(name, compared) for name, compared in checks.items()}
+        write_json(command.json, found.to_json(command.top) | {"checks": checked}, finite=False)
+    if command.html is not None:
+        write_text(command.html, attribution.attribution_page(found, checks=checks))
+    console = Console()
+    console.print(found.sheet(command.top))
+    for name, compared in checks.items():
+        console.print(attribution.verdict(name, compared), highlight=False)
+    for path in written:
+        console.print(f"wrote {path}", highlight=False)

@@ -14,6 +14,7 @@ from writesae.errors import InputError
 if TYPE_CHECKING:
     from writesae.edits import Edited
     from writesae.edits.compare import Side
+    from writesae.sae import SAE
 
 Kind = Literal["erase", "replace", "install", "amplify", "suppress", "clamp", "transplant"]
 
@@ -56,8 +57,8 @@ class Command:
     """Folder or Hub id of a dictionary. Its own head is edited."""
     site: str | None = None
     """The edited head, such as L5.H0, where no dictionary says it."""
-    features: str | None = None
-    """Features of the dictionary, such as "412" or "3,17". erase: without any the native write is erased. replace: one,
+    features: tuple[int, ...] = ()
+    """Features of the dictionary, such as 412 or 3,17. erase: without any the native write is erased. replace: one,
     by default the one with the largest coefficient at each token."""
     positions: str | None = None
     """Where the edit acts: "3" (the three last tokens of the prompt), positions such as "0,5,-1" (negative ones from
@@ -76,7 +77,7 @@ class Command:
     """clamp: the coefficients' value."""
     amplitude: Literal["coefficient", "norm"] | None = None
     """replace: the atom at its own coefficient (the default), or at the native write's norm."""
-    target: tuple[str, ...] | None = None
+    target: tuple[str, ...] = ()
     """install: the token, as text that is one token (" war") or "#123"; several are written one after another."""
     direction: Literal["exact", "closed", "random"] | None = None
     """install: exact (the default) most raises the target's logit to first order; closed is the target's unembedding
@@ -113,7 +114,8 @@ def run(command: Command) -> None:
     from writesae.disk import check_place, write_json, write_text
     from writesae.edits import Sampling
 
-    for path in filter(None, (command.json, command.html)):
+    written = [path for path in (command.json, command.html) if path is not None]
+    for path in written:
         check_place(path, file=True)
     plan, console, last = _plan(command), Console(), [""]
     stream = command.stream and console.is_terminal
@@ -133,35 +135,42 @@ def run(command: Command) -> None:
     if stream:
         console.print("\n")
     console.print(result)
-    for path in filter(None, (command.json, command.html)):
+    for path in written:
         console.print(f"wrote {path}", highlight=False)
+
+
+def dictionary(source: str, site: str | None) -> SAE:
+    """A dictionary from a folder or the Hub; of a collection the one of a head."""
+    from writesae.artifacts import load_sae
+    from writesae.artifacts.manifest import MANIFEST
+
+    return load_sae(source, site=None if (Path(source) / MANIFEST).exists() else site)
 
 
 def _plan(command: Command) -> Edited:
     """The edit that was asked for; what is wrong with it is found before the host is loaded, where it can be."""
     import writesae.edits as edits
-    from writesae.artifacts import load_sae
     from writesae.edits.dictionaries import read_site
-    from writesae.edits.positions import check_features, parse_numbers, parse_positions
+    from writesae.edits.positions import check_features, parse_positions
 
     kind, given = command.kind, _own(command)
     if not command.prompt:
         raise InputError("a prompt is empty: give text of at least one token")
     site = None if command.site is None else read_site(command.site)
-    sae = None if command.sae is None else load_sae(command.sae)
+    sae = None if command.sae is None else dictionary(command.sae, command.site)
     at = sae or site
     if at is None:
         raise InputError("which head is to be edited? Give --site, such as L5.H0, or --sae")
     if command.positions is not None:
         given["positions"] = parse_positions(command.positions, sae)
-    if command.features is not None:
+    if command.features:
         if sae is None:
             raise InputError("features belong to a dictionary: give --sae as well")
-        given["features"] = check_features(sae, parse_numbers(command.features, "features"))
-    if kind == "replace" and command.features is not None:
+        check_features(sae, command.features)
+    if kind == "replace" and command.features:
         given["feature"], *more = given.pop("features")
         if more:
-            raise InputError(f"a write is replaced by one atom, not by {command.features}")
+            raise InputError(f"a write is replaced by one atom, not by {len(command.features)}")
     if kind == "clamp":
         given["values"] = dict.fromkeys(given.pop("features"), given.pop("value"))
     if kind == "suppress" and not 0 <= given.setdefault("factor", 0.0) < 1:
@@ -169,7 +178,7 @@ def _plan(command: Command) -> Edited:
     if kind == "install":
         given["seed"] = command.seed
     if sae is not None:
-        given |= {"site": site, "allow_mismatch": "mismatch" in command.allow}
+        given |= {"site": site, "allow": command.allow}
     make = {
         "erase": edits.erase, "replace": edits.replace_by_atom, "install": edits.install, "amplify": edits.amplify,
         "suppress": edits.amplify, "clamp": edits.clamp, "transplant": edits.transplant,
@@ -180,7 +189,7 @@ def _plan(command: Command) -> Edited:
 def _own(command: Command) -> dict[str, Any]:
     """The flags of this kind that were given; raises InputError for one that it lacks, or that says nothing to it."""
     every = ((field.name, getattr(command, field.name)) for field in fields(command))
-    given = {name: value for name, value in every if value is not None and value is not False}
+    given = {name: value for name, value in every if value is not None and value is not False and value != ()}
     mine, others = OWN[command.kind].split(), " ".join(OWN.values()).split()
     idle = [name for name in given if name in others and name not in mine]
     if idle:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
 
@@ -16,6 +16,10 @@ from writesae.sae import SAE
 from writesae.types import Site
 
 T = TypeVar("T")
+Allow = Literal["mismatch"] | Sequence[Literal["mismatch"]]
+"""What may be overruled: a dictionary of another head or of other weights. Every result says so."""
+Dictionaries = SAE | Sequence[SAE] | Mapping[Site, SAE] | Mapping[str, SAE]
+"""One that knows its head, several, or each by its head."""
 
 
 class Placed(NamedTuple):
@@ -42,12 +46,12 @@ def read_site(site: Site | str) -> Site:
     return Site.parse(site) if isinstance(site, str) else site
 
 
-def place(model: Host, sae: SAE, site: Site | str | None = None, *, allow_mismatch: bool = False) -> Placed:
+def place(model: Host, sae: SAE, site: Site | str | None = None, *, allow: Allow = ()) -> Placed:
     """Put a dictionary at its own head, or at the one that is named.
 
     Raises InputError for a dictionary of matrices of another size, one that belongs to no head while none is named,
-    and, unless `allow_mismatch`, one of another head or of other weights. Weights are compared by their revision where
-    the dictionary records it, else by the model's name.
+    and, unless `allow="mismatch"`, one of another head or of other weights. Weights are compared by their revision
+    where the dictionary records it, else by the model's name.
     """
     if not isinstance(sae, SAE):
         raise InputError(f"{_kind(sae)} was given as a dictionary: train one, or load it with ws.load_sae(...)")
@@ -61,28 +65,34 @@ def place(model: Host, sae: SAE, site: Site | str | None = None, *, allow_mismat
             f"{layer.d_k} x {layer.d_v}: it belongs to another host or layer"
         )
     wrong = mismatches(model, sae, asked)
-    if wrong and not allow_mismatch:
-        raise InputError(f"{'; '.join(wrong)}: use the one it belongs to, or allow_mismatch (--allow mismatch)")
+    if wrong and "mismatch" not in allow:
+        raise InputError(f'{"; ".join(wrong)}: use the one it belongs to, or allow="mismatch" (--allow mismatch)')
     device = _device(model, asked)
     here = next(sae.parameters()).device == device
     return Placed(asked, sae if here else copy.deepcopy(sae).to(device), wrong)
 
 
 def place_all(
-    model: Host,
-    sae: SAE | Mapping[Site, SAE] | Mapping[str, SAE] | None,
-    site: Site | str | None = None,
-    *,
-    allow_mismatch: bool = False,
+    model: Host, saes: Dictionaries | None, site: Site | str | None = None, *, allow: Allow = ()
 ) -> dict[Site, Placed]:
-    """One dictionary, one for each of several heads, or none. Raises InputError as `place` does."""
-    if sae is None or isinstance(sae, Mapping):
-        if site is not None:
-            raise InputError(f"site {site} was named beside {'no dictionary' if sae is None else 'heads of their own'}")
-        found = [place(model, one, key, allow_mismatch=allow_mismatch) for key, one in (sae or {}).items()]
+    """One dictionary, one for each of several heads, or none. Raises InputError as `place` does, and for two of a head.
+
+    `site` is the head of a single one.
+    """
+    pairs: list[tuple[Site | str | None, SAE]]
+    if isinstance(saes, Mapping):
+        pairs = list(saes.items())
     else:
-        found = [place(model, sae, site, allow_mismatch=allow_mismatch)]
-    return {one.site: one for one in found}
+        pairs = [(site, sae) for sae in (() if saes is None else saes if isinstance(saes, list | tuple) else (saes,))]
+    if site is not None and (isinstance(saes, Mapping) or len(pairs) != 1):
+        raise InputError(f"site {site} was named beside {len(pairs)} dictionaries: give one, or each by its head")
+    found: dict[Site, Placed] = {}
+    for where, sae in pairs:
+        one = place(model, sae, where, allow=allow)
+        if one.site in found:
+            raise InputError(f"two dictionaries of {one.site} were given: give one of each head")
+        found[one.site] = one
+    return found
 
 
 def mismatches(model: Host, sae: SAE, site: Site) -> tuple[str, ...]:

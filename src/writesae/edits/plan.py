@@ -32,7 +32,7 @@ from writesae.causal.engine import editing
 from writesae.causal.schedule import At
 from writesae.causal.targets import token_ids
 from writesae.edits.compare import Comparison, OnText, compare
-from writesae.edits.dictionaries import check_choice, check_model, place, read_site
+from writesae.edits.dictionaries import Allow, check_choice, check_model, place, read_site
 from writesae.edits.directions import Direction, DirectionKind, make_directions
 from writesae.edits.generation import Generation, OnTokens, Prompts, Sampling, encode_prompts, encode_text, generate
 from writesae.edits.positions import Positions, check_features, schedule
@@ -52,7 +52,7 @@ class Where(TypedDict, total=False):
     """Where in the text: see `writesae.edits.positions`. Everywhere unless said otherwise."""
     timing: Timing
     """Whether the edited token itself reads the edited state; `after_token` unless said otherwise."""
-    allow_mismatch: bool
+    allow: Allow
     """Take a dictionary of another head or of other weights; the result says so."""
 
 
@@ -296,7 +296,7 @@ def _spot(model: Host, at: SAE | Site | str, where: Where) -> _Spot:
         raise InputError(f"an edit has no option {name}{hint}")
     named = where.get("site")
     if isinstance(at, SAE):
-        return _Spot(*place(model, at, named, allow_mismatch=where.get("allow_mismatch", False)))
+        return _Spot(*place(model, at, named, allow=where.get("allow", ())))
     site = read_site(at)
     if named is not None:
         raise InputError(f"an edit of {site} was asked for, and site {named} besides: give one")

@@ -31,12 +31,11 @@ def check_features(sae: SAE, features: Sequence[int]) -> tuple[int, ...]:
     return tuple(features)
 
 
-def parse_numbers(text: str, what: str) -> tuple[int, ...]:
-    """`"3,-1"` -> (3, -1). Raises InputError for anything else."""
+def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f'{what} {text!r} are not written like "3" or "3,4,-1"') from None
+        raise InputError(f'positions {text!r} are not written like "3" or "3,4,-1"') from None
 
 
 def parse_positions(text: str, sae: SAE | None = None) -> Positions:
@@ -44,13 +43,13 @@ def parse_positions(text: str, sae: SAE | None = None) -> Positions:
     if text in WORDS:
         return {"all": Always(), "prompt": Always("prompt"), "generated": Always("generated")}.get(text, text)
     if text.startswith("firing:"):
-        feature = parse_numbers(text.removeprefix("firing:"), "the features of positions")
+        feature = _numbers(text.removeprefix("firing:"))
         if sae is None or len(feature) != 1:
             raise InputError(f"positions {text!r} need one feature of a dictionary of this head")
         return Firing(sae, *check_features(sae, feature))
     if text[:1] not in "-0123456789" and not text.startswith("at:"):
         raise InputError(f'positions {text!r} are none of {", ".join(WORDS)}, firing:N, at:N, "3" or "3,4,-1"')
-    numbers = parse_numbers(text.removeprefix("at:"), "positions")
+    numbers = _numbers(text.removeprefix("at:"))
     return numbers[0] if len(numbers) == 1 and text.isdecimal() else numbers
 
 

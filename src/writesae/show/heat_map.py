@@ -33,9 +33,11 @@ def heat_map(
     *,
     floor: float | None = None,
     around: float | None = None,
+    signed: bool = False,
     ringed: Sequence[tuple[int, int]] = (),
 ) -> go.Figure:
-    """Cells shaded by value, linearly; by logarithm above `floor`; or by logarithm to both sides of `around`.
+    """Cells shaded by value, linearly; by logarithm above `floor`; by logarithm to both sides of `around`; or `signed`,
+    linearly to both sides of 0.
 
     `ringed` cells (row, column) are outlined.
     """
@@ -53,12 +55,13 @@ def heat_map(
     shades = [[scaled(value) for value in row] for row in grid.values]
     known = [shade for row in shades for shade in row if shade is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    if around is not None:
+    both_sides = around is not None or signed
+    if both_sides:
         high = max(abs(low), abs(high)) or 1.0
         low = -high
     wide = len(grid.columns) > 8
     cold, middle, hot = ("var(--write)", "var(--sunken)", "var(--heat)")
-    scale = [[0, middle], [1, hot]] if around is None else [[0, cold], [0.5, middle], [1, hot]]
+    scale = [[0, middle], [1, hot]] if not both_sides else [[0, cold], [0.5, middle], [1, hot]]
     row = 20 if wide else min(80, max(34, 250 // max(1, len(grid.rows))))
     figure = canvas(50 + row * len(grid.rows))
     figure.add_trace(
@@ -79,8 +82,8 @@ def heat_map(
     )
     if not wide:
         cells = [(r, c, s) for r, line in enumerate(shades) for c, s in enumerate(line) if s is not None]
-        reach = (high - low if around is None else high) or 1.0
-        deep = [abs(s - (low if around is None else 0.0)) / reach > DEEP for _, _, s in cells]
+        reach = (high if both_sides else high - low) or 1.0
+        deep = [abs(s - (0.0 if both_sides else low)) / reach > DEEP for _, _, s in cells]
         figure.add_trace(
             go.Scatter(
                 x=[label(grid.columns[c]) for _, c, _ in cells],

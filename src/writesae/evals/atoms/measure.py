@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.causal.closed_form import direct_path
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
 from writesae.causal.writes import head_writes
@@ -30,7 +31,6 @@ from writesae.evals.common.result import count
 from writesae.evals.common.subject import Subject
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun
-from writesae.hosts.output import head_columns, unembedding
 
 GROUP = 64
 """Atoms whose logit changes over the whole vocabulary are held at once."""
@@ -145,18 +145,16 @@ def _tokens(subject: Subject, config: AtomsConfig, sample: pd.DataFrame, group: 
     first_order = moved / counts.clamp_min(1)[:, None].double()
     first_order = first_order - first_order.mean(1, keepdim=True)
     tables = [_strongest(host, group, first_order, "first order", config.tokens)]
-    tables.append(_strongest(host, group, direct_path(subject, group), "direct", config.tokens))
+    tables.append(_strongest(host, group, unit_direct_path(subject, group), "direct", config.tokens))
     table = pd.concat(tables, ignore_index=True)
     unscored = {feature for feature in group if counts[slot[feature]] == 0}
     return table[~((table.path == "first order") & table.feature.isin(unscored))].reset_index(drop=True)
 
 
-@torch.no_grad()
-def direct_path(subject: Subject, group: list[int]) -> Tensor:
+def unit_direct_path(subject: Subject, group: list[int]) -> Tensor:
     """`W_U (W_O w)` of unit atoms, centred over the vocabulary, `[N, vocabulary]` float64."""
-    w = subject.sae.atoms().w[group].float()
-    columns = head_columns(subject.host, subject.site.layer)[subject.site.head].float()
-    logits = torch.nn.functional.normalize(w, dim=-1).to(columns) @ columns @ unembedding(subject.host).float().T
+    w = torch.nn.functional.normalize(subject.sae.atoms().w[group].float(), dim=-1)
+    logits = direct_path(subject.host, subject.site, w)
     return (logits - logits.mean(1, keepdim=True)).double().cpu()
 
 

@@ -1,0 +1,102 @@
+"""What fires where: a dictionary's features at each token of a text, with the tokens that their atoms stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+
+from writesae.causal.closed_form import direct_path
+from writesae.causal.writes import stream_writes
+from writesae.edits.dictionaries import Allow, check_model, place
+from writesae.edits.generation import Prompts, encode_text
+from writesae.hosts import Host
+from writesae.sae import SAE, Factored
+from writesae.show.sheet import Listing, Sheet, Span, shows_itself
+from writesae.show.words import visible_token
+from writesae.types import Site
+
+AT_ONCE = 64
+"""Atoms whose logits over the vocabulary are held at once."""
+
+
+@shows_itself
+@dataclass(frozen=True)
+class TokenCodes:
+    """The features that fire at each token, the strongest first."""
+
+    site: Site
+    texts: tuple[str, ...]
+    """Every token's text."""
+    records: pd.DataFrame = field(repr=False)
+    """One row a firing: `position`, `token` (its text), `feature`, `value`, and `words`, the tokens that the atom
+    promotes most by the direct path `W_U W_O w` (none for a dictionary whose atoms are not of rank 1)."""
+    top: int = 3
+    """Features a token that are shown."""
+    overruled: tuple[str, ...] = ()
+    """What does not fit between the model and the dictionary, and was allowed."""
+
+    def sheet(self) -> Sheet:
+        """A token a line with its strongest features."""
+        rows = []
+        for position, text in enumerate(self.texts):
+            spans: list[Span] = []
+            for fired in self.records[self.records.position == position].head(self.top).to_dict("records"):
+                words = ", ".join(visible_token(word) for word in fired["words"])
+                spans += [Span("; " * bool(spans)), Span(str(fired["feature"]), "strong")]
+                spans += [Span(f" {fired['value']:.3g}"), Span(f" ({words})" * bool(words), "soft")]
+            rows.append((str(position), visible_token(text), tuple(spans) or "nothing fires"))
+        named = f"{self.site}: feature, coefficient (tokens it promotes)"
+        lines = ((Span(f"allowed mismatch: {what}", "strong"),) for what in self.overruled)
+        return Sheet((Listing(("position", "token", named), rows), *lines))
+
+
+def codes(
+    model: Host,
+    sae: SAE,
+    text: Prompts,
+    *,
+    site: Site | str | None = None,
+    top: int = 3,
+    words: int = 3,
+    allow: Allow = (),
+) -> TokenCodes:
+    """What fires at each token of a text (words or token ids), by value, with each atom's strongest tokens.
+
+    `top` features a token are shown (all are in `records`), with `words` tokens each. Raises InputError for a
+    dictionary that does not fit its head (other weights or another head unless `allow="mismatch"`), or an empty text.
+    """
+    at, sae, overruled = place(check_model(model), sae, site, allow=allow)
+    tokens = encode_text(model, text)
+    stream = model.record(torch.tensor([tokens]), [at.layer])[at.layer].heads(at.head)
+    found = stream_writes(stream).encode(sae)
+    value, order = found.value[0].sort(descending=True, stable=True)
+    feature = found.index[0].gather(1, order)
+    position, place_ = (value > 0).nonzero(as_tuple=True)
+    texts = tuple(model.text([i]) for i in tokens)
+    fired = feature[position, place_].tolist()
+    promoted = atom_words(model, sae, at, sorted(set(fired)), words)
+    records = pd.DataFrame(
+        {
+            "position": position.tolist(),
+            "token": [texts[p] for p in position.tolist()],
+            "feature": fired,
+            "value": value[position, place_].tolist(),
+            "words": [promoted[f] for f in fired],
+        }
+    )
+    return TokenCodes(at, texts, records, top, overruled)
+
+
+@torch.no_grad()
+def atom_words(model: Host, sae: SAE, site: Site, features: list[int], count: int) -> dict[int, tuple[str, ...]]:
+    """Feature -> the tokens that its atom promotes most by the direct path; none where atoms are not of rank 1."""
+    if not isinstance(sae.config.decoder, Factored) or sae.config.decoder.rank != 1:
+        return dict.fromkeys(features, ())
+    w, found = sae.atoms().w, dict[int, tuple[str, ...]]()
+    for begin in range(0, len(features), AT_ONCE):
+        part = features[begin : begin + AT_ONCE]
+        best = direct_path(model, site, w[part]).topk(min(count, model.vocabulary)).indices.tolist()
+        found |= {f: tuple(model.text([i]) for i in ids) for f, ids in zip(part, best, strict=True)}
+    return found
