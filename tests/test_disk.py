@@ -21,8 +21,10 @@ from writesae.config import Json
 from writesae.disk import (
     MARK,
     check_place,
+    check_there,
     claim,
     make_folder,
+    missing,
     read_json,
     read_table,
     sha256,
@@ -31,7 +33,7 @@ from writesae.disk import (
     write_table,
     write_text,
 )
-from writesae.errors import DataError, OutputError
+from writesae.errors import DataError, InputError, OutputError
 
 TABLE = pd.DataFrame({"a": [1.5, 2.5, 3.5], "b": ["x", "y", "z"]})
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -187,6 +189,19 @@ def test_a_place_is_checked_without_making_anything(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     assert "cannot be written to" in refusal(lambda: check_place(tmp_path / "new"))
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_is_not_there_is_said_with_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "L5.H0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    check_there(Path("runs"))
+    check_there(Path("user/name.v2"), hub=True)
+    assert refusal(lambda: check_there(Path("runs/L5.H1")), InputError).endswith("runs/L5.H1 (near: runs/L5.H0)")
+    assert refusal(lambda: check_there(Path("rnus/L5.H0")), InputError).endswith("rnus/L5.H0 (near: runs)")
+    assert refusal(lambda: check_there(Path("/qqq/www")), InputError) == "there is no file or folder /qqq/www"
+    for wrong in ("rnus", "a/b/c", "../x", "./x", ".a/b"):
+        assert "no Hub id" in refusal(lambda wrong=wrong: check_there(Path(wrong), hub=True), InputError)  # type: ignore[misc]
+    assert missing(Path("tiny-gnd"), "host", ["tiny-gdn"]) == "there is no host tiny-gnd (near: tiny-gdn)"
 
 
 def test_import_is_light() -> None:

@@ -12,14 +12,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from writesae.config import Json
-from writesae.errors import DataError, OutputError
+from writesae.errors import DataError, InputError, OutputError
+from writesae.hub import is_hub_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,6 +208,26 @@ def check_place(path: Path, *, file: bool = False) -> None:
             raise OutputError(f"{folder} cannot be written to: give another place than {path}")
     except OSError as error:  # a name too long, a folder that may not be searched
         raise OutputError(f"cannot write {path}: {_reason(error)}") from None
+
+
+def missing(path: Path, kind: str = "file or folder", names: Iterable[str] = ()) -> str:
+    """What is said of a path where nothing is, with what it may have meant: names beside it, or other `names`."""
+    name, parent = path.name, path.parent
+    while not parent.is_dir():
+        name, parent = parent.name, parent.parent
+    beside = [place.name for place in parent.iterdir()] if os.access(parent, os.R_OK) else []
+    near = [str(parent / close) for close in get_close_matches(name, beside)]
+    near += get_close_matches(str(path), names, n=1)
+    return f"there is no {kind} {path}" + f" (near: {', '.join(near)})" * bool(near)
+
+
+def check_there(path: Path, *, hub: bool = False) -> None:
+    """Raise InputError where nothing is at `path`, unless (with `hub`) it is written like a repository on the Hub.
+
+    To be asked before anything long is begun.
+    """
+    if not path.exists() and not (hub and is_hub_id(str(path))):
+        raise InputError(f"{missing(path, 'folder')}, and it is no Hub id user/name" if hub else missing(path))
 
 
 def claim(folder: Path, kind: str, asked: Mapping[str, Json]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dictionaries import K, N, V, random_sae, same
-from huggingface_hub import constants
+from huggingface_hub import HfFileMetadata, constants, get_hf_file_metadata
 
 from fake_hub import Hub, point_at, serve
 from writesae.artifacts import add_to_collection, load_sae, read_collection, save_sae
@@ -91,8 +91,17 @@ def test_an_unreachable_hub_is_one_line_with_the_cache_and_the_option(
     cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point_at(hub, "http://127.0.0.1:9", monkeypatch)
+    asked: list[str] = []
+
+    def watched(url: str, timeout: float) -> HfFileMetadata:
+        asked.append(url)
+        return get_hf_file_metadata(url, timeout=timeout)
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", watched)
+    monkeypatch.setattr("huggingface_hub.file_download.get_hf_file_metadata", watched)
     with pytest.raises(InputError) as caught:
         load_sae("me/single")
+    assert len(asked) == 1  # no second file is asked for, and nothing a second time
     assert str(cache) in str(caught.value)
     assert "--offline (or HF_HUB_OFFLINE=1)" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -114,7 +123,7 @@ def test_a_revision_pins_what_is_loaded(single: str, hub: Hub, tmp_path: Path) -
     hub.add_folder(single, tmp_path / "two")
     assert same(load_sae(single), TWO)
     assert same(load_sae(single, revision=old), ONE)
-    with pytest.raises(InputError, match="no such revision"):
+    with pytest.raises(InputError, match="me/single has no revision other"):
         load_sae(single, revision="other")
 
 
@@ -122,7 +131,7 @@ def test_repositories_that_hold_something_else(hub: Hub, cache: Path) -> None:
     hub.add("me/release", {"writesae_L9_H4/best.pt": b"x", "README.md": b"x"})
     with pytest.raises(InputError, match=r"neither collection\.json nor manifest\.json.*writesae convert"):
         load_sae("me/release")
-    with pytest.raises(InputError, match="there is no repository me/nothing"):
+    with pytest.raises(InputError, match="no folder me/nothing, and as a Hub id: there is no me/nothing on the Hub"):
         load_sae("me/nothing")
     assert hub.fetched == []
 

@@ -114,7 +114,7 @@ def test_help_is_light() -> None:
         ("boundary --patern e", "patern"),
         ("boundary --top many", "invalid"),
         ("boundary --top 0", "give at least 1"),
-        ("boundary --sae nowhere", "no such folder"),
+        ("boundary --sae nowhere", "no folder nowhere"),
         ("boundary --corpus nowhere.txt", "no corpus at nowhere.txt"),
         ("boundary --site L5.H9", "heads 0 to 5"),
         ("boundary --passages 1000000", "passages"),

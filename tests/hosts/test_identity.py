@@ -167,7 +167,7 @@ def test_the_hub_is_asked_once_and_its_cache_serves_without_it(
         asked.append(url)
         return get_hf_file_metadata(url, timeout=timeout)
 
-    monkeypatch.setattr(sources, "get_hf_file_metadata", watched)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", watched)
     assert load("me/host").revision == want
     assert len(asked) == 1
     for name in ("me/hots", "nobody/nothing"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from writesae.artifacts.card import collection_card
 from writesae.artifacts.files import check_name, inside
-from writesae.artifacts.folder import read_config, save_sae
+from writesae.artifacts.folder import dictionaries_in, read_config, save_sae
 from writesae.artifacts.manifest import (
     MANIFEST,
     FileEntry,
@@ -91,6 +91,16 @@ def read_collection(root: str | Path) -> Collection:
         raise DataError(f'{path}: "cells" must be a list')
     cells = [_cell_from_json(cell, path) for cell in data["cells"]]
     return Collection(tuple(cells), files_from_json(data["files"], path))
+
+
+def local_cells(root: Path) -> tuple[Cell, ...]:
+    """The dictionaries of a folder: a collection's, one, or those that `train` wrote. Raises InputError for none."""
+    if (root / INDEX).exists():
+        return read_collection(root).cells
+    found = dictionaries_in(root)
+    if not found:
+        raise InputError(f"{root} holds neither {MANIFEST} (a dictionary) nor {INDEX} (a collection) nor a run")
+    return tuple(scan_cell(root, folder) for folder in found)
 
 
 def write_index(root: str | Path) -> Collection:

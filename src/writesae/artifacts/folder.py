@@ -190,6 +190,15 @@ def map_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise DataError(f"{path} is not a valid safetensors file: {error}") from None
 
 
+def dictionaries_in(root: Path) -> list[Path]:
+    """The dictionaries at `root`: itself, or those of the runs that were trained there (`sae` or `RUN/sae`)."""
+    for folders in ([root], [root / "sae"], sorted(root.glob("*/sae"))):
+        found = [folder for folder in folders if (folder / MANIFEST).exists()]
+        if found:
+            return found
+    return []
+
+
 def is_dictionary(folder: Path, *, only: bool = False) -> bool:
     """Whether a folder has a readable manifest of a dictionary (`only`: and holds no file but those it lists)."""
     try:

@@ -19,9 +19,6 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError i
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 
 from writesae.artifacts.card import collection_card
@@ -32,18 +29,20 @@ from writesae.artifacts.collection import (
     Collection,
     cell_path,
     collection_to_json,
+    local_cells,
     read_collection,
     scan_cell,
     select_cell,
     write_index,
 )
 from writesae.artifacts.files import inside, new_folder
-from writesae.artifacts.folder import CONFIG, content, save_sae
+from writesae.artifacts.folder import CONFIG, content, dictionaries_in, save_sae
 from writesae.artifacts.load import check_selection
 from writesae.artifacts.manifest import MANIFEST, FileEntry, check_files, read_manifest
 from writesae.artifacts.verify import verify
-from writesae.disk import json_bytes, read_json
+from writesae.disk import check_there, json_bytes, missing, read_json
 from writesae.errors import DataError, InputError, OutputError
+from writesae.hub import Answer, ask
 from writesae.sae import SAE, Record
 from writesae.types import Site
 
@@ -54,17 +53,16 @@ class Repository:
     """One revision of a Hub repository, read through the local cache."""
 
     def __init__(self, repo: str, revision: str | None, cache_dir: str | Path | None, offline: bool) -> None:
-        self.repo, self.cache_dir, self.offline = repo, cache_dir, offline
-        self.revision = revision
+        self.repo, self.cache_dir, self.revision = repo, cache_dir, revision
         self.collection: Collection | None = None
-        with _readable_errors(repo, cache_dir):
+        answer = Answer(False) if offline else ask(repo, INDEX, revision)
+        self.offline, self.silent = offline or bool(answer.silent), answer.silent
+        with self._readable_errors():
             try:
-                index = self._download(INDEX, offline)
-            except LocalEntryNotFoundError:  # out of reach: a single dictionary may still be in the cache
-                index, self.offline = None, True
-            except EntryNotFoundError:
+                index = self._download(INDEX) if self.offline or answer.there else None
+            except LocalEntryNotFoundError:  # a single dictionary may be in the cache
                 index = None
-            first = index or self._download(MANIFEST, self.offline)
+            first = index or self._download(MANIFEST)
         self.root = first.parent
         self.revision = first.parent.name
         if index is not None:
@@ -74,8 +72,8 @@ class Repository:
         """One JSON or safetensors file; raises DataError for any other kind of file."""
         if not name.endswith(_FETCHED):
             raise DataError(f"{self.repo}: only JSON and safetensors files are fetched, not {name!r}")
-        with _readable_errors(self.repo, self.cache_dir):
-            self._download(name, self.offline)
+        with self._readable_errors():
+            self._download(name)
         return inside(self.root, name)
 
     def fetch_folder(self, path: str) -> Path:
@@ -87,11 +85,32 @@ class Repository:
             self.fetch(prefix + name)
         return folder
 
-    def _download(self, name: str, offline: bool) -> Path:
+    def _download(self, name: str) -> Path:
         path = hf_hub_download(
-            self.repo, name, revision=self.revision, cache_dir=self.cache_dir, local_files_only=offline
+            self.repo, name, revision=self.revision, cache_dir=self.cache_dir, local_files_only=self.offline
         )
         return Path(str(path))
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except LocalEntryNotFoundError as error:
+            raise InputError(self._unreachable(error)) from None
+        except EntryNotFoundError:
+            raise InputError(
+                f"the repository {self.repo} holds neither {INDEX} nor {MANIFEST}, or lacks a file that they list; "
+                "checkpoints (.pt) are never fetched: download them yourself and use `writesae convert`"
+            ) from None
+        except (HTTPError, OSError) as error:
+            raise InputError(self._unreachable(error)) from None
+
+    def _unreachable(self, error: Exception) -> str:
+        reason = self.silent or " ".join(str(error).split())[:160] or type(error).__name__
+        return (
+            f"cannot fetch {self.repo} from the Hub, and it is not in the cache at {cache_folder(self.cache_dir)} "
+            f"({reason}); fetch it once while connected, then use the cache alone with --offline (or HF_HUB_OFFLINE=1)"
+        )
 
 
 def fetch_cell(
@@ -126,14 +145,13 @@ def list_cells(
     source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None, offline: bool = False
 ) -> tuple[Cell, ...]:
     """The dictionaries of a folder or of a Hub repository."""
+    check_there(Path(source), hub=True)
     if Path(source).exists():
-        root = Path(source)
-        if (root / INDEX).exists():
-            return read_collection(root).cells
-        if not (root / MANIFEST).exists():
-            raise InputError(f"{root} holds neither {MANIFEST} (a dictionary) nor {INDEX} (a collection)")
-        return (_single(root),)
-    repository = Repository(str(source), revision, cache_dir, offline)
+        return local_cells(Path(source))
+    try:
+        repository = Repository(str(source), revision, cache_dir, offline)
+    except InputError as error:
+        raise InputError(f"{missing(Path(source), 'folder')}, and as a Hub id: {error}") from None
     if repository.collection is not None:
         return repository.collection.cells
     repository.fetch(CONFIG)
@@ -200,32 +218,35 @@ def push(
     message: str | None = None,
     as_cell: bool = False,
 ) -> str:
-    """Upload a dictionary folder or a collection, verified first; returns the address of the commit.
+    """Upload a dictionary folder, a collection or what `train` wrote, verified first; returns the commit's address.
 
     Cells are added to a collection that is already there, and its index is updated in the same commit. A single
     dictionary becomes a cell where the repository holds a collection or `as_cell` asks for one. Raises DataError where
     the source is damaged, OutputError where the Hub refuses.
     """
     source = Path(source)
-    if found := verify(source).findings:
+    check_there(source)
+    folders = [source] if (source / INDEX).exists() else dictionaries_in(source)
+    if found := [finding for folder in folders for finding in verify(folder).findings]:
         raise DataError(f"{source} is not uploaded: {found[0]}")
     local = read_collection(source) if (source / INDEX).exists() else None
-    if local is None and not (source / MANIFEST).exists():
-        raise InputError(f"{source} is neither a dictionary nor a collection")
+    if not folders:
+        raise InputError(f"{source} is neither a dictionary nor a collection, nor a run that made one")
     api = HfApi()
     with _writable_errors(repo):
         api.create_repo(repo, private=private or None, exist_ok=True)
         parent, remote = _remote_collection(api, repo, revision)
     files: dict[str, Path | bytes] = {}
-    if local is None and remote is None and not as_cell:
-        files = _folder_files(source, "")
+    if local is None and remote is None and not as_cell and len(folders) == 1:
+        files = _folder_files(folders[0], "")
     else:
-        cells = local.cells if local is not None else (_as_cell(source),)
-        for cell in cells:
-            files |= _folder_files(source / cell.path if local is not None else source, cell.path)
+        cells = local.cells if local is not None else _as_cells(folders)
+        places = folders if local is None else [source / cell.path for cell in cells]
+        for cell, folder in zip(cells, places, strict=True):
+            files |= _folder_files(folder, cell.path)
         results = dict(local.files) if local is not None else {}
         files |= {name: source / name for name in results}
-        merged = _merge(remote, Collection(tuple(cells), results))
+        merged = _merge(remote, Collection(cells, results))
         files[INDEX] = json_bytes(collection_to_json(merged), INDEX)
         shown = {name: read_json(inside(source, name)) for name in results}
         files[COLLECTION_CARD] = collection_card(collection_to_json(merged), shown).encode()
@@ -251,8 +272,15 @@ def _folder_files(folder: Path, path: str) -> dict[str, Path | bytes]:
     return {prefix + name: folder / name for name in names if (folder / name).exists()}
 
 
-def _as_cell(folder: Path) -> Cell:
-    return replace(_single(folder), path=cell_path(read_manifest(folder).record))
+def _as_cells(folders: list[Path]) -> tuple[Cell, ...]:
+    """Dictionaries of a machine as cells of a collection; raises InputError where two would be the same cell."""
+    cells = tuple(replace(_single(folder), path=cell_path(read_manifest(folder).record)) for folder in folders)
+    paths = [cell.path for cell in cells]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        names = " and ".join(str(folder) for folder, path in zip(folders, paths, strict=True) if path == twice)
+        raise InputError(f"{names} would be the same cell of a collection, {twice}: push them one by one")
+    return cells
 
 
 def _merge(remote: Collection | None, local: Collection) -> Collection:
@@ -274,33 +302,6 @@ def _remote_collection(api: HfApi, repo: str, revision: str | None) -> tuple[str
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """Where fetched files are kept."""
     return Path(cache_dir or os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
-
-
-@contextmanager
-def _readable_errors(repo: str, cache_dir: str | Path | None) -> Iterator[None]:
-    try:
-        yield
-    except (RepositoryNotFoundError, HFValidationError):
-        raise InputError(f"there is no repository {repo} on the Hub, or it needs a login (hf auth login)") from None
-    except RevisionNotFoundError:
-        raise InputError(f"the repository {repo} has no such revision") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError) as error:
-        raise InputError(_unreachable(repo, cache_dir, error)) from None
-    except EntryNotFoundError:
-        raise InputError(
-            f"the repository {repo} holds neither {INDEX} nor {MANIFEST}, or lacks a file that they list; checkpoints "
-            "(.pt) are never fetched: download them yourself and use `writesae convert`"
-        ) from None
-    except (HTTPError, OSError) as error:
-        raise InputError(_unreachable(repo, cache_dir, error)) from None
-
-
-def _unreachable(repo: str, cache_dir: str | Path | None, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return (
-        f"cannot fetch {repo} from the Hub, and it is not in the cache at {cache_folder(cache_dir)} ({reason}); "
-        "fetch it once while connected, then use the cache alone with --offline (or HF_HUB_OFFLINE=1)"
-    )
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def export_saelens(sae: SAE, folder: str | Path, record: Record | None = None, *
     `side="key"` holds `v` (encoder and decoder, no biases) as a dictionary of vectors of length `d_k`, `side="value"`
     holds `w`. Raises InputError for gated dictionaries, which the format cannot say, and for sides of other atoms.
     """
-    record = record or Record()
+    record = record or sae.record or Record()
     config: dict[str, Json] = {"dtype": "float32", "device": "cpu", "apply_b_dec_to_input": False}
     config |= {"normalize_activations": "none", "reshape_activations": "none"}
     about = {"sae_lens_version": _SAELENS_VERSION, "model_name": record.host, "writesae_side": side}

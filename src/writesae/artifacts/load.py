@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from writesae.artifacts.collection import INDEX, read_collection, select_cell
+from writesae.artifacts.collection import local_cells, select_cell
 from writesae.artifacts.files import inside
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST
+from writesae.disk import check_there, missing
 from writesae.errors import InputError
 from writesae.sae import SAE, Record
 from writesae.types import Site
-
-_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 
 
 def load_sae(
@@ -28,17 +26,17 @@ def load_sae(
     offline: bool = False,
     hashes: bool = True,
 ) -> SAE:
-    """Load a dictionary from a folder, from a collection of them, or from the Hub (`user/repo`), in evaluation mode.
+    """Load a dictionary from a folder, from a collection of them, from what `train` wrote, or from the Hub
+    (`user/repo`), in evaluation mode.
 
-    `site`, `variant`, `host` and `seed` choose one of a collection; a single dictionary must agree with them. From the
+    `site`, `variant`, `host` and `seed` choose one of several; a single dictionary must agree with them. From the
     Hub only its JSON and safetensors files are fetched, into the cache, and `offline` uses the cache alone; `revision`
     pins a commit, branch or tag. `hashes=False` skips SHA-256 (sizes are always compared). No code of the files runs.
     Raises InputError (nothing or several there), DataError (damaged, hostile or too new), ConfigError.
     """
     path = Path(source)
     if not path.exists():
-        if not _REPO.fullmatch(str(source)):
-            raise InputError(f"cannot load a dictionary from {source}: there is no such folder, and it is no Hub id")
+        check_there(path, hub=True)
         from writesae.artifacts.hub import fetch_cell
 
         try:
@@ -47,16 +45,13 @@ def load_sae(
                 offline=offline,
             )  # fmt: skip
         except InputError as error:
-            raise InputError(f"there is no folder {source} here, and as a Hub id: {error}") from None
+            raise InputError(f"{missing(path, 'folder')}, and as a Hub id: {error}") from None
         return load_folder(path, hashes=hashes).sae
     if path.is_file():
         raise InputError(f"{path} is a file, a dictionary is a folder; `writesae convert` imports checkpoints")
-    if (path / INDEX).exists():
-        cells = read_collection(path).cells
-        cell = select_cell(cells, str(path), host=host, site=site, variant=variant, seed=seed)
+    if not any((path / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS)):
+        cell = select_cell(local_cells(path), str(path), host=host, site=site, variant=variant, seed=seed)
         path = inside(path, f"{cell.path}/{MANIFEST}").parent
-    elif not any((path / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS)):
-        raise InputError(f"{path} holds neither {MANIFEST} (a dictionary) nor {INDEX} (a collection)")
     loaded = load_folder(path, hashes=hashes)
     check_selection(loaded.manifest.record, str(path), site=site, variant=variant, host=host, seed=seed)
     return loaded.sae

@@ -13,7 +13,7 @@ class Command:
     """List the dictionaries of a folder or of a Hub repository."""
 
     source: Positional[str]
-    """A dictionary, a collection, or a Hub id (user/repo)."""
+    """A dictionary, a collection, what `train` wrote, or a Hub id (user/repo)."""
     revision: str | None = None
     """Commit, branch or tag on the Hub."""
     cache_dir: Path | None = None
@@ -24,6 +24,9 @@ class Command:
 
 def run(command: Command) -> None:
     """Print a table."""
+    from writesae.disk import check_there
+
+    check_there(Path(command.source), hub=True)
     from rich.console import Console
     from rich.table import Table
 

@@ -34,6 +34,13 @@ class Command:
 
 def run(command: Command) -> None:
     """Download and print what came."""
+    from writesae.disk import check_place
+    from writesae.errors import InputError
+    from writesae.hub import is_hub_id
+
+    if not is_hub_id(command.repo):
+        raise InputError(f"{command.repo!r} is not written like a repository on the Hub, user/name")
+    check_place(command.out)
     from writesae.artifacts.hub import pull
 
     cells = pull(

@@ -13,7 +13,7 @@ class Command:
     """Upload a dictionary or a collection to the Hub, verified first. Cells join a collection that is there."""
 
     path: Positional[Path]
-    """A dictionary or a collection."""
+    """A dictionary, a collection, or what `train` wrote."""
     repo: Positional[str]
     """Hub id, user/repo; made if it does not exist."""
     private: bool = False
@@ -28,6 +28,9 @@ class Command:
 
 def run(command: Command) -> None:
     """Upload and print the commit's address."""
+    from writesae.disk import check_there
+
+    check_there(command.path)
     from writesae.artifacts.hub import push
 
     print(

@@ -23,6 +23,10 @@ class Command:
 
 def run(command: Command) -> None:
     """Write the page and print where it is."""
+    from writesae.disk import check_place, check_there
+
+    check_there(command.folder)
+    check_place(command.folder / "report.html", file=True)
     from writesae.page import report
 
     print(report(command.folder))

@@ -19,8 +19,11 @@ class Command:
 
 def run(command: Command) -> None:
     """Check and print one line a problem."""
-    from writesae.artifacts.verify import verify
+    from writesae.disk import check_there
     from writesae.errors import DataError
+
+    check_there(command.path)
+    from writesae.artifacts.verify import verify
 
     done = verify(command.path)
     for finding in done.findings:
