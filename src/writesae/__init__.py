@@ -1,7 +1,7 @@
 """Sparse dictionaries of what recurrent language models write into their matrix state.
 
     import writesae as ws
-    host = ws.load("tiny-gdn")
+    model = ws.load("tiny-gdn")
 
 Names are imported when first used: `import writesae` loads neither torch nor transformers.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from writesae.attribution import attribute, codes
     from writesae.corpus import Passages, Text, text
     from writesae.hosts import Host, load
-    from writesae.page import plot
+    from writesae.page import plot, report
     from writesae.sae import SAE, Record, SAEConfig
     from writesae.store import StreamStore, capture, open_store
     from writesae.training import TrainConfig, TrainResult, train
@@ -44,6 +44,7 @@ _HOME = {
     "open_store": "store",
     "plot": "page",
     "push_sae": "artifacts.hub",
+    "report": "page",
     "save_sae": "artifacts",
     "text": "corpus",
     "train": "training",
@@ -57,7 +58,7 @@ _PARTS = ("attribution", "edits", "evals")
 __all__ = [
     "SAE", "Host", "Passages", "Record", "SAEConfig", "Site", "StreamStore", "Text", "TrainConfig", "TrainResult",
     "add_metrics", "attribute", "attribution", "capture", "codes", "edits", "evals", "load", "load_sae", "open_store",
-    "plot", "push_sae", "save_sae", "text", "train",
+    "plot", "push_sae", "report", "save_sae", "text", "train",
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from writesae.disk import write_text
 from writesae.evals import EVALUATIONS
+from writesae.page.answer import answer
 from writesae.page.find import Found, find
 from writesae.page.training import training
 from writesae.show.document import Chapter, Shown, chapter_of, document, render
@@ -32,7 +33,7 @@ def page(found: Found, folder: Path) -> str:
     shown = show(found)
     hosts = ", ".join(dict.fromkeys(one.result.provenance.host for one in found.results))
     sites = ", ".join(dict.fromkeys(str(s) for one in found.results for s in one.result.provenance.sites))
-    chapters = []
+    chapters = answer(found, folder)
     if len(found.results) > 1 or found.unreadable:
         chapters.append(overview(found, shown, hosts, sites))
     for name, some in shown.items():
