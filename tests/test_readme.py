@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from fake_hub import Hub, serve
 
 README = Path(__file__).parent.parent / "README.md"
