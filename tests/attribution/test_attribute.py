@@ -239,7 +239,7 @@ def test_dictionaries_of_other_weights_are_named_where_they_are_allowed(host: Ho
         lambda **more: attribute(host, sae, "In the", **more),
         lambda **more: codes(host, sae, "In the", **more),
     ):
-        with pytest.raises(InputError, match="with weights 0123456789, not of tiny-gdn"):
+        with pytest.raises(InputError, match="revision 0123456789ab, not of tiny-gdn"):
             ask()
         found = ask(allow="mismatch")
         assert "0123456789" in found.overruled[0]

@@ -11,6 +11,7 @@ import torch
 
 from random_hosts import dictionary
 from writesae.artifacts import save_sae
+from writesae.causal.identity import sae_hash
 from writesae.cli import main
 from writesae.edits import At, EraseWrite, clamp, edited, erase, install
 from writesae.edits.compare import mark_changes
@@ -238,7 +239,7 @@ def test_cheap_mistakes_are_found_before_the_host_is_loaded(
 @pytest.mark.parametrize(
     ("record", "flags", "message"),
     [
-        ({"host_revision": "0123456789abcdef"}, [], "of tiny-gdn with weights 0123456789, not of tiny-gdn with"),
+        ({"host_revision": "0123456789abcdef"}, [], "of tiny-gdn revision 0123456789ab, not of tiny-gdn revision"),
         ({"host": "elsewhere", "host_revision": None}, [], "of elsewhere, not of tiny-gdn"),
         ({}, ["--site", "L4.H1"], "of L5.H0, not of L4.H1"),
     ],
@@ -256,7 +257,11 @@ def test_a_dictionary_of_another_host_or_head(
     assert message in capsys.readouterr().err
     main([*words, "--allow", "mismatch", "--json", str(tmp_path / "e.json")])
     assert f"allowed mismatch: the dictionary is {message}" in said(capsys)
-    assert message in json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))["overruled"][0]
+    data = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
+    assert message in data["overruled"][0]
+    (source,) = data["measured_on"]["dictionaries"]
+    assert (source["target"], source["sha256"]) == ("write-value", sae_hash(sae))
+    assert str(tmp_path) not in json.dumps(data)  # results are published
 
 
 def test_weights_are_compared_not_names(host: Host, sae: SAE) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from writesae.causal.gradients import Gradients, output_gradients
+from writesae.causal.identity import measured_on
 from writesae.causal.targets import (
     Logit,
     LogitDifference,
@@ -32,7 +33,7 @@ from writesae.causal.targets import (
 )
 from writesae.causal.writes import stream_writes
 from writesae.config import Json
-from writesae.edits.dictionaries import Allow, Dictionaries, check_choice, check_model, identity, place_all
+from writesae.edits.dictionaries import Allow, Dictionaries, check_choice, check_model, place_all
 from writesae.edits.generation import Prompts, encode_text
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -139,8 +140,14 @@ class Attribution:
     heads: Mapping[int, Tensor] = field(repr=False)
     """Layer -> effect of every head, `[H]`."""
     atoms: Mapping[Site, AtomEffects] = field(repr=False)
+    dictionaries: Mapping[Site, SAE] = field(default_factory=dict, repr=False)
     overruled: tuple[str, ...] = ()
     """What does not fit between the model and the dictionaries, and was allowed."""
+
+    @property
+    def measured_on(self) -> dict[str, Json]:
+        """The model's name, revision, dtype and device, the dictionaries, and the versions of what ran them."""
+        return measured_on(self.host, self.dictionaries)
 
     @property
     def layers(self) -> dict[int, float]:
@@ -214,7 +221,7 @@ class Attribution:
             return [{**asdict(c), "site": str(c.site)} for c in ranking]
 
         return {
-            "measured_on": {**identity(self.host)},
+            "measured_on": self.measured_on,
             "overruled": list(self.overruled),
             "tokens": self.tokens.tolist(),
             "texts": list(self.texts),
@@ -272,10 +279,11 @@ def attribute(
     writes = {i: write_effects(found.streams[i], found.grads[i], timing, native_write)[0] for i in priced}
     heads = {i: (found.grads[i] * found.outputs[i].float()).sum((0, 1, 3)) for i in priced}
     atoms = {site: _atom_effects(found, site, one.sae, timing) for site, one in placed.items()}
+    saes = {site: one.sae for site, one in placed.items()}
     overruled = tuple(dict.fromkeys(what for one in placed.values() for what in one.overruled))
     return Attribution(
-        model, tokens, wanted, float(found.score), timing, native_write, writes, heads, atoms, overruled
-    )  # fmt: skip
+        model, tokens, wanted, float(found.score), timing, native_write, writes, heads, atoms, saes, overruled
+    )
 
 
 def read_target(

@@ -11,7 +11,6 @@ from torch import Tensor
 from writesae.attribution.effects import Attribution
 from writesae.attribution.measured import Compared
 from writesae.attribution.verdict import verdict
-from writesae.edits.dictionaries import identity
 from writesae.errors import InputError
 from writesae.show import words
 from writesae.show.document import Shown, chapter_of, document
@@ -84,7 +83,7 @@ def shown(found: Attribution, count: int = 30, checks: Mapping[str, Compared] | 
         finding += f"; the largest first-order effect on it is {rows[0][2]}, of {rows[0][0]}"
     panel = Panel(plots, Table(("write", "atom", "effect"), rows))
     facts = [f"{found.host.name}", found.timing, f"native write: {found.native_write}", *found.overruled]
-    return Shown("attribution", "", f"{finding}.", panel, facts, {"Measured on": identity(found.host)})
+    return Shown("attribution", "", f"{finding}.", panel, facts, {"Measured on": words.flat(found.measured_on)})
 
 
 def attribution_page(found: Attribution, count: int = 30, checks: Mapping[str, Compared] | None = None) -> str:

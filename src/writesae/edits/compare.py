@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
@@ -10,9 +10,9 @@ from typing import Literal
 
 from writesae.causal.actions import Edit
 from writesae.causal.engine import editing
+from writesae.causal.identity import measured_on
 from writesae.config import Json, to_json
-from writesae.edits.dictionaries import identity
-from writesae.edits.effect import Effect, Watch, last_logits, measure
+from writesae.edits.effect import Effect, Watch, dictionaries_of, last_logits, measure
 from writesae.edits.generation import OnTokens, Sampling, generate
 from writesae.hosts import Host
 from writesae.show.sheet import Listing, Sheet, Span, Style, shows_itself
@@ -37,8 +37,8 @@ class NewToken:
 class Comparison:
     """Two continuations of one prompt."""
 
-    measured_on: dict[str, str]
-    """The model's name, revision, dtype and device, and the versions of what ran it."""
+    measured_on: Mapping[str, Json]
+    """The model's name, revision, dtype and device, the dictionaries, and the versions of what ran them."""
     prompt: str
     edits: tuple[str, ...]
     overruled: tuple[str, ...]
@@ -115,8 +115,8 @@ def compare(
         tuple(NewToken(i, model.text([i]), mark) for i, mark in zip(ids, marks, strict=True))
         for ids, marks in zip((unedited, edited), mark_changes(unedited, edited), strict=True)
     )
-    said = tuple(map(str, edits))
-    return Comparison(identity(model), model.text(prompt), said, overruled, sampling, effect, *sides)
+    said, saes = tuple(map(str, edits)), {edit.site: sae for edit in edits for sae in dictionaries_of(edit)}
+    return Comparison(measured_on(model, saes), model.text(prompt), said, overruled, sampling, effect, *sides)
 
 
 def _reader(model: Host, prompt: list[int], side: Side, on_text: OnText) -> OnTokens:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
 
+from writesae.causal.identity import check_size, mismatches
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.sae import SAE
@@ -50,21 +49,15 @@ def place(model: Host, sae: SAE, site: Site | str | None = None, *, allow: Allow
     """Put a dictionary at its own head, or at the one that is named.
 
     Raises InputError for a dictionary of matrices of another size, one that belongs to no head while none is named,
-    and, unless `allow="mismatch"`, one of another head or of other weights. Weights are compared by their revision
-    where the dictionary records it, else by the model's name.
+    and, unless `allow="mismatch"`, one of another head or of other weights.
     """
     if not isinstance(sae, SAE):
         raise InputError(f"{_kind(sae)} was given as a dictionary: train one, or load it with ws.load_sae(...)")
     asked = sae.site if site is None else read_site(site)
     if asked is None:
         raise InputError('the dictionary does not say which head it belongs to: give one, site="L5.H0"')
-    layer = check_model(model).check_site(asked)
-    if (sae.config.d_k, sae.config.d_v) != (layer.d_k, layer.d_v):
-        raise InputError(
-            f"the dictionary is for {sae.config.d_k} x {sae.config.d_v} matrices, but {asked} of {model.name} writes "
-            f"{layer.d_k} x {layer.d_v}: it belongs to another host or layer"
-        )
-    wrong = mismatches(model, sae, asked)
+    check_size(check_model(model), asked, sae)
+    wrong = mismatches(model, asked, sae)
     if wrong and "mismatch" not in allow:
         raise InputError(f'{"; ".join(wrong)}: use the one it belongs to, or allow="mismatch" (--allow mismatch)')
     device = _device(model, asked)
@@ -93,36 +86,6 @@ def place_all(
             raise InputError(f"two dictionaries of {one.site} were given: give one of each head")
         found[one.site] = one
     return found
-
-
-def mismatches(model: Host, sae: SAE, site: Site) -> tuple[str, ...]:
-    """In words, where a dictionary's own record names another head or other weights; empty where nothing does."""
-    record = sae.record
-    if record is None:
-        return ()
-    wrong = []
-    if record.site is not None and record.site != site:
-        wrong.append(f"the dictionary is of {record.site}, not of {site}")
-    if record.host_revision is not None:
-        if record.host_revision != model.revision:
-            theirs, ours = record.host_revision[:10], model.revision[:10]
-            wrong.append(
-                f"the dictionary is of {record.host or 'a host'} with weights {theirs}, not of {model.name} with {ours}"
-            )
-    elif record.host is not None and Path(record.host).name != Path(model.name).name:
-        wrong.append(f"the dictionary is of {record.host}, not of {model.name}")
-    return tuple(wrong)
-
-
-def identity(model: Host) -> dict[str, str]:
-    """What a result says of the model and of what ran it."""
-    return {
-        "host": model.name,
-        "revision": model.revision,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        **{name: version(name) for name in ("writesae", "torch", "transformers")},
-    }
 
 
 def check_choice(name: str, value: T, allowed: object) -> T:

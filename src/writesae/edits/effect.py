@@ -114,6 +114,12 @@ def features_of(edit: Edit) -> tuple[SAE, tuple[int, ...]] | None:
     return None
 
 
+def dictionaries_of(edit: Edit) -> list[SAE]:
+    """The dictionaries that an edit reads or writes with."""
+    held = (getattr(part, "sae", None) for part in (edit.what, edit.when))
+    return [sae for sae in held if isinstance(sae, SAE)]
+
+
 @contextmanager
 def last_logits(model: Host) -> Iterator[list[Tensor]]:
     """The logits of the last position of every forward pass inside, `[vocabulary]` of the first row, float32."""

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from writesae.causal.identity import check_size, mismatches
 from writesae.corpus import Passages, Text
 from writesae.errors import InputError
 from writesae.evals.common.identity import provenance
@@ -201,37 +202,18 @@ def check_fit(
     host: Host, site: Site, sae: SAE, evaluation: Evaluation[Any], allow: tuple[Allowance, ...]
 ) -> list[Allowance]:
     """Refuse a dictionary of another shape; one of another head or host unless that is allowed."""
-    layer, config = host.check_site(site), sae.config
-    if (config.d_k, config.d_v) != (layer.d_k, layer.d_v):
-        raise InputError(
-            f"the dictionary is for {config.d_k} x {config.d_v} matrices, but {site} writes {layer.d_k} x {layer.d_v}"
-        )
+    layer, config = check_size(host, site, sae), sae.config
     if layer.family == "rwkv7" and config.target not in evaluation.pairs:
         raise InputError(
             f"{site} belongs to RWKV-7, whose heads add two rank-1 matrices a token: {evaluation.name} takes a "
             f"dictionary of {' or '.join(evaluation.pairs)} there, not one of {config.target}"
         )
-    reason = mismatch(host, site, sae)
+    reason = "; ".join(mismatches(host, site, sae))
     if not reason:
         return []
     if "mismatch" not in allow:
         raise InputError(f'{reason}; measure it all the same with allow="mismatch"')
     return ["mismatch"]
-
-
-def mismatch(host: Host, site: Site, sae: SAE) -> str:
-    """How a dictionary's own record contradicts where it is used; empty where it does not."""
-    record = sae.record
-    if record is None:
-        return ""
-    if record.site is not None and record.site != site:
-        return f"the dictionary is of {record.site}, not of {site}"
-    if record.host_revision is not None and record.host_revision != host.revision:
-        return (
-            f"the dictionary is of the host {record.host or 'unknown'} with revision {record.host_revision[:12]}, not "
-            f"of {host.name} with revision {host.revision[:12]}"
-        )
-    return ""
 
 
 def check_overlap(source: Provenance, allow: tuple[Allowance, ...]) -> list[Allowance]:
