@@ -89,7 +89,7 @@ def main(options: Options) -> None:
     run("sign", "", site=site)
     for name in ("installs", "proper_nouns"):
         run(name, "one-head", site=site)
-    run("installs", "all-heads", site="all", timing="at_token")
+    run("installs", "all-heads", site="all", timings="at_token")
     run("erasure", "measured", saes["writes"][0], follow="measured")
     print(ws.report(results))
     if options.docs is not None:

@@ -32,10 +32,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "readers": {"atoms": 2, "firings": 2},
     "boundary": {"pattern": "e"},
     "sign": {},
-    "installs": {"new_tokens": 3, "magnitudes": (3.0,)},
+    "installs": {"new_tokens": 2, "magnitudes": (3.0,), "timings": ("at_token",)},
     "erasure": {"firings": 3, "doses": (1.0, 2.0)},
-    "amplification": {"new_tokens": 5, "doses": (3.0,), "features": 2, "pattern": "e"},
-    "proper_nouns": {"contexts": 2, "new_tokens": 2, "directions": ("closed", "random"), "magnitudes": (3.0,)},
+    "amplification": {"new_tokens": 4, "doses": (3.0,), "top": 2, "pattern": "e", "found_on": 4, "prompt": 7},
+    "proper_nouns": {
+        "contexts": 2,
+        "prompt": 11,
+        "new_tokens": 2,
+        "directions": ("closed", "random"),
+        "magnitudes": (3.0,),
+        "timings": ("at_token",),
+    },
 }
 """Options that keep each evaluation short."""
 

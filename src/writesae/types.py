@@ -29,6 +29,10 @@ norm."""
 
 KLDirection = Literal["native||patched", "patched||native"]
 
+DirectionKind = Literal["closed", "exact", "random"]
+"""Which rank-1 matrix is written for a target token: towards its unembedding through the head, the one that most raises
+its logit to first order, or a random one."""
+
 
 @dataclass(frozen=True, order=True)
 class Site:

@@ -64,6 +64,20 @@ def test_sampling_is_deterministic_streams_and_leaves_the_random_state(any_host:
     assert any(other != first.tokens for other in others)
 
 
+def test_what_is_drawn_for_a_prompt_does_not_depend_on_those_beside_it(tiny: Host) -> None:
+    """Drawn alone under its number, and as often as the probabilities say."""
+    prompt, hot = some_tokens(5, 3, 6), Sampling(0.7, top_k=2, seed=4)
+    together = generate(tiny, prompt, (), 9, hot, stop_at_end=False).tokens
+    alone = [generate(tiny, prompt[r : r + 1], (), 9, hot, stop_at_end=False, first=r).tokens[0] for r in range(3)]
+    assert together == alone
+    same = prompt[:1].expand(400, -1)
+    said = torch.tensor(generate(tiny, same, (), 1, hot, stop_at_end=False).tokens)[:, 0]
+    logits = tiny.logits(prompt[:1], keep=1)[0, -1] / 0.7
+    top = logits.topk(2)
+    assert set(said.tolist()) == set(top.indices.tolist())
+    assert float((said == top.indices[0]).float().mean()) == pytest.approx(float(top.values.softmax(-1)[0]), abs=0.075)
+
+
 def test_transformers_own_generate_in_the_context(any_host: Host) -> None:
     prompt, edits = some_tokens(5, 2, 6), strong(any_host)
     ours = generate(any_host, prompt, edits, 4, stop_at_end=False).tokens

@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from statsmodels.stats.multitest import multipletests
 
 from writesae.causal.divergence import kl_divergence
-from writesae.evals import stats
+from writesae.evals.common import stats
 from writesae.evals.common.stats import clustered, wilson
 
 
@@ -126,3 +126,28 @@ def test_every_statistic_against_scipy_and_scikit_learn() -> None:
     steps = np.maximum.accumulate(np.minimum(p[order] * np.arange(13, 0, -1), 1))
     np.testing.assert_allclose(np.array(stats.holm(p))[order], steps)
     np.testing.assert_allclose(stats.bonferroni(p), multipletests(p, method="bonferroni")[1])
+
+
+def test_clusters_are_what_is_tested() -> None:
+    """Two values a cluster: clusters 0 and 1 gain on balance, 2 is even, 3 loses."""
+    clusters = [0, 0, 1, 1, 2, 2, 3, 3]
+    gains = [1, 0, 1, 0, 1, -1, -1, -1]
+    assert stats.sign_test(gains, clusters) == pytest.approx(1.0)
+    assert stats.sign_test(gains[:4], clusters[:4]) == pytest.approx(0.5)
+    assert stats.sign_test([0] * 8, clusters) == 1
+    np.testing.assert_allclose(stats.cluster_means([1, 2, 3, 7], [5, 5, 2, 2]), [5, 1.5])
+    # 90 values of one sign in three clusters: three signed ranks, 2 of 2^3 patterns
+    assert stats.moved(np.arange(1, 91), np.arange(90) % 3) == pytest.approx(0.25)
+    assert stats.moved(np.zeros(6), clusters[:6]) == 1
+    hits = [True, False, True, True]
+    assert stats.share_interval(hits, [0, 1, 2, 3], 0) == wilson(3, 4)
+    assert stats.share_interval(hits, [0, 0, 1, 1], 0) == clustered(hits, [0, 0, 1, 1], 0)
+
+
+def test_a_null_needs_a_test_of_equivalence() -> None:
+    """Nothing different in 300 pairs excludes 5%, in 30 it does not; a real difference is never called none."""
+    assert stats.equivalence(np.zeros(300), 0.05) == pytest.approx(0.95**300)
+    assert stats.equivalence(np.zeros(30), 0.05) > 0.05
+    mixed = np.array([1.0, -1.0] * 10 + [0.0] * 180)
+    assert stats.equivalence(mixed, 0.2) < 0.05 < stats.equivalence(mixed, 0.01)
+    assert stats.equivalence(np.array([1.0] * 100 + [0.0] * 100), 0.05) > 0.99

@@ -23,6 +23,9 @@ ROWS = 128
 PASSAGES = 16
 """Most passages a native run, and the size of a finished piece."""
 
+GENERATIONS = 64
+"""Most texts that are generated side by side."""
+
 
 def rows_at_once(run: NativeRun, copies: int, horizon: int, memory: float | None = None) -> int:
     """How many edits share a batch of forked rows: logits, one layer's rebuilt states, keys and values, and the widest
@@ -36,7 +39,13 @@ def rows_at_once(run: NativeRun, copies: int, horizon: int, memory: float | None
 
 
 def passages_at_once(
-    host: Host, length: int, layer: int, memory: float | None = None, read: int = 1, graph: bool = False
+    host: Host,
+    length: int,
+    layer: int,
+    memory: float | None = None,
+    read: int = 1,
+    graph: bool = False,
+    most: int = PASSAGES,
 ) -> int:
     """How many passages of `length` tokens share a native run from `layer` up, with all that it records and logits of
     `read` positions (and what a backward pass needs, with `graph`). `memory` and errors as for `rows_at_once`."""
@@ -45,7 +54,16 @@ def passages_at_once(
     kept = sum(5 * found.heads * (found.d_k + found.d_v) for found in recurrent) + 2 * len(above) * _width(host)
     states = sum(found.heads * found.d_k * found.d_v for found in recurrent)
     each = length * (kept + _widths(host) * (len(above) if graph else 1)) + 2 * states + 3 * read * host.vocabulary
-    return _fitting(host, each, PASSAGES, memory, f"passages of {length} tokens")
+    return _fitting(host, each, most, memory, f"passages of {length} tokens")
+
+
+def generations_at_once(host: Host, length: int, memory: float | None = None) -> int:
+    """How many texts are generated side by side, up to `length` tokens each: states, keys and values, and the logits of
+    one token. `memory` and errors as for `rows_at_once`."""
+    states = sum(found.heads * found.d_k * found.d_v for found in host.layers.values())
+    attention = 2 * (len(host.blocks) - len(host.layers)) * length * _width(host)
+    each = 2 * states + attention + length * _widths(host) + 3 * host.vocabulary
+    return _fitting(host, each, GENERATIONS, memory, f"generations of {length} tokens")
 
 
 def native_runs(host: Host, tokens: Tensor, layer: int, memory: float | None = None) -> Iterator[tuple[int, NativeRun]]:

@@ -20,7 +20,6 @@ COMMANDS: dict[str, str] = {
     "eval": "measure a dictionary: substitution, population, partition, logit shift, fidelity and more",
     "attribute": "which past writes and atoms made the model say this",
     "edit": "erase, install or amplify what a host writes, and read both continuations side by side",
-    "experiment": "the probes of editing with their statistics: sign, installs, erasure, amplification, proper-nouns",
     "report": "one page of all results under a folder",
     "convert": "import released checkpoints (either layout) without running code from them",
     "verify": "check every file of a dictionary, collection, store or run",

@@ -9,7 +9,7 @@ state (MATH.md section 6), which is the unit rank-1 matrix that raises the logit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +21,8 @@ from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.recurrence import Stream, adjoint_reference
 from writesae.sae import SAE
+from writesae.types import DirectionKind as DirectionKind
 from writesae.types import Site, Timing
-
-DirectionKind = Literal["closed", "exact", "random"]
 
 
 class Direction(NamedTuple):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from writesae.causal.actions import Edit
@@ -54,6 +61,24 @@ class Generation:
     def sheet(self) -> Sheet:
         """The new text, a prompt a line."""
         return Sheet(tuple(self.texts))
+
+
+class _Draw(LogitsProcessor):
+    """Choose each row's token with its own random numbers: what follows a prompt does not depend on those beside it."""
+
+    def __init__(self, sampling: Sampling, numbers: Iterable[int]) -> None:
+        self.warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+        self.warpers += [] if sampling.top_k is None else [TopKLogitsWarper(sampling.top_k)]
+        self.warpers += [] if sampling.top_p is None else [TopPLogitsWarper(sampling.top_p)]
+        self.generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + number) for number in numbers]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        for warper in self.warpers:
+            scores = warper(input_ids, scores)
+        reached = scores.double().softmax(-1).cumsum(-1)
+        drawn = torch.stack([torch.rand(1, generator=own, dtype=torch.float64) for own in self.generators])
+        token = torch.searchsorted(reached, drawn.to(reached) * reached[:, -1:], right=True)
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
 
 class _Report(BaseStreamer):
@@ -112,11 +137,12 @@ def generate(
     sampling: Sampling | None = None,
     stop_at_end: bool = True,
     on_tokens: OnTokens | None = None,
+    first: int = 0,
 ) -> Generation:
     """Continue prompts with these edits made, each row on its own cache rows, left-padded where lengths differ.
 
-    The same seed gives the same text; torch's global random state is left as it was. Raises InputError for edits that
-    do not fit (see `editing`).
+    Prompts are numbered from `first` on: what is drawn for one follows from the seed and its number, whatever is beside
+    it. Raises InputError for edits that do not fit (see `editing`).
     """
     if new_tokens < 1:
         raise InputError(f"{new_tokens} new tokens were asked for; give at least 1")
@@ -124,14 +150,11 @@ def generate(
     rows = encode_prompts(host, prompts)
     end, pad = _special(host)
     ids, mask = (x.to(host.device) for x in pad_left(rows, pad))
-    devices = [host.device] if host.device.type == "cuda" else []
-    chosen: dict[str, object] = {"do_sample": False}
+    drawing = LogitsProcessorList()
     if sampling.temperature > 0:
-        chosen = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k or 0}
-        chosen["top_p"] = 1.0 if sampling.top_p is None else sampling.top_p
+        drawing.append(_Draw(sampling, range(first, first + len(rows))))
     # an empty plan still needs the context, in which the model is runnable on any device
-    with torch.random.fork_rng(devices=devices), editing(host, edits) if edits else nullcontext(), host.tap():
-        torch.manual_seed(sampling.seed)
+    with editing(host, edits) if edits else nullcontext(), host.tap():
         whole = host.model.generate(  # type: ignore[operator]
             ids,
             attention_mask=mask,
@@ -139,7 +162,8 @@ def generate(
             pad_token_id=pad,
             eos_token_id=end if stop_at_end else None,
             streamer=None if on_tokens is None else _Report(on_tokens),
-            **chosen,
+            do_sample=False,
+            logits_processor=drawing,
             **cache_argument(host, new_cache(host)),
         )
     new = [_cut(row, end if stop_at_end else None) for row in whole[:, ids.shape[1] :].tolist()]

@@ -9,11 +9,16 @@ from types import MappingProxyType
 from typing import Any
 
 from writesae.errors import InputError
+from writesae.evals.amplification import entry as amplification
 from writesae.evals.atoms import entry as atoms
 from writesae.evals.boundary import entry as boundary
 from writesae.evals.common.evaluation import Evaluation
+from writesae.evals.erasure import entry as erasure
 from writesae.evals.fidelity import entry as fidelity
+from writesae.evals.installs import entry as installs
+from writesae.evals.proper_nouns import entry as proper_nouns
 from writesae.evals.quality import entry as quality
+from writesae.evals.sign import entry as sign
 from writesae.evals.spectrum import entry as spectrum
 
 _ENTRIES: tuple[Evaluation[Any], ...] = (
@@ -22,6 +27,11 @@ _ENTRIES: tuple[Evaluation[Any], ...] = (
     quality,
     spectrum,
     boundary,
+    sign,
+    installs,
+    erasure,
+    amplification,
+    proper_nouns,
 )
 
 EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in _ENTRIES})
@@ -30,11 +40,16 @@ EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for
 __all__ = [
     "EVALUATIONS",
     "Evaluation",
+    "amplification",
     "atoms",
     "boundary",
+    "erasure",
     "fidelity",
+    "installs",
     "named",
+    "proper_nouns",
     "quality",
+    "sign",
     "spectrum",
 ]
 

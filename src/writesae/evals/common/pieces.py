@@ -62,17 +62,17 @@ class Keep:
         write_table(path, table)
         return table
 
-    def by_passages(self, count: int, make: Callable[[int, int], pd.DataFrame]) -> pd.DataFrame:
-        """`make(begin, end)` over all passages, in pieces of `PASSAGES`; the tables one after the other."""
-        groups = list(passage_groups(count))
+    def by_passages(self, count: int, make: Callable[[int, int], pd.DataFrame], size: int = PASSAGES) -> pd.DataFrame:
+        """`make(begin, end)` over all passages, in pieces of `size`; the tables one after the other."""
+        groups = list(passage_groups(count, size))
         self.plan(len(groups))
         tables = [self(f"passages-{a}", lambda a=a, b=b: make(a, b)) for a, b in groups]  # type: ignore[misc]
         return concatenated(tables)
 
 
-def passage_groups(count: int) -> Iterator[tuple[int, int]]:
+def passage_groups(count: int, size: int = PASSAGES) -> Iterator[tuple[int, int]]:
     """(begin, end) of the pieces of `count` passages."""
-    return ((begin, min(begin + PASSAGES, count)) for begin in range(0, count, PASSAGES))
+    return ((begin, min(begin + size, count)) for begin in range(0, count, size))
 
 
 def concatenated(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 from sklearn.mixture import GaussianMixture
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import ttost_paired
 
 RESAMPLES = 2000
 
@@ -27,6 +28,20 @@ def wilson(wins: int, n: int) -> Interval:
         return Interval(float("nan"), float("nan"))
     low, high = proportion_confint(wins, n, alpha=0.05, method="wilson")
     return Interval(float(low), float(high))
+
+
+def share_interval(hits: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
+    """Of a proportion: Wilson's where every value is of its own cluster (passage), else a bootstrap of clusters."""
+    x, names = np.asarray(hits, float), np.asarray(clusters)
+    own = len(np.unique(names)) == len(names)
+    return wilson(int(x.sum()), len(x)) if own else clustered(x, names, seed)
+
+
+def cluster_means(values: ArrayLike, clusters: ArrayLike) -> NDArray[np.float64]:
+    """The mean of each cluster (passage): what a test takes, where the values of one are not independent."""
+    x, names = np.asarray(values, float), np.unique(np.asarray(clusters), return_inverse=True)[1]
+    means: NDArray[np.float64] = np.bincount(names, x) / np.bincount(names)
+    return means
 
 
 def clustered(values: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
@@ -76,6 +91,32 @@ def mann_whitney(x: ArrayLike, y: ArrayLike) -> Test:
         return NO_TEST
     result = scipy_stats.mannwhitneyu(a, b, alternative="two-sided")
     return Test(float(result.statistic), float(result.pvalue))
+
+
+def moved(values: ArrayLike, clusters: ArrayLike) -> float:
+    """p of the signed-rank test of the clusters' means against zero; 1 where all are zero."""
+    means = cluster_means(values, clusters)
+    return wilcoxon(means, np.zeros(len(means))).p if means.any() else 1.0
+
+
+def sign_test(gains: ArrayLike, clusters: ArrayLike) -> float:
+    """p of the exact test that as many clusters gain on balance as lose: with one pair a cluster, McNemar's.
+
+    `gains` is +1, 0 or -1 a pair; 1 where no cluster differs.
+    """
+    balance = np.sign(cluster_means(gains, clusters))
+    gained, lost = int((balance > 0).sum()), int((balance < 0).sum())
+    return 1.0 if gained + lost == 0 else float(scipy_stats.binomtest(gained, gained + lost).pvalue)
+
+
+def equivalence(difference: ArrayLike, margin: float) -> float:
+    """p of two one-sided paired t tests that the mean difference lies within `margin` of 0.
+
+    Where no pair differs there is no variance to test with: the chance that none of n pairs differs if a share of
+    `margin` does.
+    """
+    x = np.asarray(difference, float)
+    return float(ttost_paired(x, np.zeros(len(x)), -margin, margin)[0] if x.any() else (1 - margin) ** len(x))
 
 
 def cliffs_delta(x: ArrayLike, y: ArrayLike) -> float:

@@ -1,0 +1,83 @@
+"""How something changes with a dose: one line a condition, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from writesae.show.figures import Interval, canvas, label, rounded
+from writesae.show.words import finite
+
+DIRECTION_COLOURS = {"closed": "var(--delete)", "exact": "var(--atom)", "random": "var(--random)"}
+"""Of the directions that are written for a target."""
+
+APART = 0.012
+"""Distance of two lines' points, as a share of the axis, so that intervals do not hide each other."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value at one dose."""
+
+    dose: float
+    value: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One condition."""
+
+    name: str
+    colour: str
+    points: Sequence[Point]
+
+
+def by_dose(
+    curves: Sequence[Curve],
+    x: str,
+    y: str,
+    write: Callable[[float], str],
+    level: float | None = None,
+    share: bool = False,
+) -> go.Figure:
+    """The curves over their doses; `level` is drawn across: what is without any. `share` writes the axis in percent."""
+    figure = canvas(330)
+    doses = sorted({p.dose for curve in curves for p in curve.points})
+    step = APART * ((doses[-1] - doses[0]) or 1.0) if doses else 0.0
+    for index, curve in enumerate(curves):
+        kept = sorted((p for p in curve.points if finite(p.value)), key=lambda p: p.dose)
+        bounds = [p.interval if p.interval and all(map(finite, p.interval)) else (p.value, p.value) for p in kept]
+        text = [
+            f"{label(curve.name)}<br>{p.dose:g}: {write(p.value)} [{write(low)}, {write(high)}]"
+            for p, (low, high) in zip(kept, bounds, strict=True)
+        ]
+        figure.add_trace(
+            go.Scatter(
+                x=rounded([p.dose + step * (index - (len(curves) - 1) / 2) for p in kept]),
+                y=rounded([p.value for p in kept]),
+                name=label(curve.name),
+                mode="lines+markers",
+                line={"color": curve.colour, "width": 2},
+                marker={"color": curve.colour, "size": 8},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": rounded([high - p.value for p, (_, high) in zip(kept, bounds, strict=True)]),
+                    "arrayminus": rounded([p.value - low for p, (low, _) in zip(kept, bounds, strict=True)]),
+                    "color": curve.colour,
+                    "thickness": 2,
+                    "width": 0,
+                },
+                text=text,
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    if level is not None:
+        figure.add_hline(y=level, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    ticks = {"tickvals": doses, "ticktext": [f"{dose:g}" for dose in doses]} if len(doses) < 9 else {}
+    figure.update_xaxes(title=x, **ticks)
+    figure.update_yaxes(title=y, tickformat=".0%" if share else None)
+    return figure
