@@ -34,6 +34,8 @@ JSON_LIMIT = 4 << 20
 """Largest JSON file (bytes) that is parsed if not said otherwise; parsing needs up to some 30 times as much memory."""
 LARGE = 1 << 30
 """Limit for files that grow with the data: tables of contents, results."""
+LONGEST = 50
+"""Characters of a value that are shown in an error."""
 JSON_DEPTH = 64
 """Deepest nesting of JSON that is parsed."""
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{\]}]', re.DOTALL)
@@ -230,6 +232,20 @@ def check_there(path: Path, *, hub: bool = False) -> None:
         raise InputError(f"{missing(path, 'folder')}, and it is no Hub id user/name" if hub else missing(path))
 
 
+def check_owner(folder: Path, kind: str, *marks: str) -> bool:
+    """Whether a folder already belongs to something of this kind, which one of the files `marks` tells.
+
+    Raises OutputError where it holds other things only, or cannot be written to.
+    """
+    check_place(folder)
+    with writing(folder):
+        names = (path.name for path in folder.iterdir()) if folder.exists() else ()
+        held = sorted(name for name in names if not name.endswith(PARTIAL))
+    if held and not set(marks) & set(held):
+        raise OutputError(f"{folder} holds {held[0]} and no {kind}: choose another folder, or empty it")
+    return bool(held)
+
+
 def claim(folder: Path, kind: str, asked: Mapping[str, Json]) -> bool:
     """Make `folder` that of one run, or see that it is; returns whether the run was begun before.
 
@@ -237,15 +253,10 @@ def claim(folder: Path, kind: str, asked: Mapping[str, Json]) -> bool:
     in `run.json`. Raises OutputError where the folder holds anything else, saying what differs.
     """
     mine = json.loads(json_bytes(dict(asked), MARK))
-    check_place(folder)
-    make_folder(folder)
-    with writing(folder):
-        held = sorted(path.name for path in folder.iterdir() if not path.name.endswith(PARTIAL))
-    if not held:
+    if not check_owner(folder, kind, MARK):
+        make_folder(folder)
         write_json(folder / MARK, mine)
         return False
-    if MARK not in held:
-        raise OutputError(f"{folder} holds {held[0]} and no {kind}: choose another folder, or empty it")
     theirs = read_json(folder / MARK)
     if theirs != mine:
         raise OutputError(f"{folder} belongs to another {kind} ({_difference(theirs, mine)}): choose another folder")
@@ -271,4 +282,5 @@ def _flat(data: Json, name: str = "") -> dict[str, Json]:
 
 
 def _value(flat: Mapping[str, Json], name: str) -> str:
-    return json.dumps(flat[name], ensure_ascii=False) if name in flat else "not set"
+    text = json.dumps(flat[name], ensure_ascii=False) if name in flat else "not set"
+    return text if len(text) <= LONGEST else text[: LONGEST // 2] + ".."

@@ -142,3 +142,14 @@ def test_an_evaluation_without_a_name() -> None:
         parse(["--out", "x"])
     assert set(SMALL) >= set(EVALUATIONS)
     assert SITE.layer == 5
+
+
+def test_a_folder_of_something_else_is_refused_before_a_host_is_loaded(
+    sae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("writesae.hosts.load", lambda *_, **__: pytest.fail("a host was loaded"))
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        main(["eval", "boundary", "--out", str(tmp_path), "--sae", str(sae)])
+    assert "holds run.json and no result: choose another folder, or empty it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

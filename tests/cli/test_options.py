@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from writesae.cli.options import Flat, HostOptions, Running, TextOptions
+from small_results import small_sae
+from writesae.artifacts import save_sae
+from writesae.cli.options import Flat, HostOptions, Running, TextOptions, dictionaries, dictionary
 from writesae.cli.parsing import parse_flags
 from writesae.errors import InputError
 from writesae.hosts import Host
+from writesae.sae import Record
+from writesae.types import Site
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,34 @@ def test_a_host_is_opened_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("writesae.hosts.load", lambda source, **options: asked.update(options, source=source))
     parse("--out o --host u/n --revision main --trust-remote-code").on.open()
     assert (asked["source"], asked["revision"], asked["trust_remote_code"]) == ("u/n", "main", True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs that `train` wrote, a dictionary, and one that does not say its head."""
+    place = tmp_path_factory.mktemp("saes")
+    for head in (4, 5):
+        save_sae(small_sae(), place / "runs" / f"L5.H{head}_state_seed0" / "sae", Record(site=Site(5, head)))
+    save_sae(small_sae(), place / "one", Record(site=Site(2, 1)))
+    save_sae(small_sae(), place / "homeless", Record())
+    return place
+
+
+def test_dictionaries_of_folders(folder: Path) -> None:
+    runs, one, homeless = (str(folder / name) for name in ("runs", "one", "homeless"))
+    assert [sae.site for sae in dictionaries([one, runs])] == [Site(2, 1), Site(5, 4), Site(5, 5)]
+    assert [sae.site for sae in dictionaries([runs], ["all"])] == [Site(5, 4), Site(5, 5)]
+    assert [sae.site for sae in dictionaries([runs, homeless], ["L5.H5"])] == [Site(5, 5), None]
+    assert dictionary(runs, "L5.H4").site == Site(5, 4)
+    assert dictionary(str(folder / "runs" / "L5.H4_state_seed0"), None).site == Site(5, 4)
+    with pytest.raises(InputError, match=r"runs holds 2 dictionaries, of L5\.H4, L5\.H5: name a head with --site"):
+        dictionary(runs, None)
+    with pytest.raises(InputError, match=r"no dictionary of L5\.H1; it has L5\.H4, L5\.H5"):
+        dictionaries([runs], ["L5.H1"])
+    with pytest.raises(InputError, match=r"there is no folder nowhere, and it is no Hub id"):
+        dictionaries([one, "nowhere"])
+    with pytest.raises(InputError, match="holds neither"):
+        dictionaries([str(folder)])
 
 
 def test_text_is_a_part_of_one_split(host: Host) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from writesae.artifacts.collection import local_cells, select_cell
+from writesae.artifacts.collection import Cell, local_cells, select_cell
 from writesae.artifacts.files import inside
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST
@@ -49,12 +49,18 @@ def load_sae(
         return load_folder(path, hashes=hashes).sae
     if path.is_file():
         raise InputError(f"{path} is a file, a dictionary is a folder; `writesae convert` imports checkpoints")
-    if not any((path / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS)):
-        cell = select_cell(local_cells(path), str(path), host=host, site=site, variant=variant, seed=seed)
+    if cells := cells_in(path):
+        cell = select_cell(cells, str(path), host=host, site=site, variant=variant, seed=seed)
         path = inside(path, f"{cell.path}/{MANIFEST}").parent
     loaded = load_folder(path, hashes=hashes)
     check_selection(loaded.manifest.record, str(path), site=site, variant=variant, host=host, seed=seed)
     return loaded.sae
+
+
+def cells_in(folder: Path) -> tuple[Cell, ...]:
+    """The dictionaries in a folder; empty for a folder that is one. Raises InputError where there is none."""
+    own = any((folder / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS))
+    return () if own else local_cells(folder)
 
 
 def check_selection(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from writesae.cli.options import Flat, HostOptions
+from writesae.cli.options import Flat, HostOptions, dictionaries
 from writesae.errors import InputError
 
 
@@ -59,7 +59,6 @@ def run(command: Command) -> None:
 
     import writesae.attribution as attribution
     from writesae.cli.capture import parse_layers
-    from writesae.cli.edit import dictionary
     from writesae.disk import check_place, write_json, write_text
 
     if command.top < 1:
@@ -70,7 +69,7 @@ def run(command: Command) -> None:
     written = [path for path in (command.json, command.html) if path is not None]
     for path in written:
         check_place(path, file=True)
-    saes = [dictionary(source, command.site) for source in command.sae]
+    saes = dictionaries(command.sae, () if command.site is None else (command.site,))
     found = attribution.attribute(
         command.on.open(), saes, command.prompt, command.target, against=command.against, quantity=command.quantity,
         position=command.position, site=command.site, layers=None if layers == "all" else layers, timing=command.timing,

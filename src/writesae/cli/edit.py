@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from writesae.cli.options import Flat, HostOptions
+from writesae.cli.options import Flat, HostOptions, dictionary
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
     from writesae.edits import Edited
     from writesae.edits.compare import Side
-    from writesae.sae import SAE
 
 Kind = Literal["erase", "replace", "install", "amplify", "suppress", "clamp", "transplant"]
 
@@ -137,14 +136,6 @@ def run(command: Command) -> None:
     console.print(result)
     for path in written:
         console.print(f"wrote {path}", highlight=False)
-
-
-def dictionary(source: str, site: str | None) -> SAE:
-    """A dictionary from a folder or the Hub; of a collection the one of a head."""
-    from writesae.artifacts import load_sae
-    from writesae.artifacts.manifest import MANIFEST
-
-    return load_sae(source, site=None if (Path(source) / MANIFEST).exists() else site)
 
 
 def _plan(command: Command) -> Edited:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from writesae.cli.options import FLAT, Flat, HostOptions, TextOptions
+from writesae.cli.options import FLAT, Flat, HostOptions, TextOptions, dictionaries
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class Request:
     out: Path
     """Folder of the result; of `eval all` the folder in which each gets its own."""
     sae: tuple[str, ...] = ()
-    """Dictionaries: folders (also those that `train` wrote) or Hub repositories."""
+    """Dictionaries: folders or Hub repositories; of a folder with several (a collection, what `train` wrote), all, or
+    those of the heads named by --site."""
     site: tuple[str, ...] = ()
     """Head of a dictionary that does not say it itself, or the heads of an evaluation without a dictionary: "L5.H0",
     several, or "all"."""
@@ -99,14 +100,16 @@ def _print_help() -> None:
 
 def run(command: Command) -> None:
     """Evaluate, write the folder, print the finding and where it is."""
-    from writesae.artifacts import load_sae
     from writesae.disk import check_place
     from writesae.evals import EVALUATIONS
+    from writesae.evals.common.result import refuse_other
 
     request = command.request
     check_place(request.out)
+    if command.name != "all":
+        refuse_other(request.out, command.name)
     request.text.check()
-    saes = [load_sae(source) for source in request.sae]  # before a large host is loaded
+    saes = dictionaries(request.sae, request.site)  # before a large host is loaded
     host = request.host.open()
     part = request.text.open(host, request.length or LENGTH)
     if command.name != "all":

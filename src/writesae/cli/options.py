@@ -5,19 +5,62 @@ text: Flat[TextOptions] = TextOptions()          # --corpus, --part, ... beside 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
+from writesae.errors import InputError
+
 if TYPE_CHECKING:
     from writesae.corpus import Text
     from writesae.hosts import Host
+    from writesae.sae import SAE
 
 T = TypeVar("T")
 FLAT = tyro.conf.arg(name="")
 Flat = Annotated[T, FLAT]
 """A group whose flags stand beside the command's own, without a prefix."""
+
+
+def dictionaries(sources: Sequence[str], sites: Sequence[str] = ()) -> list[SAE]:
+    """The dictionaries of folders and Hub repositories, in order; of a folder with several all, or those of `sites`.
+
+    Raises InputError for a source that is not there before any is loaded, and where a folder has none of the heads.
+    """
+    from writesae.disk import check_there
+
+    for source in sources:
+        check_there(Path(source), hub=True)
+    from writesae.artifacts import load_sae
+    from writesae.artifacts.load import cells_in
+
+    found = []
+    for source in sources:
+        cells = cells_in(Path(source)) if Path(source).is_dir() else ()
+        if not cells:
+            chosen = sites[0] if len(sites) == 1 and not Path(source).exists() else None
+            found.append(load_sae(source, site=chosen))
+            continue
+        wanted = [cell for cell in cells if not sites or "all" in sites or str(cell.site) in sites]
+        if not wanted:
+            heads = ", ".join(dict.fromkeys(str(cell.site) for cell in cells))
+            raise InputError(f"{source} holds no dictionary of {', '.join(sites)}; it has {heads}")
+        found += [load_sae(Path(source) / cell.path) for cell in wanted]
+    return found
+
+
+def dictionary(source: str, site: str | None) -> SAE:
+    """The one dictionary of a folder or Hub repository; raises InputError where there are several of `site`."""
+    found = dictionaries([source], () if site is None else (site,))
+    if len(found) > 1:
+        heads = ", ".join(str(sae.site) for sae in found)
+        raise InputError(
+            f"{source} holds {len(found)} dictionaries, of {heads}: name its head with --site, or its folder"
+        )
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -77,7 +120,6 @@ class TextOptions:
     def check(self) -> None:
         """Raise InputError where there is no such corpus or share, before a host is loaded."""
         from writesae.corpus import check_source
-        from writesae.errors import InputError
 
         check_source(self.corpus)
         if not 0 < self.held_out < 1:

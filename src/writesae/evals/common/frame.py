@@ -13,13 +13,10 @@ from writesae.disk import claim
 from writesae.errors import InputError
 from writesae.evals.common.evaluation import Evaluation, Progress
 from writesae.evals.common.pieces import Keep
-from writesae.evals.common.result import SUMMARY, Result, plain, refuse_other
+from writesae.evals.common.result import PARTS, SUMMARY, Result, plain, refuse_other
 from writesae.evals.common.subject import Subject
 
 C = TypeVar("C")
-
-PARTS = "parts"
-"""Folder of finished pieces inside a result's."""
 
 
 @torch.no_grad()

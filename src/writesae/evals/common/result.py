@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from writesae.config import Json, from_json, from_plain, to_json
-from writesae.disk import make_folder, read_json, read_table, write_json, write_table
+from writesae.disk import check_owner, make_folder, read_json, read_table, write_json, write_table
 from writesae.errors import DataError, InputError, OutputError
 from writesae.evals.common.provenance import Provenance
 from writesae.show import words
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from writesae.show.parts import Panel
 
 SUMMARY = "summary.json"
+PARTS = "parts"
+"""Folder of finished pieces inside a result's."""
 FORMAT, VERSION = "writesae.result", 2
 
 C = TypeVar("C")
@@ -193,8 +195,8 @@ def _mapping(data: Json) -> dict[str, object]:
 
 
 def refuse_other(folder: Path, name: str) -> None:
-    """Raise OutputError where a folder holds the result of something else."""
-    if (folder / SUMMARY).exists():
+    """Raise OutputError where a folder holds the result of something else, or cannot hold one."""
+    if check_owner(folder, "result", SUMMARY, PARTS) and (folder / SUMMARY).exists():
         about = read_json(folder / SUMMARY)
         found = about.get("name") if isinstance(about, dict) else None
         if found != name:
