@@ -58,7 +58,7 @@ def dictionary(source: str, site: str | None) -> SAE:
     if len(found) > 1:
         heads = ", ".join(str(sae.site) for sae in found)
         raise InputError(
-            f"{source} holds {len(found)} dictionaries, of {heads}: name its head with --site, or its folder"
+            f"{source} holds {len(found)} dictionaries, of {heads}: name a head with --site, or its folder"
         )
     return found[0]
 
