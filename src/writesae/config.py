@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar, get_type_hints
 
 import cattrs
-from cattrs.errors import ClassValidationError
+from cattrs.errors import CattrsError, ClassValidationError
 from cattrs.strategies import configure_tagged_union
 
 from writesae.errors import ConfigError
@@ -75,12 +75,12 @@ def from_json(cls: type[T], data: object, converter: cattrs.Converter = _convert
     """Build `cls` from its JSON form; raises ConfigError naming every field that is wrong."""
     try:
         return converter.structure(data, cls)
-    except (ClassValidationError, TypeError, ValueError, KeyError) as error:
+    except (ClassValidationError, CattrsError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, ClassValidationError):
             reasons = "; ".join(cattrs.transform_error(error, path=cls.__name__))
         else:
             reasons = str(error)
-        raise ConfigError(f"cannot read a {cls.__name__}: {reasons}") from None
+        raise ConfigError(f"cannot read a {getattr(cls, '__name__', cls)}: {reasons}") from None
 
 
 def from_plain(cls: type[T], data: object) -> T:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from memory_store import MemoryStore
-from test_train import SMALL
+from test_train import SMALL, small
 
 from writesae.sae import BatchTopK, TopK
 from writesae.training import train, train_many
-from writesae.types import Site
+from writesae.types import Site, Target
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.mark.parametrize("sparsity", [TopK(3), BatchTopK(3)], ids=str)
 @pytest.mark.parametrize("target", ["state", "write-delta", "write-value"])
 def test_runs_that_share_their_products_equal_the_cpu_one_by_one(
-    tmp_path: Path, target: str, sparsity: TopK | BatchTopK
+    tmp_path: Path, target: Target, sparsity: TopK | BatchTopK
 ) -> None:
     store = MemoryStore()
-    base = replace(SMALL, target=target, sparsity=sparsity, steps=25, dead_after=5, resample_every=0)  # type: ignore[arg-type]
+    base = small(target, sparsity=sparsity, steps=25, dead_after=5, resample_every=0)
     wanted = [replace(base, site=Site(3, head), seed=seed, device="cuda") for head in (0, 1) for seed in (0, 1)]
     for config, result in zip(wanted, train_many(store, wanted, tmp_path / "cuda"), strict=True):
         alone = train(store, replace(config, device="cpu"), tmp_path / f"{config.site}{config.seed}")

@@ -1,4 +1,4 @@
-"""Several runs at once are the runs one by one, and the command line asks for them."""
+"""Several runs at once are the runs one by one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 import torch
 from memory_store import MemoryStore
-from test_train import SMALL
+from test_train import small
 
-from writesae.cli.train import Command
-from writesae.errors import ConfigError, InputError
-from writesae.sae import SAE, BatchTopK, Bilinear, Factored, TopK
+from writesae.sae import SAE, BatchTopK, TopK
 from writesae.sae.loss import Loss
 from writesae.sae.step import losses_and_gradients
 from writesae.training import many, train, train_many
-from writesae.training.requests import configs
 from writesae.types import Site, Target
 
 
@@ -24,7 +21,7 @@ from writesae.types import Site, Target
 def test_many_at_once_equals_one_by_one(memory: float, tmp_path: Path) -> None:
     """With little memory every run reads its pools ahead, all of them from the one store that remembers."""
     store = MemoryStore()
-    base = replace(SMALL, target="write-delta", steps=60, memory=memory)
+    base = small("write-delta", steps=60, memory=memory)
     wanted = [
         replace(base, site=Site(3, head), seed=seed, sparsity=TopK(2 + seed)) for head in (0, 1) for seed in (0, 1)
     ]
@@ -44,7 +41,7 @@ def test_runs_that_share_their_products_equal_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target, sparsity: TopK | BatchTopK
 ) -> None:
     store = MemoryStore()
-    base = replace(SMALL, target=target, sparsity=sparsity, steps=25, dead_after=5, resample_every=10)
+    base = small(target, sparsity=sparsity, steps=25, dead_after=5, resample_every=10)
     wanted = [replace(base, site=Site(3, head), seed=seed) for head in (0, 1) for seed in (0, 1)]
     wanted.append(replace(base, seed=2, sparsity=TopK(2)))  # of another shape: it goes alone
     groups = []
@@ -59,32 +56,3 @@ def test_runs_that_share_their_products_equal_one_by_one(
         for name, want in alone.sae.state_dict().items():
             torch.testing.assert_close(result.sae.state_dict()[name], want, rtol=1e-3, atol=1e-5)
     assert groups == [4] * 25
-
-
-def test_flags_become_configs() -> None:
-    store = MemoryStore()
-    command = Command(Path("s"), Path("o"), "L3", "write", "writesae_rank2", "batch-topk", 3, 31, seeds="0,5")
-    command = replace(command, chunk=12, stride=3)
-    made = configs(command, store)
-    assert [(c.site.head, c.seed) for c in made] == [(0, 0), (0, 5), (1, 0), (1, 5)]
-    assert made[0].target == "write-delta"
-    assert (made[0].chunk, made[0].stride) == (12, 3)
-    assert (made[0].encoder, made[0].decoder, made[0].sparsity) == (Bilinear(2), Factored(2), BatchTopK(3))
-    for change, kind, words in (
-        ({"sites": "L4"}, InputError, "no site"),
-        ({"sites": "L3,L3.H1"}, InputError, "twice"),
-        ({"seeds": "0,x"}, InputError, "seeds"),
-        ({"preset": "mystery"}, ConfigError, "unknown preset"),
-    ):
-        with pytest.raises(kind, match=words):
-            configs(replace(command, **change), store)  # type: ignore[arg-type]
-
-
-def test_a_config_file_replaces_the_flags(tmp_path: Path) -> None:
-    path = tmp_path / "c.json"
-    path.write_text('{"features": 37, "sparsity": {"kind": "TopK", "k": 2}, "clip": null}')
-    made = configs(Command(Path("s"), Path("o"), "L3.H1", config=path), MemoryStore())
-    assert (made[0].features, made[0].sparsity, made[0].clip) == (37, TopK(2), None)
-    path.write_text('{"feature": 37}')
-    with pytest.raises(ConfigError, match="feature"):
-        configs(Command(Path("s"), Path("o"), "L3.H1", config=path), MemoryStore())

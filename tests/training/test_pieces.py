@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from memory_store import MemoryStore
-from test_train import SITE, SMALL
+from test_train import SITE, SMALL, small
 
 from writesae.errors import ConfigError, DataError, InputError
 from writesae.recurrence.written import states_reference
@@ -45,7 +45,7 @@ def test_k_and_bandwidth_fall_linearly() -> None:
     config = replace(SMALL, sparsity=BatchTopK(4), k_start=14, k_steps=5)
     assert [active_features(config, step) for step in range(7)] == [14, 12, 10, 8, 6, 4, 4]
     assert active_features(replace(SMALL, sparsity=JumpReLU()), 3) is None
-    assert bandwidth(replace(SMALL, bandwidth_end=0.5), 2.0, 10, 11) == pytest.approx(1.0)
+    assert bandwidth(replace(SMALL, sparsity=JumpReLU(), bandwidth_end=0.5), 2.0, 10, 11) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("decays", [1, 5])
@@ -126,7 +126,7 @@ def test_leading_pairs_are_the_singular_ones() -> None:
 
 def test_resampling_revives_the_dead_where_it_is_worst_and_forgets_their_past() -> None:
     store = MemoryStore()
-    config = replace(SMALL, target="write-delta", sparsity=TopK(1))
+    config = small("write-delta", sparsity=TopK(1))
     batch = whole_batches(read_sequences(store, config, list(range(19))), config, 1, 0.3)[0]
     sae = SAE(config.sae(5, 7), torch.Generator().manual_seed(0))
     optimiser = torch.optim.Adam(sae.parameters())
@@ -161,7 +161,7 @@ def test_early_stopping_and_refusals(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             replace(SMALL, **change)
-    with pytest.raises(ConfigError, match="device"):
+    with pytest.raises(InputError, match="device"):
         train(MemoryStore(), replace(SMALL, device="abacus"), tmp_path / "c")
     with pytest.raises(InputError, match="at least 2 sequences"):
         train(MemoryStore(sequences=1), SMALL, tmp_path / "d")
@@ -222,7 +222,7 @@ def test_console_prints_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_figures_show_the_numbers(tmp_path: Path) -> None:
-    result = train(MemoryStore(), replace(SMALL, target="write-delta"), tmp_path / "run")
+    result = train(MemoryStore(), small("write-delta"), tmp_path / "run")
     figure = plot_history(result.history)
     assert list(figure.data[1].y) == [r.held_out for r in result.history if r.held_out is not None]
     part = MemoryStore().read(SITE, 0, 3)

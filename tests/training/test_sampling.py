@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from memory_store import MemoryStore
-from test_train import SITE, SMALL
+from test_train import SITE, SMALL, small
 from torch import Tensor
 
 from writesae.errors import ConfigError, DataError, InputError
@@ -51,7 +51,7 @@ def ordered(matrices: Tensor) -> Tensor:
 @pytest.mark.parametrize("target", ["state", "write-value"])
 def test_padding_is_neither_trained_on_nor_validated_on(target: Target, own: bool) -> None:
     store = MemoryStore(padding=PADDING, own=own, decays=5 if own else 1)
-    config, numbers = replace(SMALL, target=target), list(range(6))
+    config, numbers = small(target), list(range(6))
     held = whole_batches(read_sequences(store, config, numbers), config, 13, 1.0)
     expected = torch.cat([targets(store, config, n) for n in numbers])
     assert len(expected) == sum(53 - p for p in PADDING)
@@ -133,7 +133,7 @@ def test_a_step_knows_its_sequences(target: Target, memory: float) -> None:
     store = MemoryStore(sequences=31, padding=PADDING)
     for number in range(31):  # the first value channel says which sequence a token is from
         store.data[1].update[number, int(store.padded[number]) :, 0] = number + 1
-    config = replace(SMALL, target=target, memory=memory, batch=39, chunk=13)
+    config = small(target, memory=memory, batch=39)
     source = sampler(store, config, list(range(31)))
     for step, batch in enumerate(islice(source.batches(0), 2 * source.steps_per_epoch)):
         assert source.sequences(step) == sorted({round(float(x)) - 1 for x in batch.update[..., 0].flatten()})
@@ -163,7 +163,7 @@ def test_states_with_two_writes_a_token_are_learnt(change: dict[str, object], tm
     raw = whole_batches(read_sequences(store, config, split.held_out), config, 13, 1.0)
     assert evaluate(result.sae, raw).explained_variance == pytest.approx(result.metrics.explained_variance, abs=1e-3)
     with pytest.raises(InputError, match="no delta write"):
-        train(store, replace(config, target="write-delta"), tmp_path / "delta")
+        train(store, replace(config, target="write-delta", chunk=None), tmp_path / "delta")
 
 
 def test_pairs_are_the_recurrence_with_an_erase_of_its_own() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from memory_store import MemoryStore
-from test_train import SMALL
+from test_train import SMALL, small
 
 from writesae.errors import DataError, InputError, WritesaeError
 from writesae.recurrence.written import Written
@@ -19,9 +19,9 @@ from writesae.training import StepRecord, TrainConfig, train, train_many
 from writesae.types import Site
 
 RUNS = [
-    replace(SMALL, target="write-delta", steps=60, memory=4e-5),
+    small("write-delta", steps=60, memory=4e-5),
     replace(SMALL, site=Site(3, 0), steps=60),
-    replace(SMALL, target="write-delta", steps=60, sparsity=BatchTopK(2), seed=3),
+    small("write-delta", steps=60, sparsity=BatchTopK(2), seed=3),
 ]
 
 

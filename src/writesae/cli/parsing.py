@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from inspect import getdoc
 from io import StringIO
@@ -50,20 +50,25 @@ class _Flag:
 def parse_flags(kind: type[T], program: str, words: list[str], text: str) -> T:
     """`words` as a `kind`, a dataclass whose fields are the flags. Prints help and exits where it is asked for.
 
-    `program` is how the command is called, `text` the help above the flags. Raises InputError for whatever is wrong.
+    `program` is how the command is called, `text` the help above the flags. A field `given` that is no flag
+    (suppressed) becomes the names of those that were. Raises InputError for whatever is wrong.
     """
+    named: dict[str, object] = {}
     if {"-h", "--help"} & set(words):
         words = [*takewhile(lambda word: not word.startswith("-"), words), "--help"]  # whatever else is wrong
     else:
-        words = _checked(_flags(kind), program, words)
+        words, given = _checked(_flags(kind), program, words)
+        if "given" in get_type_hints(kind):
+            named["given"] = given
     said = StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(kind, prog=program, args=words, description=" ".join(text.split()))
+            command = tyro.cli(kind, prog=program, args=words, description=" ".join(text.split()))
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
         raise InputError(f"{_told(said.getvalue()).rstrip('.')}; see {program} --help") from None
+    return replace(command, **named)  # type: ignore[type-var]
 
 
 def parse_choice(kinds: Mapping[str, type], program: str, words: list[str], text: str) -> object:
@@ -91,7 +96,7 @@ def _flags(kind: Any) -> dict[str, _Flag]:
     found: dict[str, _Flag] = {}
     hints = get_type_hints(kind, include_extras=True)
     for field in fields(kind):
-        if tyro.conf.Positional in getattr(hints[field.name], "__metadata__", ()):
+        if {tyro.conf.Positional, tyro.conf.Suppress} & set(getattr(hints[field.name], "__metadata__", ())):
             continue
         name = f"--{field.name.replace('_', '-')}"
         for one in _alternatives(hints[field.name]):
@@ -120,8 +125,9 @@ def _alternatives(hint: Any) -> Any:
         yield hint
 
 
-def _checked(flags: Mapping[str, _Flag], program: str, words: list[str]) -> list[str]:
-    """The words with every flag once; raises InputError for unknown, renamed and repeated ones."""
+def _checked(flags: Mapping[str, _Flag], program: str, words: list[str]) -> tuple[list[str], frozenset[str]]:
+    """The words with every flag once, and the fields that they name; raises InputError for unknown, renamed and
+    repeated flags."""
     current: list[str] = []
     groups, first = [(current, False)], dict[str, list[str]]()
     for word in words:
@@ -140,7 +146,8 @@ def _checked(flags: Mapping[str, _Flag], program: str, words: list[str]) -> list
         current = first[flag.name]
         if flag.several and equals:
             current.append(value)
-    return [part for group, commas in groups for word in group for part in (word.split(",") if commas else [word])]
+    parts = [part for group, commas in groups for word in group for part in (word.split(",") if commas else [word])]
+    return parts, frozenset(name.removeprefix("--").replace("-", "_") for name in first)
 
 
 def _unknown(given: str, flags: Mapping[str, _Flag], program: str) -> str:

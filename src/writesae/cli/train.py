@@ -22,7 +22,7 @@ class Command:
     """Folder of the store."""
     out: Path
     """Folder of the results; with several heads or seeds, one folder a run is made in it."""
-    sites: str
+    site: tuple[str, ...]
     """Heads to train on: "L5.H0", "L5.H0,L5.H2", or a whole layer, "L5"."""
     target: Literal["state", "write-value", "write-delta", "write"] = "state"
     """What is modelled: the state, the native write b k v^T, or what is really added, k u^T ("write" for short)."""
@@ -51,27 +51,41 @@ class Command:
     """Learning rate at the end of the cosine."""
     init: Literal["random", "writes"] = "random"
     """Atoms at the start: random, or writes that the head really made."""
-    seeds: str = "0"
-    """Seeds, one run each: "0" or "0,1,2"."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds, one run each: 0, or 0,1,2."""
     device: str = "auto"
-    """cpu, cuda, or auto."""
+    """cpu, cuda, cuda:1, or auto: CUDA where there is one."""
     threads: int = 1
     """CPU threads; more pay only for large heads on an idle machine."""
+    workers: int = 1
+    """Runs at a time, each in a process of its own."""
     log: tuple[Literal["console", "tensorboard", "wandb", "trackio"], ...] = ("console",)
     """Where records go besides history.jsonl in the run's folder."""
     config: Path | None = None
-    """JSON file of a whole TrainConfig without site and seed, for every other setting; replaces the flags above."""
+    """JSON file of a TrainConfig, for every other setting; flags win over it."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Names of the flags that were given."""
 
 
 def run(command: Command) -> None:
     """Train, then print one line a dictionary."""
+    from writesae.errors import InputError
     from writesae.store import open_store
     from writesae.training.many import train_many
-    from writesae.training.requests import configs, run_name
+    from writesae.training.recipe import overruled, read_recipe, recipe, run_name, sites
 
+    if len(set(command.seeds)) < len(command.seeds):
+        raise InputError(f"--seeds {', '.join(map(str, command.seeds))} names a seed twice")
+    settings = command.given - {"out", "site", "seeds", "workers", "log", "config"}
+    given = {name: getattr(command, name) for name in settings}
+    base = None if command.config is None else read_recipe(command.config)
+    seeds = command.seeds if base is None or "seeds" in command.given else (base.seed,)
     store = open_store(command.store)
-    wanted = configs(command, store)
-    for result in train_many(store, wanted, command.out, command.log):
+    heads = sites(command.site, store)
+    wanted = [recipe(base, given | {"site": site, "seed": seed}) for site in heads for seed in seeds]
+    if base is not None and (told := overruled(base, wanted[0])):
+        print(f"flags win over {command.config}: {'; '.join(told)}")
+    for result in train_many(store, wanted, command.out, command.log, workers=command.workers):
         m = result.metrics
         print(
             f"{run_name(result.config)}: explained variance {m.explained_variance:.4f}, L0 {m.l0:.1f}, "

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from writesae.errors import ConfigError
 from writesae.recurrence.written import Written, rebuild_states, states_before
 from writesae.sae.batch import Batch
 from writesae.training.config import TrainConfig
@@ -16,9 +17,12 @@ from writesae.training.sequences import Sequences
 
 
 def chunk_length(config: TrainConfig, d_k: int, d_v: int, length: int) -> int:
-    """Tokens a chunk of the state target."""
+    """Tokens a chunk of the state target; raises ConfigError if `stride` does not divide it."""
     wanted = max(16, min(64, max(d_k, d_v) // 2)) if config.chunk is None else config.chunk
-    return min(wanted, length)
+    wanted = min(wanted, length)
+    if wanted % config.stride:
+        raise ConfigError(f"stride {config.stride} does not divide the chunk of {wanted} tokens")
+    return wanted
 
 
 def positions(time: int, length: int) -> list[int]:

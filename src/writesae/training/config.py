@@ -12,12 +12,15 @@ from writesae.sae.config import (
     Decoder,
     Encoder,
     Factored,
+    JumpReLU,
     SAEConfig,
     Sparsity,
     TopK,
 )
 from writesae.types import Site, Target
 
+EPOCHS = 20.0
+"""Passes over the training sequences where nothing else is asked for."""
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
@@ -37,8 +40,8 @@ class TrainConfig:
     """Which features fire."""
     decoder: Decoder = field(default_factory=Factored)
     """What an atom is."""
-    epochs: float = 20.0
-    """Passes over the training sequences; ignored where `steps` is given."""
+    epochs: float | None = None
+    """Passes over the training sequences; None: 20, or as many as `steps` are."""
     steps: int | None = None
     """Optimiser steps; None: as many as `epochs` take."""
     batch: int = 256
@@ -103,6 +106,10 @@ class TrainConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.site, str):
+            object.__setattr__(self, "site", Site.parse(self.site))
+        if not isinstance(self.site, Site):
+            raise ConfigError(f'a site is written like "L9.H4", not {self.site!r}')
         positive = (
             self.stride,
             self.batch,
@@ -115,7 +122,9 @@ class TrainConfig:
             raise ConfigError(
                 "batch, chunk, stride, log_every, checkpoint_every, dead_after, validate_tokens start at 1"
             )
-        if (self.steps is None and self.epochs <= 0) or (self.steps is not None and self.steps < 1):
+        if self.steps is not None and self.epochs is not None:
+            raise ConfigError(f"steps={self.steps} and epochs={self.epochs} both say how long a run is: give one")
+        if (self.epochs is not None and self.epochs <= 0) or (self.steps is not None and self.steps < 1):
             raise ConfigError(f"a run needs steps or epochs above 0, not steps={self.steps}, epochs={self.epochs}")
         if not 0 < self.validation < 1:
             raise ConfigError(f"validation is a share of the sequences between 0 and 1, not {self.validation}")
@@ -123,6 +132,20 @@ class TrainConfig:
             raise ConfigError(f"learning rates need 0 < lr_end <= lr, not lr={self.lr}, lr_end={self.lr_end}")
         if self.k_start is not None and not isinstance(self.sparsity, TopK | BatchTopK):
             raise ConfigError(f"k_start is for TopK and BatchTopK, not for {self.sparsity}")
+        self._check_effects()
+
+    def _check_effects(self) -> None:
+        """Refuse a setting that would change nothing."""
+        for names, idle, where in (
+            (("chunk", "stride"), self.target != "state", f"on the target {self.target}, whose tokens are single"),
+            (("k_start",), self.k_steps == 0, "without k_steps"),
+            (("k_steps",), self.k_start is None, "without k_start"),
+            (("bandwidth_end",), not isinstance(self.sparsity, JumpReLU), "without JumpReLU"),
+            (("patience",), self.validate_every == 0, "without evaluations (validate_every is 0)"),
+        ):
+            for name in names:
+                if idle and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    raise ConfigError(f"{name}={getattr(self, name)} has no effect {where}: leave it out")
 
     def sae(self, d_k: int, d_v: int) -> SAEConfig:
         """The dictionary that this run trains for a head of `d_k x d_v`; raises ConfigError if it is impossible."""

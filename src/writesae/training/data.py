@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from writesae.errors import ConfigError, DataError, InputError
+from writesae.errors import DataError, InputError
 from writesae.sae.batch import Batch
 from writesae.training.chunks import Chunks, chunk_length, make_chunks, owners, positions, whole_batches
 from writesae.training.config import TrainConfig
@@ -47,10 +47,10 @@ MIXED = 16
 """Least number of such runs in a pool."""
 
 
-def pool_size(store: WriteStore, config: TrainConfig, sequences: int) -> int:
-    """How many of so many sequences `memory` holds at once, chunk-start states included.
+def numbers_a_sequence(store: WriteStore, config: TrainConfig, ahead: bool = False) -> int:
+    """Numbers that are held for a sequence: its writes and the states before its chunks.
 
-    Where not all of them fit, the next pool's writes are held beside the pool.
+    Where pools are read `ahead`, the next one's writes are held beside a pool.
     """
     d_k, d_v = head_shape(store, config.site)
     layer = store.layers[config.site.layer]
@@ -58,8 +58,15 @@ def pool_size(store: WriteStore, config: TrainConfig, sequences: int) -> int:
     states = 0
     if config.target == "state":
         states = -(-d_k * d_v // chunk_length(config, d_k, d_v, store.length))
-    room = config.memory * 2**30 / (4 * store.length)
-    return sequences if sequences * (writes + states) <= room else max(1, int(room / (2 * writes + states)))
+    return store.length * ((2 if ahead else 1) * writes + states)
+
+
+def pool_size(store: WriteStore, config: TrainConfig, sequences: int) -> int:
+    """How many of so many sequences `memory` holds at once."""
+    room = config.memory * 2**30 / 4
+    if sequences * numbers_a_sequence(store, config) <= room:
+        return sequences
+    return max(1, int(room / numbers_a_sequence(store, config, ahead=True)))
 
 
 class Sampler:
@@ -70,15 +77,13 @@ class Sampler:
     ) -> None:
         """Sequences `numbers` are sampled from, those that padding leaves too short excepted.
 
-        Raises InputError if none is left, ConfigError if `stride` does not divide the chunk.
+        Raises InputError if none is left.
         """
         self.store, self.config, self.scale, self.device = store, config, scale, device
         length = chunk_length(config, *head_shape(store, config.site), store.length)
         state = config.target == "state"
         self.length = length if state else 1
         self.stride = config.stride if state else 1
-        if self.length % self.stride:
-            raise ConfigError(f"stride {self.stride} does not divide the chunk of {self.length} tokens")
         self.padding = dict(zip(numbers, store.padding()[numbers].tolist(), strict=True))
         counts = {p: len(positions(store.length - p, self.length)) for p in set(self.padding.values())}
         units = {n: self.stride * counts[self.padding[n]] for n in numbers}

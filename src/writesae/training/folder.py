@@ -16,7 +16,7 @@ from typing import cast
 import torch
 
 from writesae.config import Json, from_json
-from writesae.disk import read_json, write_bytes, write_json
+from writesae.disk import read_json, whole, write_json
 from writesae.errors import DataError
 from writesae.sae.metrics import Metrics
 
@@ -25,11 +25,8 @@ HISTORY, CHECKPOINT, DICTIONARY, RESULT = "history.jsonl", "checkpoint.pt", "sae
 
 def save_checkpoint(out: Path, state: dict[str, object]) -> None:
     """Replace the checkpoint atomically; raises OutputError where the disk refuses."""
-    import io
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(out / CHECKPOINT, buffer.getvalue())
+    with whole(out / CHECKPOINT) as partial, partial.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(out: Path, device: torch.device) -> dict[str, object] | None:

@@ -15,7 +15,7 @@ from writesae.artifacts import load_sae, save_sae
 from writesae.config import Json, to_json
 from writesae.devices import choose_device
 from writesae.disk import claim
-from writesae.errors import DataError
+from writesae.errors import DataError, InputError
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss
@@ -25,8 +25,9 @@ from writesae.sae.presets import name_of
 from writesae.sae.record import Record
 from writesae.sae.step import loss_and_gradients
 from writesae.sae.workspace import Workspace
+from writesae.store import open_store
 from writesae.training import folder
-from writesae.training.config import TrainConfig
+from writesae.training.config import EPOCHS, TrainConfig
 from writesae.training.data import (
     Sampler,
     Sequences,
@@ -41,7 +42,9 @@ from writesae.training.data import (
 from writesae.training.initial import initial_sae, moments
 from writesae.training.log import JsonLines, Logger, Loggers, StepRecord, read_history
 from writesae.training.process import cpu_threads, interrupts, products
+from writesae.training.recipe import recipe
 from writesae.training.resample import resample
+from writesae.training.room import refuse_unless_room
 from writesae.training.schedule import active_features, bandwidth, learning_rate
 
 SAMPLE_TOKENS = 16384
@@ -68,13 +71,32 @@ class TrainResult:
     """Where it lies; the dictionary itself is in its `sae` folder."""
 
 
-def train(store: WriteStore, config: TrainConfig, out: str | Path, loggers: Sequence[Logger] = ()) -> TrainResult:
+def train(
+    store: WriteStore | str | Path,
+    config: TrainConfig | None = None,
+    out: str | Path | None = None,
+    loggers: Sequence[Logger] = (),
+    **settings: object,
+) -> TrainResult:
     """Train one dictionary on one head of a store, in the folder `out`.
 
-    A run that was interrupted goes on from its checkpoint and ends with the same weights to the bit; a finished one
-    is loaded. Ctrl-C saves and stops. Raises InputError for a site that the store does not hold, ConfigError for an
-    impossible dictionary, OutputError for a folder of another run, DataError where data or loss are not finite.
+        train(store, site="L5.H0", target="write", features=1024, k=16, out="run")
+
+    Settings are the fields of TrainConfig by name, and the short forms `k`, `preset` and a sparsity's name; beside a
+    `config` they take the place of its own. A run that was interrupted goes on from its checkpoint and ends with the
+    same weights to the bit; a finished one is loaded. Ctrl-C saves and stops.
+
+    Raises InputError for a site that the store does not hold or a run that does not fit in memory, ConfigError for an
+    impossible dictionary or setting, OutputError for a folder of another run, DataError where data or loss are not
+    finite.
     """
+    if isinstance(store, str | Path):
+        store = open_store(store)
+    if out is None:
+        raise InputError('training needs a folder to keep its run in: out="run"')
+    if config is None or settings:
+        config = recipe(config, settings)
+    refuse_unless_room(store, [(config, Path(out))])
     run = Run(store, config, Path(out))
     finished = run.finished()
     if finished is not None:
@@ -136,7 +158,7 @@ class Run:
         held_out = self.split.held_out[: max(1, config.validate_tokens // store.length)]
         writes = read_sequences(store, config, held_out).to(self.device)
         self.held_out = whole_batches(writes, config, length, self.scale)
-        self.steps = config.steps or max(1, math.ceil(config.epochs * self.sampler.steps_per_epoch))
+        self.steps = config.steps or max(1, math.ceil((config.epochs or EPOCHS) * self.sampler.steps_per_epoch))
         self.optimiser = torch.optim.Adam(self.sae.parameters(), lr=config.lr, fused=True)
         self.idle = torch.zeros(config.features, dtype=torch.int64, device=self.device)
         self.best = -math.inf

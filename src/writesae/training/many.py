@@ -34,7 +34,8 @@ from writesae.training.data import Origin, StoredHead, WriteStore
 from writesae.training.log import JsonLines, Logger, Loggers, Service, open_logger
 from writesae.training.loop import Run, TrainResult
 from writesae.training.process import cpu_threads, interrupts, products
-from writesae.training.requests import run_name
+from writesae.training.recipe import run_name
+from writesae.training.room import refuse_unless_room
 from writesae.training.schedule import active_features
 from writesae.training.side_by_side import Job, run_side_by_side
 from writesae.types import Site
@@ -187,6 +188,7 @@ def train_many(
         raise InputError(f"workers={workers} cannot be: at least 1, and 1 where runs share their products (together)")
     if loggers and len(loggers) != len(configs):
         raise InputError(f"{len(loggers)} lists of loggers were given for {len(configs)} runs: give one a run, or none")
+    refuse_unless_room(store, list(zip(configs, places, strict=True)), workers)
     shared = SharedStore(store)
     runs = [Run(shared, config, place) for config, place in zip(configs, places, strict=True)]
     results = [run.finished() for run in runs]

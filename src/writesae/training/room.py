@@ -1,0 +1,81 @@
+"""How much memory runs will take, told before any of it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from writesae.devices import choose_device
+from writesae.memory import refuse_unless_free
+from writesae.sae.config import BatchTopK, Bilinear, Factored, Flat, Linear, SAEConfig, TopK
+from writesae.sae.sparse_loss import BLOCK_NUMBERS
+from writesae.training.chunks import chunk_length
+from writesae.training.config import TrainConfig
+from writesae.training.data import WriteStore, head_shape, numbers_a_sequence, pool_size
+from writesae.training.folder import RESULT
+
+FLOAT = 4
+GIB = 2**30
+
+
+class Room(NamedTuple):
+    """Bytes of one run at its largest, each from below: what surely is taken."""
+
+    dictionary: float
+    """Parameters, their gradients and Adam's two moments."""
+    step: float
+    """Pre-activations and what comes of them."""
+    data: float
+    """Writes and chunk-start states."""
+
+
+def parameters(config: SAEConfig) -> int:
+    """Numbers in a dictionary."""
+    n, sides, whole = config.features, config.d_k + config.d_v, config.d_k * config.d_v
+    decoder = n * (whole if isinstance(config.decoder, Flat) else config.decoder.rank * sides)
+    encoder = n * whole if isinstance(config.encoder, Linear) else n * config.encoder.rank * sides
+    return decoder + (0 if config.tied else encoder) + n + whole
+
+
+def room(store: WriteStore, config: TrainConfig) -> Room:
+    """What a run takes. Raises InputError for a site that the store does not hold, ConfigError for no dictionary."""
+    sae = config.sae(*head_shape(store, config.site))
+    features, rank = sae.features, sae.encoder.rank if isinstance(sae.encoder, Bilinear) else 1
+    length = chunk_length(config, sae.d_k, sae.d_v, store.length) if config.target == "state" else 1
+    tokens = max(config.batch, length)
+    if isinstance(config.sparsity, TopK | BatchTopK):
+        block = min(tokens, max(length, BLOCK_NUMBERS // max(features, 1)))
+        step = (3 * rank + 2) * block * features + (
+            2 * tokens * features if isinstance(config.sparsity, BatchTopK) else 0
+        )
+    else:
+        gram = isinstance(sae.encoder, Bilinear) and isinstance(sae.decoder, Factored)
+        step = 8 * tokens * features + (10 * features**2 if gram else 0)
+    sequences = store.sequences - max(1, round(config.validation * store.sequences))
+    held = pool_size(store, config, sequences)
+    return Room(4 * FLOAT * parameters(sae), FLOAT * step, FLOAT * held * numbers_a_sequence(store, config))
+
+
+def refuse_unless_room(store: WriteStore, runs: Sequence[tuple[TrainConfig, Path]], workers: int = 1) -> None:
+    """Raise InputError where the runs that are at work at one time do not fit in what is free.
+
+    In one process all are held at once and take turns at their steps, `workers` hold one each. Finished ones count
+    for nothing.
+    """
+    found = [(config, room(store, config)) for config, out in runs if not (out / RESULT).exists()]
+    if not found:
+        return
+    found.sort(key=lambda one: sum(one[1]), reverse=True)
+    apart = workers > 1
+    at_once = found[:workers] if apart else found
+    steps = [one.step for _, one in at_once]
+    total = sum(one.dictionary + one.data for _, one in at_once) + (sum(steps) if apart else max(steps))
+    config, largest = found[0]
+    parts = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in largest._asdict().items())
+    refuse_unless_free(
+        total,
+        choose_device(config.device),
+        f"{len(at_once)} run(s) at a time, the largest of {config.features:,} features at {config.site} ({parts}),",
+        "take fewer features, a smaller batch or memory=, or fewer runs at a time",
+    )

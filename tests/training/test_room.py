@@ -1,0 +1,70 @@
+"""What runs will take is told before they take it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from memory_store import MemoryStore
+from test_train import SMALL
+
+from writesae.errors import InputError
+from writesae.sae import PRESETS, SAE, TopK
+from writesae.training import train, train_many
+from writesae.training.data import Sampler, read_sequences, split_sequences
+from writesae.training.room import parameters, refuse_unless_room, room
+from writesae.types import Site
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_number_of_a_dictionary_is_counted(preset: str) -> None:
+    parts = PRESETS[preset]
+    config = replace(SMALL, encoder=parts.encoder, decoder=parts.decoder)
+    sae = config.sae(5, 7)
+    assert parameters(sae) == sum(p.numel() for p in SAE(sae).parameters())
+    assert room(MemoryStore(), config).dictionary == 16 * parameters(sae)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_data_are_counted_as_they_are_held(own: bool) -> None:
+    store = MemoryStore(own=own)
+    train_on = split_sequences(store, SMALL).train
+    sampler = Sampler(store, SMALL, train_on, 1.0, read_sequences(store, SMALL, train_on).written.key.device)
+    sampler.preload(read_sequences(store, SMALL, train_on))
+    assert sampler.whole is not None
+    held = [sampler.whole.key, sampler.whole.update, sampler.whole.log_decay, sampler.whole.starts]
+    taken = sum(x.nbytes for x in held if x is not None)
+    assert room(store, SMALL).data == pytest.approx(taken, rel=0.15)
+    assert room(store, replace(SMALL, memory=1e-5)).data <= 2 * 1e-5 * 2**30
+
+
+def test_a_run_that_does_not_fit_is_refused_with_numbers_and_leaves_nothing(tmp_path: Path) -> None:
+    large = replace(SMALL, features=1_000_000_000, sparsity=TopK(2))
+    with pytest.raises(InputError, match=r"1,000,000,000 features at L3\.H1 \(dictionary 372\.\d+ GiB.*GiB are free"):
+        train(MemoryStore(), large, tmp_path / "run")
+    with pytest.raises(InputError, match="fewer features"):
+        train_many(MemoryStore(), [SMALL, replace(large, seed=1)], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_at_work_at_one_time_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    wanted = [(replace(SMALL, site=Site(3, head)), tmp_path / str(head)) for head in (0, 1)]
+    one, step = sum(room(store, SMALL)), room(store, SMALL).step
+    for free, workers, fits in (
+        (2 * one - step, 1, True),
+        (2 * one - step - 1, 1, False),
+        (2 * one, 2, True),
+        (2 * one - 1, 2, False),
+    ):
+        monkeypatch.setattr("writesae.memory.free_bytes", lambda _, free=free: free)
+        if fits:
+            refuse_unless_room(store, wanted, workers)
+        else:
+            with pytest.raises(InputError, match=r"2 run\(s\) at a time"):
+                refuse_unless_room(store, wanted, workers)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "result.json").touch()
+    monkeypatch.setattr("writesae.memory.free_bytes", lambda _: one)
+    refuse_unless_room(store, wanted, 2)  # the other is finished
