@@ -57,7 +57,7 @@ def build(dtype: torch.dtype) -> Host:
         model = Qwen3_5ForCausalLM(Qwen3_5TextConfig.from_dict(SHAPE))
     finally:
         torch.set_default_dtype(before)
-    return Host(cast(PreTrainedModel, model), None, "qwen3.5-0.8b-shaped", "random")
+    return Host(cast(PreTrainedModel, model), None, "qwen3.5-0.8b-shaped", lambda: "random")
 
 
 def truncated(host: Host, tokens: torch.Tensor, layer: int) -> None:

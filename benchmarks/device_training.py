@@ -21,12 +21,13 @@ from rich.console import Console
 from rich.table import Table
 from step_time import floor_ms, make
 
+from writesae.devices import choose_device
 from writesae.sae import SAE
 from writesae.sae.batch import Batch
 from writesae.sae.step import losses_and_gradients
 from writesae.sae.workspace import Workspace
 from writesae.training.config import Precision
-from writesae.training.process import choose_device, products
+from writesae.training.process import products
 
 RECIPE_TOKENS = 5_000_000 * 20
 """Tokens of the published recipe, all epochs (paper App. D)."""

@@ -30,6 +30,7 @@ from step_time import high_water
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from writesae.devices import choose_device
 from writesae.errors import InputError
 from writesae.recurrence import Stream
 from writesae.sae import TopK
@@ -37,7 +38,7 @@ from writesae.store import capture, open_store
 from writesae.training import TrainConfig
 from writesae.training.log import Loggers
 from writesae.training.loop import Run
-from writesae.training.process import choose_device, cpu_threads
+from writesae.training.process import cpu_threads
 from writesae.types import Site
 
 

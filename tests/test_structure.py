@@ -1,6 +1,7 @@
 """Imports flow downwards only, and nothing heavy happens before it is needed."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -126,3 +127,15 @@ def test_unknown_command_is_one_line() -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "trian" in done.stderr
     assert "train" in done.stderr
+
+
+SCRIPTS = sorted([*ROOT.parents[1].glob("benchmarks/*.py"), *ROOT.parents[1].glob("docs/*.py")])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_scripts_import_what_there_is(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("writesae"):
+            module = importlib.import_module(node.module or "")
+            absent = [name.name for name in node.names if not hasattr(module, name.name)]
+            assert not absent, f"{node.module} has no {', '.join(absent)}"

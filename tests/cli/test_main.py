@@ -49,7 +49,7 @@ def test_the_list_of_commands_needs_no_parser() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
-def test_unknown_and_renamed_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_and_renamed_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown command 'trian': choose one of quickstart" in failed(["trian"], capsys)
     assert f"is now `{RENAMED['experiment']}`" in failed(["experiment", "sign"], capsys)
 
