@@ -28,8 +28,8 @@ UNNAMED = "a part whose name the code only puts together"
 def imported(source: str) -> set[str]:
     """The parts of writesae that a file imports, at any depth of it, also by names that are written as strings.
 
-    A string counts wherever it stands, in a call or in a table, if it begins with the name of a part; so does a table
-    of bare names of parts beside `import_module`. What comes from the top-level package counts as unnamed.
+    A string counts wherever it stands, in a call or in a table, if it begins with the name of a part. A name that is
+    only put together, and what comes from the top-level package, which leads everywhere, count as unnamed.
     """
     tree = ast.parse(source)
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings are no imports
@@ -49,10 +49,6 @@ def imported(source: str) -> set[str]:
     return {part or UNNAMED for part in parts if part in {"", *ORDER}}
 
 
-KNOWN = {"evals/result.py": {"page"}}
-"""Upward imports that still stand; one that is gone must leave this list."""
-
-
 def above(part: str, source: str) -> set[str]:
     """What a file of a part imports of what stands above the part."""
     return {name for name in imported(source) if name == UNNAMED or ORDER.index(name) > ORDER.index(part)}
@@ -62,7 +58,7 @@ def above(part: str, source: str) -> set[str]:
 def test_imports_flow_downwards(path: Path) -> None:
     part = path.relative_to(ROOT).parts[0].removesuffix(".py")
     if part != "__init__":  # the top-level package stands above all
-        assert above(part, path.read_text()) == KNOWN.get(str(path.relative_to(ROOT)), set())
+        assert above(part, path.read_text()) == set()
 
 
 @pytest.mark.parametrize(

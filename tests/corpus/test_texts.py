@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from writesae.corpus import Passages, Text, draw_passages, text
+from writesae.corpus import Passages, Text, text
 from writesae.corpus.split import SIDE, cut, part_of
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -212,16 +212,6 @@ def test_what_cannot_be_is_refused_before_anything_is_read(tmp_path: Path, token
         replace(whole, bos=True)
     with pytest.raises(InputError, match="too short to evaluate"):
         whole.at(2).draw(1)
-
-
-def test_a_part_by_its_ends_is_the_same_text(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    source = written(tmp_path, [words(997, n) for n in range(11)])
-    whole = text(source, tokenizer, 97)
-    train, test = whole.split()
-    for ends, side in (((0.8, 1.0), test), ((0.0, 0.8), train), ((0.0, 1.0), whole)):
-        assert (draw_passages(source, tokenizer, 5, 97, ends, 3) == side.draw(5, 3).tokens).all()
-    with pytest.raises(InputError, match="begins at 0 or ends at 1"):
-        draw_passages(source, tokenizer, 5, 97, (0.2, 0.4))
 
 
 def test_bare_tokens_are_passages_of_unknown_origin() -> None:

@@ -3,11 +3,11 @@
 from writesae.corpus.blocks import Boundaries, TokenBlocks, token_blocks, tokenizer_hash
 from writesae.corpus.documents import Document, check_source, read_documents
 from writesae.corpus.fingerprint import Fingerprint
-from writesae.corpus.passages import Passages, Share, check_passages, draw_passages
+from writesae.corpus.passages import Passages
 from writesae.corpus.split import Part
 from writesae.corpus.texts import Text, text
 
 __all__ = [
-    "Boundaries", "Document", "Fingerprint", "Part", "Passages", "Share", "Text", "TokenBlocks", "check_passages",
-    "check_source", "draw_passages", "read_documents", "text", "token_blocks", "tokenizer_hash",
+    "Boundaries", "Document", "Fingerprint", "Part", "Passages", "Text", "TokenBlocks", "check_source",
+    "read_documents", "text", "token_blocks", "tokenizer_hash",
 ]  # fmt: skip

@@ -5,16 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from writesae.errors import InputError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,35 +51,3 @@ class Passages:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-
-Share = tuple[float, float]
-"""A part of every document, from a share of its length to another."""
-
-
-def check_passages(count: int, length: int, part: Share) -> None:
-    """Raise InputError where no such passages can be."""
-    if count < 1 or length < 3 or not 0 <= part[0] < part[1] <= 1:
-        raise InputError(
-            f"cannot draw {count} passages of {length} tokens from {part[0]:.0%} to {part[1]:.0%} of each document: "
-            "give at least 1 passage of 3 tokens, and a part of some length"
-        )
-
-
-def draw_passages(
-    source: str | Path,
-    tokenizer: PreTrainedTokenizerBase,
-    count: int,
-    length: int,
-    part: Share = (0.0, 1.0),
-    seed: int = 0,
-) -> NDArray[np.int64]:
-    """`Text.draw` for callers that still name a part by its ends: from 0 to 1, from a share to 1, from 0 to a share."""
-    from writesae.corpus.texts import text
-
-    check_passages(count, length, part)
-    whole, (first, last) = text(source, tokenizer, length), part
-    if first > 0 and last < 1:
-        raise InputError(f"text is split once, so a part begins at 0 or ends at 1, not {first} to {last}")
-    side = whole if part == (0.0, 1.0) else whole.split(first)[1] if first > 0 else whole.split(last)[0]
-    return side.draw(count, seed).tokens
