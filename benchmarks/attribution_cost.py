@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import torch
 
+from writesae import corpus
 from writesae.attribution import Logit, attribute
-from writesae.corpus import read_documents, token_blocks
 from writesae.hosts import load
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site
@@ -36,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(1)
     host, site = load("tiny-gdn"), Site(5, 0)
     layer = host.layers[site.layer]
-    text = torch.from_numpy(token_blocks(read_documents("sample"), host.tokenizer, TOKENS, 1).tokens)[0]
+    text = torch.from_numpy(corpus.text("sample", host, TOKENS).blocks(1).tokens)[0]
     sae = SAE(SAEConfig(layer.d_k, layer.d_v, ATOMS, sparsity=TopK(32), target="write-value"))
 
     def plain() -> None:

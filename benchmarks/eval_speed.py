@@ -19,7 +19,7 @@ from transformers.models.qwen3_5 import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
 from slow_protocol import cache_copy_logits
 from writesae.causal.divergence import kl_divergence
-from writesae.corpus import read_documents, token_blocks
+from writesae.corpus import text
 from writesae.evals.old.substitution import SubstitutionConfig, substitution
 from writesae.hosts import Host, load
 from writesae.recurrence import delta_values
@@ -74,7 +74,7 @@ def main(options: Options) -> None:
         generator = torch.Generator().manual_seed(1)
         tokens = torch.randint(host.vocabulary, (options.passages, options.length), generator=generator)
     else:
-        blocks = token_blocks(read_documents("sample"), host.tokenizer, options.length, options.passages)
+        blocks = text("sample", host, options.length).blocks(options.passages)
         tokens = torch.from_numpy(blocks.tokens)
     layer = host.check_site(site)
     generator = torch.Generator().manual_seed(2)

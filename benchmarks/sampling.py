@@ -52,12 +52,12 @@ class Options:
 
 def sample_store(folder: Path) -> StreamStore:
     """The streams of the embedded host over its held-out text."""
-    from writesae.corpus import read_documents, token_blocks
+    from writesae.corpus import text
     from writesae.hosts import load
     from writesae.store import capture
 
     host = load("tiny-gdn")
-    blocks = token_blocks(read_documents("sample"), host.tokenizer, 256, 1100)
+    blocks = text("sample", host, 256).blocks(1100)
     return capture(host, blocks, [5], folder, progress=lambda done, total: None)
 
 

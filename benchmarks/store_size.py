@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from writesae.corpus import read_documents, token_blocks
+from writesae.corpus import text
 from writesae.hosts import load
 from writesae.recurrence import replay
 from writesae.recurrence.written import rebuild_states
@@ -48,7 +48,7 @@ def silent(stored: int, total: int) -> None:
 def main(options: Options) -> None:
     """Capture, measure, compare, print."""
     host, site = load("tiny-gdn"), Site.parse(options.site)
-    blocks = token_blocks(read_documents("sample"), host.tokenizer, 256, options.sequences)
+    blocks = text("sample", host, 256).blocks(options.sequences)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         path = capture(host, blocks, "all", Path(folder) / "s.zarr", progress=silent).path

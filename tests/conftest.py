@@ -9,8 +9,8 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 import pytest
 import torch
 
+from first_blocks import first_blocks
 from small_results import SHAPES, small_result
-from writesae.corpus import read_documents, token_blocks
 from writesae.evals import EVALUATIONS
 from writesae.evals.common.result import Result
 from writesae.hosts import Host, load
@@ -25,14 +25,14 @@ def host() -> Host:
 @pytest.fixture(scope="session")
 def passages(host: Host) -> torch.Tensor:
     """Held-out text, `[7, 53]`."""
-    blocks = token_blocks(read_documents("sample"), host.tokenizer, 53, 7)
+    blocks = first_blocks(host.tokenizer, 53, 7)
     return torch.from_numpy(blocks.tokens)
 
 
 @pytest.fixture(scope="session")
 def few_passages(host: Host) -> dict[str, torch.Tensor]:
     """Evaluation -> passages `[B, T]` that are enough for its small result."""
-    blocks = token_blocks(read_documents("sample"), host.tokenizer, 29, 400)
+    blocks = first_blocks(host.tokenizer, 29, 400)
     tokens = torch.from_numpy(blocks.tokens)[::11].flatten()
     shapes = {name: SHAPES.get(name, (5, 29)) for name in EVALUATIONS}
     whole = torch.from_numpy(blocks.tokens).flatten()

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from writesae.corpus import Document, TokenBlocks, token_blocks, tokenizer_hash
+from first_blocks import first_blocks
+from writesae.corpus import Document, TokenBlocks, tokenizer_hash
 from writesae.errors import InputError
 
 EOS = 0
@@ -19,7 +21,7 @@ DOCUMENTS = [document("a", 1, 11), document("short", 20, 3), document("b", 31, 1
 
 
 def test_separate_blocks_never_cross_a_document(tokenizer: PreTrainedTokenizerFast) -> None:
-    blocks = token_blocks(DOCUMENTS, tokenizer, length=5)
+    blocks = first_blocks(tokenizer, 5, documents=DOCUMENTS)
     assert blocks.tokens.tolist() == [list(range(s, s + 5)) for s in (1, 6, 31, 36, 41)]
     assert blocks.documents == ("a", "b")
     assert blocks.document.tolist() == [0, 0, 1, 1, 1]
@@ -27,14 +29,14 @@ def test_separate_blocks_never_cross_a_document(tokenizer: PreTrainedTokenizerFa
 
 
 def test_packed_blocks_lose_only_the_last_tail(tokenizer: PreTrainedTokenizerFast) -> None:
-    blocks = token_blocks(DOCUMENTS, tokenizer, length=5, boundaries="packed")
+    blocks = first_blocks(tokenizer, 5, documents=DOCUMENTS, boundaries="packed")
     joined = [*range(1, 12), EOS, *range(20, 23), EOS, *range(31, 48), EOS]
     assert blocks.tokens.reshape(-1).tolist() == joined[: len(joined) // 5 * 5]
     assert blocks.document.tolist() == [0, 0, 0, 1, 2, 2]
 
 
 def test_padded_blocks_keep_the_tails_with_padding_on_their_left(tokenizer: PreTrainedTokenizerFast) -> None:
-    blocks = token_blocks(DOCUMENTS, tokenizer, length=6, bos=96, boundaries="padded")
+    blocks = first_blocks(tokenizer, 6, documents=DOCUMENTS, bos=96, boundaries="padded")
     assert blocks.padding is not None
     assert blocks.padding.tolist() == [0, 0, 4, 2, 0, 0, 0, 3]
     assert blocks.document.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
@@ -47,7 +49,7 @@ def test_padded_blocks_keep_the_tails_with_padding_on_their_left(tokenizer: PreT
 
 
 def test_bos_takes_the_first_place_of_every_block(tokenizer: PreTrainedTokenizerFast) -> None:
-    blocks = token_blocks(DOCUMENTS, tokenizer, length=6, count=3, bos=EOS)
+    blocks = first_blocks(tokenizer, 6, documents=DOCUMENTS, count=3, bos=EOS)
     assert blocks.tokens.tolist() == [[EOS, *range(s, s + 5)] for s in (1, 6, 31)]
 
 
@@ -59,17 +61,19 @@ def test_an_endless_stream_is_read_only_as_far_as_needed(tokenizer: PreTrainedTo
             taken.append(1)
             yield DOCUMENTS[0]
 
-    assert len(token_blocks(endless(), tokenizer, length=5, count=3)) == 3
+    assert len(first_blocks(tokenizer, 5, documents=endless(), count=3)) == 3
     assert len(taken) == 2
 
 
-def test_a_corpus_too_short_says_how_much_there_is(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(InputError, match=r"3 documents give 5 passages of 5 tokens \(25 tokens\), 7 were asked"):
-        token_blocks(DOCUMENTS, tokenizer, length=5, count=7)
-    with pytest.raises(InputError, match="give 0 passages"):
-        token_blocks([], tokenizer, length=5)
+def test_blocks_that_cannot_be_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(InputError, match="blocks of 0 tokens"):
-        token_blocks(DOCUMENTS, tokenizer, length=0)
+        first_blocks(tokenizer, 0, documents=DOCUMENTS)
+    with pytest.raises(InputError, match="blocks of 1 tokens hold no text: give at least 2"):
+        first_blocks(tokenizer, 1, documents=DOCUMENTS, bos=EOS)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="end-of-text token"):
+        first_blocks(tokenizer, 5, documents=DOCUMENTS, boundaries="packed")
 
 
 def test_the_hash_tells_corpora_apart() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from writesae.corpus import read_documents, token_blocks
+from first_blocks import first_blocks
 from writesae.errors import HostError, InputError, ReplayError
 from writesae.hosts import EMBEDDED, Host, load
 from writesae.hosts import registry as registry_module
@@ -44,7 +44,7 @@ def test_the_embedded_hosts_share_a_tokenizer() -> None:
 def test_an_embedded_host_has_learnt_the_language_of_the_sample(name: str) -> None:
     """Single-token counts give about 6.9 nats a token, pairs 4.8, a uniform guess 8.3."""
     host = load(name)
-    blocks = token_blocks(read_documents("sample"), host.tokenizer, 67, 11)
+    blocks = first_blocks(host.tokenizer, 67, 11)
     tokens = torch.from_numpy(blocks.tokens)
     with torch.no_grad():
         logits = host.logits(tokens)[:, :-1]

@@ -1,6 +1,6 @@
 """Text in, token blocks out: the embedded sample, files of every usual kind, Hugging Face data sets; split once."""
 
-from writesae.corpus.blocks import Boundaries, TokenBlocks, token_blocks, tokenizer_hash
+from writesae.corpus.blocks import Boundaries, Cutter, TokenBlocks, tokenizer_hash
 from writesae.corpus.documents import Document, check_source, read_documents
 from writesae.corpus.fingerprint import Fingerprint
 from writesae.corpus.passages import Passages
@@ -8,6 +8,6 @@ from writesae.corpus.split import Part
 from writesae.corpus.texts import Text, text
 
 __all__ = [
-    "Boundaries", "Document", "Fingerprint", "Part", "Passages", "Text", "TokenBlocks", "check_source",
-    "read_documents", "text", "token_blocks", "tokenizer_hash",
+    "Boundaries", "Cutter", "Document", "Fingerprint", "Part", "Passages", "Text", "TokenBlocks", "check_source",
+    "read_documents", "text", "tokenizer_hash",
 ]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -153,36 +152,6 @@ class Cutter:
             len(self.names),
             source,
             part,
-        )
-
-
-def token_blocks(
-    documents: Iterable[Document],
-    tokenizer: PreTrainedTokenizerBase,
-    length: int,
-    count: int | None = None,
-    bos: int | None = None,
-    boundaries: Boundaries = "separate",
-) -> TokenBlocks:
-    """The first `count` blocks of `length` tokens (all that there are for None) of documents, in their order.
-
-    `bos` is a token to put at the start of every block (it counts as one of its tokens). Documents are read
-    only as far as needed, so an endless stream will do. Raises InputError when the documents give fewer blocks
-    than asked, saying how many they give.
-    """
-    cutter = Cutter(tokenizer, length, bos, boundaries)
-    pieces = list(islice(chain.from_iterable(cutter.cut(documents)), count))
-    check_enough("the corpus", len(cutter.names), len(pieces), length, count)
-    return cutter.blocks(pieces)
-
-
-def check_enough(name: str, documents: int, found: int, length: int, wanted: int | None) -> None:
-    """Raise InputError where text gives fewer blocks than are wanted (for None: not one)."""
-    if found < (wanted or 1):
-        raise InputError(
-            f"{name} is too short: its {documents:,} documents give {found:,} passages of {length} tokens "
-            f"({found * length:,} tokens), {wanted or 'at least 1'} were asked for; ask for fewer or shorter ones, "
-            "or give more text"
         )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from writesae.corpus.blocks import Boundaries, Cutter, Piece, TokenBlocks, check_enough
+from writesae.corpus.blocks import Boundaries, Cutter, Piece, TokenBlocks
 from writesae.corpus.documents import HUB, Document, check_source, read_documents
 from writesae.corpus.passages import Passages
 from writesae.corpus.split import Part, part_of
@@ -144,8 +144,13 @@ class Text:
                         return
 
         kept = list(ranked()) if count is None else nsmallest(count, ranked(), key=itemgetter(0))
-        about = "" if self.part == "all" else f" ({self.described})"
-        check_enough(f"the corpus {self.name}{about}", len(cutter.names), found, self.length, count)
+        if found < (count or 1):
+            about = self.name if self.part == "all" else f"{self.name} ({self.described})"
+            raise InputError(
+                f"the corpus {about} is too short: its {len(cutter.names):,} documents give {found:,} passages of "
+                f"{self.length} tokens ({found * self.length:,} tokens), {count or 'at least 1'} were asked for; "
+                "ask for fewer or shorter ones, or give more text"
+            )
         return cutter.blocks(sorted((piece for _, piece in kept), key=attrgetter("place")), self.name, self.described)
 
 
