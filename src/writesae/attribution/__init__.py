@@ -1,6 +1,6 @@
 """Which past writes made the model say this: first-order effects of atoms, writes, heads and layers, checked."""
 
-from writesae.attribution.effects import AtomEffects, Attribution, Contribution, Ranking, attribute
+from writesae.attribution.effects import AtomEffects, Attribution, attribute
 from writesae.attribution.measured import (
     Compared,
     ablate_atoms,
@@ -10,6 +10,7 @@ from writesae.attribution.measured import (
     small_edits,
 )
 from writesae.attribution.picture import atom_map, attribution_page, check_plot, write_map
+from writesae.attribution.ranking import Contribution, Ranking
 from writesae.attribution.token_codes import TokenCodes, codes
 from writesae.attribution.verdict import check_json, verdict
 from writesae.causal.targets import Logit, LogitDifference, LogProbability, TextLoss

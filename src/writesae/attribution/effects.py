@@ -13,24 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal, get_args
 
-import pandas as pd
 import torch
 from torch import Tensor
 
+from writesae.attribution.ranking import Contribution, Ranking
+from writesae.attribution.target import Quantity, read_target
 from writesae.causal.gradients import Gradients, output_gradients
 from writesae.causal.identity import measured_on
-from writesae.causal.targets import (
-    Logit,
-    LogitDifference,
-    LogProbability,
-    Target,
-    TextLoss,
-    check_target,
-    describe_target,
-    token_ids,
-)
+from writesae.causal.targets import Target, describe_target
 from writesae.causal.writes import stream_writes
 from writesae.config import Json
 from writesae.edits.dictionaries import Allow, Dictionaries, check_choice, check_model, place_all
@@ -40,13 +31,8 @@ from writesae.hosts import Host
 from writesae.recurrence import Stream, adjoint_products, delta_values
 from writesae.sae import SAE
 from writesae.show.document import Plots
-from writesae.show.sheet import Listing, Sheet, Span, shows_itself
-from writesae.show.words import visible
+from writesae.show.sheet import Sheet, Span, shows_itself
 from writesae.types import NativeWrite, Site, Timing
-
-Quantity = Literal["logit", "logprob", "loss"]
-AROUND = 4
-"""Tokens of context shown before a write's own."""
 
 
 @dataclass(frozen=True)
@@ -66,60 +52,6 @@ class AtomEffects:
     def effect(self) -> Tensor:
         """What each atom contributes at its own coefficient."""
         return self.price * self.coefficient
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """One entry of a ranking."""
-
-    site: Site
-    position: int
-    text: str
-    """The token's text, or its id where the model has no tokenizer."""
-    effect: float
-    feature: int | None = None
-    coefficient: float | None = None
-
-
-@shows_itself
-@dataclass(frozen=True)
-class Ranking:
-    """Contributions, the largest first."""
-
-    title: str
-    entries: tuple[Contribution, ...]
-    texts: tuple[str, ...] = field(repr=False)
-    """Every token's text."""
-
-    def __iter__(self) -> Iterator[Contribution]:
-        return iter(self.entries)
-
-    def __getitem__(self, index: int) -> Contribution:
-        return self.entries[index]
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @property
-    def records(self) -> pd.DataFrame:
-        """One row a contribution."""
-        return pd.DataFrame([{**asdict(c), "site": str(c.site)} for c in self.entries])
-
-    def listing(self) -> Listing:
-        """The entries with their text."""
-        atoms = any(entry.feature is not None for entry in self.entries)
-        rows = []
-        for c in self.entries:
-            before = visible("".join(self.texts[max(0, c.position - AROUND) : c.position]))
-            text = (Span(before, "soft"), Span(visible(c.text), "strong"))
-            atom = (str(c.feature), f"{c.coefficient:.4g}") if atoms else ()
-            rows.append((str(c.site), *atom, str(c.position), text, f"{c.effect:+.4f}"))
-        head = ("site", *(("atom", "coefficient") if atoms else ()), "position", "text", "effect")
-        return Listing(head, rows, self.title)
-
-    def sheet(self) -> Sheet:
-        """A table."""
-        return Sheet((self.listing(),))
 
 
 @shows_itself
@@ -216,10 +148,6 @@ class Attribution:
 
     def to_json(self, count: int = 10) -> dict[str, Json]:
         """Everything that identifies the result, the rankings, and every native write's effect."""
-
-        def entries(ranking: Ranking) -> list[Json]:
-            return [{**asdict(c), "site": str(c.site)} for c in ranking]
-
         return {
             "measured_on": self.measured_on,
             "overruled": list(self.overruled),
@@ -232,8 +160,8 @@ class Attribution:
             "layers": {str(layer): effect for layer, effect in self.layers.items()},
             "heads": {str(layer): effects.tolist() for layer, effects in self.heads.items()},
             "writes": {str(layer): effects.tolist() for layer, effects in self.writes.items()},
-            "top_writes": entries(self.top_writes(count)),
-            "top_atoms": entries(self.top_atoms(count)),
+            "top_writes": [*self.top_writes(count).to_json()],
+            "top_atoms": [*self.top_atoms(count).to_json()],
         }
 
 
@@ -284,43 +212,6 @@ def attribute(
     return Attribution(
         model, tokens, wanted, float(found.score), timing, native_write, writes, heads, atoms, saes, overruled
     )
-
-
-def read_target(
-    model: Host,
-    tokens: Tensor,
-    target: str | int | Target | None,
-    against: str | int | None = None,
-    quantity: Quantity = "logit",
-    position: int = -1,
-) -> Target:
-    """What is explained, from words; see `attribute`. Raises InputError."""
-    check_choice("quantity", quantity, Quantity)
-    if isinstance(target, Target):
-        if against is not None or quantity != "logit" or position != -1:
-            raise InputError("a whole target was given: leave out against, quantity and position")
-        return target
-    if quantity == "loss":
-        if target is not None or against is not None:
-            raise InputError("the loss of the text has no target token: leave out target and against")
-        return TextLoss()
-    check_target(Logit((0,), position), len(tokens), model.vocabulary)
-    if target is None:
-        target = int(model.logits(tokens[None], keep=torch.tensor([position]))[0, 0].argmax())
-    (wanted,) = token_ids(model, _token(target))
-    if against is not None:
-        if quantity != "logit":
-            raise InputError(f"a difference of logits was asked for, and {quantity} besides: give one")
-        (other,) = token_ids(model, _token(against))
-        return LogitDifference(wanted, other, position)
-    return LogProbability(wanted, position) if quantity == "logprob" else Logit((wanted,), position)
-
-
-def _token(given: object) -> str | int:
-    if not isinstance(given, str | int):
-        kinds = ", ".join(kind.__name__ for kind in get_args(Target))
-        raise InputError(f"a {type(given).__name__} was given as a target: give a token, as text or id, or a {kinds}")
-    return given
 
 
 @torch.no_grad()

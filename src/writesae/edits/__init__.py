@@ -17,7 +17,7 @@ from writesae.causal.engine import editing
 from writesae.causal.schedule import Always, At, Firing, OnTokens, Predicate, sentence_ends
 from writesae.causal.targets import token_id
 from writesae.edits.compare import Comparison
-from writesae.edits.directions import Direction, atom_direction, make_directions
+from writesae.edits.directions import Direction, atom_direction, make_many_directions
 from writesae.edits.generation import Generation, Sampling, generate
 from writesae.edits.plan import (
     Edited,
@@ -59,7 +59,7 @@ __all__ = [
     "erase",
     "generate",
     "install",
-    "make_directions",
+    "make_many_directions",
     "replace_by_atom",
     "sentence_ends",
     "take_write",

@@ -77,21 +77,6 @@ def continue_greedily(host: Host, tokens: Tensor, steps: int) -> Tensor:
     return tokens
 
 
-def make_directions(
-    host: Host,
-    site: Site,
-    tokens: Tensor,
-    targets: tuple[int, ...],
-    kind: DirectionKind,
-    positions: tuple[int, ...],
-    timing: Timing = "after_token",
-    lookahead: int = 1,
-    seed: int = 0,
-) -> Direction:
-    """Directions of one site; see `make_many_directions`."""
-    return make_many_directions(host, [site], tokens, targets, kind, positions, timing, lookahead, seed)[site]
-
-
 def make_many_directions(
     host: Host,
     sites: Sequence[Site],

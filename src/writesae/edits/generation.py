@@ -168,7 +168,7 @@ def generate(
         )
     new = [_cut(row, end if stop_at_end else None) for row in whole[:, ids.shape[1] :].tolist()]
     has_tokenizer = host._tokenizer is not None
-    return Generation(rows, new, [host.text(row) if has_tokenizer else "" for row in new])
+    return Generation(rows, new, [host.text(row) if has_tokenizer else " ".join(f"#{i}" for i in row) for row in new])
 
 
 def _special(host: Host) -> tuple[int | None, int]:

@@ -33,8 +33,9 @@ from writesae.causal.schedule import At
 from writesae.causal.targets import token_ids
 from writesae.edits.compare import Comparison, OnText, compare
 from writesae.edits.dictionaries import Allow, check_choice, check_model, place, read_site
-from writesae.edits.directions import Direction, DirectionKind, make_directions
+from writesae.edits.directions import Direction, DirectionKind
 from writesae.edits.generation import Generation, OnTokens, Prompts, Sampling, encode_prompts, encode_text, generate
+from writesae.edits.installing import InstallTarget
 from writesae.edits.positions import Positions, check_features, schedule
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -58,43 +59,6 @@ class Where(TypedDict, total=False):
 
 RENAMED = {"form": "native_write", "when": "positions", "position": "positions", "replaced": "native_write and keep"}
 """Options that had another name -> what they are called."""
-
-
-@dataclass(frozen=True)
-class InstallTarget:
-    """An install whose direction is made for each prompt when it is known."""
-
-    site: Site
-    targets: tuple[int, ...]
-    """Written one after another when there are several: position `i` writes target `i` modulo their number."""
-    kind: DirectionKind
-    positions: tuple[int, ...]
-    """Of the prompt; negative ones from its end."""
-    magnitude: float
-    native_write: NativeWrite
-    timing: Timing
-    seed: int = 0
-
-    def edits(self, model: Host, rows: Sequence[Sequence[int]]) -> list[Edit]:
-        """One edit a row and target."""
-        made = []
-        for row, prompt in enumerate(rows):
-            from_end = [p if p < 0 else p - len(prompt) for p in self.positions]
-            for target in dict.fromkeys(self.targets):
-                places = tuple(p for i, p in enumerate(from_end) if self.targets[i % len(self.targets)] == target)
-                if not places:
-                    continue
-                found = make_directions(
-                    model, self.site, torch.tensor([prompt]), (target,), self.kind, places, self.timing,
-                    seed=self.seed + row,
-                )  # fmt: skip
-                what = Install(*found, self.magnitude, self.native_write, label=f"{self._name(model, target)}")
-                made.append(Edit(self.site, what, At(places), self.timing, row))
-        return made
-
-    def _name(self, model: Host, target: int) -> str:
-        name = f"token {target}" if model._tokenizer is None else repr(model.text([target]))
-        return f"{name} ({self.kind})"
 
 
 @shows_itself
