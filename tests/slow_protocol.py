@@ -74,7 +74,7 @@ def joint_cache_copy_logits(
             state = read_state(host, forked, layer).clone()
             for site, matrix in condition.items():
                 if site.layer == layer:
-                    state[0, site.head] += _edit(stream, state[0, site.head], site.head, matrix, timing, native_write)
+                    state[0, site.head] += edit_of(stream, state[0, site.head], site.head, matrix, timing, native_write)
             write_state(host, forked, layer, state)
         with host.tap():
             results.append(run_cached(host, tokens[None, scored : scored + horizon], forked, scored)[0])
@@ -96,7 +96,7 @@ def _at_token(host: Host, tokens: Tensor, position: int, layer: int, cache: Cach
     return found[0]
 
 
-def _edit(
+def edit_of(
     stream: Stream, state: Tensor, head: int, matrix: Tensor, timing: Timing, native_write: NativeWrite
 ) -> Tensor:
     """What to add to a head's state so that its token's write becomes `matrix`."""

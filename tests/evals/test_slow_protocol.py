@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from random_hosts import host_parameter, some_tokens, tiny_host
-from slow_protocol import cache_copy_logits
+from slow_protocol import cache_copy_logits, edit_of
 from writesae.causal.precision import in_float64, widened
 from writesae.evals import fidelity
 from writesae.evals.old.configs import LogitShiftConfig, PassageLossConfig, ReadersConfig, SelectivityConfig
@@ -227,17 +227,10 @@ def token_by_token(host: Host, tokens: Tensor, start: int, put: dict[Site, Tenso
     for site, matrix in put.items():
         state = read_state(host, cache, site.layer)
         add(host, cache, site, matrix - state[0, site.head])
-    return continued(host, tokens, start, cache, {})
-
-
-def continued(host: Host, tokens: Tensor, start: int, cache: object, before: dict[int, tuple[Site, Tensor]]) -> float:
-    """Loss of tokens `start + 1` on; `before` says what is added to a head's state before a token."""
     total = 0.0
     for t in range(start, len(tokens) - 1):
-        if t in before:
-            add(host, cache, *before[t])
         with host.tap():
-            logits = run_cached(host, tokens[None, t : t + 1], cache, t)[0, 0]  # type: ignore[arg-type]
+            logits = run_cached(host, tokens[None, t : t + 1], cache, t)[0, 0]
         total += float(cross_entropy(logits.double(), tokens[t + 1]))
     return total
 
@@ -247,45 +240,45 @@ def check_passage_loss(world: World) -> None:
     sae, text, native_write = dictionary(host, site), TEXT, cast(NativeWrite, world.turn("delta", "value"))
     native_write = native_write if head_stream(host, text, site).rank_one else "value"
     stream = head_stream(host, text, site)
-    update = delta_values(stream)[:, :, 0]
-    key, value = stream.key[:, :, 0], stream.value[:, :, 0]
-    dense = sae.encode(torch.einsum("btk,btv->btkv", key, update)).dense(11)
+    writes = torch.einsum("btk,btv->btkv", stream.key[:, :, 0], delta_values(stream)[:, :, 0])
+    dense = sae.encode(writes).dense(11)
     top = dense.max(-1)
     early = set(top.indices[:, 0].tolist())  # no cache has a state before the first token that could be edited
     chosen = sorted(set(top.indices.flatten().tolist()) - early)[:4]
     config = PassageLossConfig(native_write=native_write)
     result = passage_loss(host, sae, site, text, chosen, config)
-    written = update if native_write == "delta" else value
+    several = 0
     for record in result.records.to_dict("records"):
-        row, edits = record["passage"], {"delete": dict[int, tuple[Site, Tensor]](), "atom": {}}
+        row, places = record["passage"], {"native": {}, "delete": dict[int, Tensor](), "atom": {}}
         for t in range(text.shape[1]):
             feature = int(top.indices[row, t])
             if feature in chosen and top.values[row, t] > 0:
-                atom = top.values[row, t] * sae.atom_matrices()[feature].detach()
-                write = torch.outer(key[row, t], written[row, t])
-                for name, edit in (("delete", -write), ("atom", atom - write)):
-                    edits[name][t] = (site, torch.linalg.solve(transition(stream, row, t), edit))
-        assert record["firings"] == len(edits["delete"])
-        places = result.more["firings"][result.more["firings"].passage == row].position.tolist()
-        assert places == list(edits["delete"])
-        slow = {name: edited(host, text[row], edits.get(name, {})) for name in ("native", "delete", "atom")}
-        for name in edits:
+                places["atom"][t] = top.values[row, t] * sae.atom_matrices()[feature].detach()
+                places["delete"][t] = torch.zeros_like(places["atom"][t])
+        assert record["firings"] == len(places["delete"])
+        found = result.more["firings"][result.more["firings"].passage == row].position.tolist()
+        assert found == list(places["delete"])
+        several += len(found) > 1
+        slow = {name: rewritten(host, text[row], site, put, native_write) for name, put in places.items()}
+        for name in ("delete", "atom"):
             assert world.agree(record[f"nll_{name}"] - record["nll_native"], slow[name] - slow["native"])
         assert world.agree(record["nll_native"], slow["native"])
+    assert several
 
 
-def transition(stream: Stream, row: int, t: int) -> Tensor:
-    """`diag(d_t) - e_t f_t^T` of one head, `[K, K]`."""
-    matrix = torch.diag(stream.log_decay[row, t, 0].exp().expand(stream.key.shape[-1]))
-    return matrix if stream.erase is None else matrix - torch.outer(*(x[row, t, 0] for x in stream.erase))
-
-
-def edited(host: Host, tokens: Tensor, before: dict[int, tuple[Site, Tensor]]) -> float:
-    """Loss of a whole passage, one token at a time, with edits before its tokens (not the first)."""
-    cache = new_cache(host)
-    with host.tap():
-        first = run_cached(host, tokens[None, :1], cache, 0)[0, 0]
-    return float(cross_entropy(first.double(), tokens[1])) + continued(host, tokens, 1, cache, before)
+def rewritten(host: Host, tokens: Tensor, site: Site, put: dict[int, Tensor], native_write: NativeWrite) -> float:
+    """Loss of a whole passage, one token at a time: at these tokens the head writes these matrices, in the place of
+    what it would write after all that was changed before."""
+    cache, total = new_cache(host), 0.0
+    stream = host.record(tokens[None], [site.layer])[site.layer]
+    for t in range(len(tokens) - 1):
+        if t in put:
+            state, here = read_state(host, cache, site.layer)[0, site.head], stream.map(lambda x, t=t: x[:, : t + 1])  # type: ignore[misc]
+            add(host, cache, site, edit_of(here, state, site.head, put[t], "at_token", native_write))
+        with host.tap():
+            logits = run_cached(host, tokens[None, t : t + 1], cache, t)[0, 0]
+        total += float(cross_entropy(logits.double(), tokens[t + 1]))
+    return total
 
 
 CHECKS = (check_selectivity, check_readers, check_logit_shift, check_fidelity_in_two_layers, check_passage_loss)

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.attribution.effects import Attribution
+from writesae.causal.actions import Edit, EraseWrite
+from writesae.causal.passages import edited_logits, whole_passes
+from writesae.causal.patching import Edits
+from writesae.causal.schedule import Places
 from writesae.causal.targets import Target, check_target, positions_kept
 from writesae.errors import InputError
-from writesae.hosts import Host, KernelCall, KernelResult, Tap
-from writesae.recurrence import Stream, delta_values
+from writesae.hosts import Host
+from writesae.recurrence import delta_values
 from writesae.types import Site, Timing
-
-ROWS = 64
-"""Edited copies of a text that run at once."""
 
 
 @torch.no_grad()
@@ -36,63 +37,33 @@ def edited_scores(
     """The target's value for `R` edited copies of a text `[T]`: copy `r` adds `key[r] value[r]^T` to the state of
     `head[r]` after token `position[r]`. Returns `[R]`, float32.
     """
-    check_target(target, len(tokens), host.vocabulary)
-    host.layer(layer)
-    scores = []
-    for rows in torch.split(torch.arange(len(head)), ROWS):
-        parts = [x[rows].to(host.device) for x in (head, position, key, value)]
-
-        def after(call: KernelCall, result: KernelResult, parts: list[Tensor] = parts) -> KernelResult:
-            return _with_responses(call, result, parts, timing) if call.layer == layer else result
-
-        with host.tap(Tap(after=after)):
-            copies = tokens[None].expand(len(rows), -1)
-            logits = host.run(copies, keep=positions_kept(target))
-        scores.append(target.score(logits, copies))
-    return torch.cat(scores)
-
-
-def _with_responses(call: KernelCall, result: KernelResult, parts: list[Tensor], timing: Timing) -> KernelResult:
-    head, position, key, value = parts
-    rows = torch.arange(len(head), device=head.device)
-    stream: Stream = call.stream.map(lambda x: x[rows, :, head])
-    decay, erase = stream.log_decay.exp(), stream.erase
-    vector, reads = torch.zeros_like(key), []
-    for t in range(stream.key.shape[1]):
-        before = vector
-        vector = decay[:, t] * vector
-        if erase is not None:
-            vector = vector - (before * erase[1][:, t]).sum(-1, keepdim=True) * erase[0][:, t]
-        written = vector + (position == t)[:, None] * key
-        reads.append(((written if timing == "at_token" else vector) * stream.query[:, t]).sum(-1))
-        vector = written
-    response = torch.stack(reads, 1)[..., None] * value[:, None]
-    output = result.output.float().clone()
-    output[rows, :, head] += response
-    return result._replace(output=output)
+    heads, rows = sorted(set(head.tolist())), torch.arange(len(head))
+    key, value = (x.unsqueeze(1).expand(-1, len(heads), -1) for x in (key, value))
+    weight = (head.cpu()[:, None] == torch.tensor(heads)).float().unsqueeze(1)
+    edits = Edits(heads, torch.zeros_like(rows), position, key, value, weight)
+    places = torch.full((len(rows), len(tokens)), -1).scatter(1, position.cpu()[:, None], rows[:, None])
+    return _scores(
+        host, tokens, target, len(rows), whole_passes({layer: edits}, timing, places, torch.zeros_like(rows))
+    )
 
 
 @torch.no_grad()
 def silenced_scores(host: Host, tokens: Tensor, target: Target, silence: list[list[Site]]) -> Tensor:
-    """The target's value with the recurrence's output of some heads set to zero: one copy a list of sites, `[R]`."""
+    """The target's value with all writes of some heads erased, which leaves nothing to read: one copy a list of sites,
+    `[R]`."""
+    edits = []
+    for site in dict.fromkeys(site for sites in silence for site in sites):
+        rows = torch.tensor([[0 if site in sites else -1] for sites in silence])
+        edits.append(Edit(site, EraseWrite("value"), Places(rows.expand(-1, len(tokens))), "at_token"))
+    return _scores(host, tokens, target, len(silence), edits)
+
+
+def _scores(host: Host, tokens: Tensor, target: Target, copies: int, edits: list[Edit]) -> Tensor:
     check_target(target, len(tokens), host.vocabulary)
-    scores = []
-    for begin in range(0, len(silence), ROWS):
-        part = silence[begin : begin + ROWS]
-
-        def after(call: KernelCall, result: KernelResult, part: list[list[Site]] = part) -> KernelResult:
-            output = result.output.float().clone()
-            for row, sites in enumerate(part):
-                for site in sites:
-                    if site.layer == call.layer:
-                        output[row, :, site.head] = 0
-            return result._replace(output=output)
-
-        with host.tap(Tap(after=after)):
-            copies = tokens[None].expand(len(part), -1)
-            logits = host.run(copies, keep=positions_kept(target))
-        scores.append(target.score(logits, copies))
-    return torch.cat(scores)
+    text = tokens.expand(copies, -1)
+    return torch.cat([
+        target.score(logits, text[part]) for part, logits in edited_logits(host, text, edits, positions_kept(target))
+    ])  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from writesae.causal.schedule import At, When
-from writesae.causal.seen import Seen
+from writesae.causal.schedule import When
+from writesae.causal.seen import Seen, Tokens
+from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.hosts import Host
-from writesae.recurrence import Stream, delta_values
 from writesae.sae import SAE
-from writesae.types import NativeWrite, Site, Timing
+from writesae.types import Amplitude, NativeWrite, Site, Timing
 
 
 def _finite(name: str, value: float) -> None:
@@ -38,14 +38,14 @@ def _sum_of_atoms(sae: SAE, features: tuple[int, ...], amounts: Tensor) -> Tenso
 class EraseWrite:
     """Take out the token's native write."""
 
-    form: NativeWrite = "delta"
+    native_write: NativeWrite = "delta"
 
-    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`-write`, `[B, K, V]`."""
-        return -seen.write(self.form)
+        return -seen.write(self.native_write)
 
     def __str__(self) -> str:
-        return f"erase the native write ({self.form} form)"
+        return f"erase the native write ({self.native_write})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class ScaleFeatures:
         _finite("factor", self.factor)
         _features(self.sae, self.features)
 
-    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`(factor - 1) sum_i a_i atom_i`, `[B, K, V]`."""
         return _sum_of_atoms(self.sae, self.features, (self.factor - 1) * seen.coefficients(self.sae, self.features))
 
@@ -84,7 +84,7 @@ class AddFeatures:
         _finite("amount", self.amount)
         _features(self.sae, self.features)
 
-    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`amount sum_i atom_i`, `[B, K, V]`."""
         amounts = torch.full((len(seen.key), len(self.features)), self.amount).to(seen.key)
         return _sum_of_atoms(self.sae, self.features, amounts)
@@ -109,7 +109,7 @@ class ClampFeatures:
         if len(self.values) != len(self.features):
             raise InputError(f"{len(self.features)} features were to be clamped to {len(self.values)} values")
 
-    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`sum_i (value_i - a_i) atom_i`, `[B, K, V]`."""
         values = torch.tensor(self.values).to(seen.key)
         return _sum_of_atoms(self.sae, self.features, values - seen.coefficients(self.sae, self.features))
@@ -126,13 +126,13 @@ class ReplaceByAtom:
     sae: SAE
     feature: int | None = None
     """None for the feature with the largest coefficient at this token."""
-    amplitude: Literal["coefficient", "norm"] = "coefficient"
-    form: NativeWrite = "delta"
+    amplitude: Amplitude = "coefficient"
+    native_write: NativeWrite = "delta"
 
     def __post_init__(self) -> None:
         _features(self.sae, (0 if self.feature is None else self.feature,))
 
-    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`amplitude * atom - write`, `[B, K, V]`."""
         dense = seen.codes(self.sae).dense(self.sae.config.features)
         index = dense.argmax(-1) if self.feature is None else torch.full_like(seen.position, self.feature)
@@ -140,12 +140,12 @@ class ReplaceByAtom:
         if self.amplitude == "coefficient":
             size = dense.gather(1, index[:, None])[:, 0]
         else:
-            size = seen.write_norm(self.form) / atom.flatten(1).norm(dim=1)
-        return size[:, None, None] * atom - seen.write(self.form)
+            size = seen.write_norm(self.native_write) / atom.flatten(1).norm(dim=1)
+        return size[:, None, None] * atom - seen.write(self.native_write)
 
     def __str__(self) -> str:
         atom = "the top atom" if self.feature is None else f"atom {self.feature}"
-        return f"replace the native write ({self.form} form) by {atom} at its {self.amplitude}"
+        return f"replace the native write ({self.native_write}) by {atom} at its {self.amplitude}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,28 +158,27 @@ class Install:
     """Unit `w`: `[V]`, or `[rows, positions, V]`."""
     magnitude: float
     """Frobenius norm of what is added, in native writes."""
-    form: NativeWrite = "value"
+    native_write: NativeWrite = "value"
     label: str = "a direction"
 
     def __post_init__(self) -> None:
         _finite("magnitude", self.magnitude)
 
-    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`magnitude |write| v w^T`, `[B, K, V]`."""
-        key, value = (self._here(x, seen, order) for x in (self.key, self.value))
-        size = self.magnitude * seen.write_norm(self.form)
+        key, value = (self._here(x, seen, place) for x in (self.key, self.value))
+        size = self.magnitude * seen.write_norm(self.native_write)
         return size[:, None, None] * key[:, :, None] * value[:, None, :]
 
-    def _here(self, x: Tensor, seen: Seen, order: Tensor | None) -> Tensor:
+    def _here(self, x: Tensor, seen: Seen, place: Tensor) -> Tensor:
         x = x.to(seen.key)
         if x.ndim == 1:
             return x.expand(len(seen.key), -1)
-        index = torch.zeros_like(seen.position) if order is None else order.clamp_min(0)
         row = torch.zeros_like(seen.row) if len(x) == 1 else seen.row
-        return x[row, torch.zeros_like(index) if x.shape[1] == 1 else index]
+        return x[row, torch.zeros_like(place) if x.shape[1] == 1 else place.clamp_min(0)]
 
     def __str__(self) -> str:
-        return f"install {self.label} at {self.magnitude:g} x the native write's norm ({self.form} form)"
+        return f"install {self.label} at {self.magnitude:g} x the native write's norm ({self.native_write})"
 
 
 class Write(NamedTuple):
@@ -197,15 +196,15 @@ class Transplant:
 
     write: Write
     replaced: NativeWrite | None = "delta"
-    """The form of the native write that gives way; None keeps it."""
+    """The native write that gives way; None keeps it."""
 
-    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`other write - write`, `[B, K, V]`."""
         other = torch.outer(self.write.key, self.write.value).to(seen.key)
         return other.expand_as(seen.state) if self.replaced is None else other - seen.write(self.replaced)
 
     def __str__(self) -> str:
-        return "transplant a write" + ("" if self.replaced is None else f" for the native one ({self.replaced} form)")
+        return "transplant a write" + ("" if self.replaced is None else f" for the native one ({self.replaced})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +214,7 @@ class AddMatrix:
     matrix_: Tensor
     """`[K, V]`, or `[rows, K, V]`."""
 
-    def matrix(self, seen: Seen, order: Tensor | None) -> Tensor:
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """The same for every token, `[B, K, V]`."""
         matrix = self.matrix_.to(seen.key)
         return matrix[seen.row] if matrix.ndim == 3 and len(matrix) > 1 else matrix.expand_as(seen.state)
@@ -224,7 +223,15 @@ class AddMatrix:
         return f"add a matrix of norm {float(self.matrix_.norm()):.3g}"
 
 
-Action = EraseWrite | ScaleFeatures | AddFeatures | ClampFeatures | ReplaceByAtom | Install | Transplant | AddMatrix
+class Action(Protocol):
+    """What an edit adds. Any object with these two methods is one; those above are what users need."""
+
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
+        """What is added to the state of each row, `[B, K, V]`; `place` `[B]` is the number that the schedule gives to
+        this token, -1 in rows where the edit does not act."""
+
+    def __str__(self) -> str:
+        """In words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,9 +246,12 @@ class Edit:
     row: int | None = None
     """The one row of the batch that is edited, with all of its beams or samples; None for all."""
 
-    def order(self, position: Tensor, prompt: Tensor) -> Tensor | None:
-        """Which of the schedule's positions a place is, for descriptions that differ from one to the next."""
-        return self.when.which(position, prompt) if isinstance(self.when, At) else None
+    def places(self, tokens: Tokens) -> Tensor:
+        """The schedule's places in the rows that are edited, -1 elsewhere and in padding, `[B, T]`."""
+        mine = tokens.position >= 0
+        if self.row is not None:
+            mine = mine & (tokens.row == self.row)[:, None]
+        return torch.where(mine, self.when.places(tokens), -1)
 
     def __str__(self) -> str:
         row = "" if self.row is None else f", row {self.row}"
@@ -275,16 +285,10 @@ def check_edit(host: Host, edit: Edit) -> None:
 
 
 @torch.no_grad()
-def take_write(host: Host, tokens: Tensor, site: Site, position: int, form: NativeWrite = "delta") -> Write:
+def take_write(host: Host, tokens: Tensor, site: Site, position: int, native_write: NativeWrite = "delta") -> Write:
     """The native write of a token of a passage `[T]`, for `Transplant`. Raises InputError for a position outside it."""
     host.check_site(site)
     if not 0 <= position < len(tokens):
         raise InputError(f"position {position} was asked of a passage with positions 0 to {len(tokens) - 1}")
-    stream: Stream = host.record(tokens[None, : position + 1], [site.layer])[site.layer].heads(site.head)
-    if form == "value":
-        side = stream.value
-    elif stream.rank_one:
-        side = delta_values(stream)[0]
-    else:
-        raise InputError(f'{site} adds two rank-1 pieces a token (RWKV-7): its native write is form="value"')
-    return Write(stream.key[0, -1, 0], side[0, -1, 0])
+    writes = stream_writes(host.record(tokens[None, : position + 1], [site.layer])[site.layer].heads(site.head))
+    return Write(writes.written.key[0, -1], writes.side(native_write)[0, -1])

@@ -48,7 +48,8 @@ def passages_at_once(
     most: int = PASSAGES,
 ) -> int:
     """How many passages of `length` tokens share a native run from `layer` up, with all that it records and logits of
-    `read` positions (and what a backward pass needs, with `graph`). `memory` and errors as for `rows_at_once`."""
+    `read` positions (and what a backward pass needs, with `graph`): `most` at most. `memory` and errors as for
+    `rows_at_once`."""
     above = [i for i in range(len(host.blocks)) if i >= layer]
     recurrent = [host.layers[i] for i in above if i in host.layers]
     kept = sum(5 * found.heads * (found.d_k + found.d_v) for found in recurrent) + 2 * len(above) * _width(host)

@@ -1,9 +1,10 @@
-"""How far a patched next-token distribution is from the native one."""
+"""How far a patched next-token distribution is from the native one, and what it says of a text: in float64."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from writesae.types import KLDirection
 
@@ -17,3 +18,13 @@ def kl_divergence(native: Tensor, patched: Tensor, direction: KLDirection = "nat
     if direction == "patched||native":
         p, q = q, p
     return (p.exp() * (p - q)).sum(-1).clamp_min(0.0)
+
+
+def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Negative log-likelihood of every next token of texts `[B, T]` by logits `[B, T, vocabulary]`: `[B, T - 1]`, nats,
+    float64. One text at a time is widened."""
+    each = [
+        cross_entropy(row[:-1].double(), text[1:].to(row.device), reduction="none")
+        for row, text in zip(logits, tokens, strict=True)
+    ]
+    return torch.stack(each)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,8 +21,8 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from writesae.causal.actions import Edit, check_edit
-from writesae.causal.schedule import At
-from writesae.causal.seen import Seen
+from writesae.causal.schedule import At, Firing, Predicate
+from writesae.causal.seen import Seen, Tokens
 from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.intercept import patched
@@ -70,22 +71,14 @@ def _counted(generate: Callable[..., object]) -> Callable[..., object]:
 
 
 @dataclass
-class _Pass:
-    """The forward pass that is going on."""
-
-    tokens: Tensor
-    """`[B, T]`."""
-    position: Tensor
-    """`[B, T]`, -1 in left padding."""
-    run: _Run
-
-
-@dataclass
 class _Session:
     host: Host
     edits: Sequence[Edit]
     note: Note | None = None
-    now: _Pass | None = None
+    first: int = 0
+    now: Tokens | None = None
+    """What the forward pass that is going on runs, and below the sequence that it belongs to."""
+    run: _Run | None = None
     caches: WeakKeyDictionary[Cache, _Run] = field(default_factory=WeakKeyDictionary)
     owner: int = field(default_factory=threading.get_ident)
     """The thread whose runs are edited."""
@@ -110,7 +103,7 @@ class _Session:
         known = self.caches.get(cache) if isinstance(cache, Cache) else None
         if known is None:
             past = self._past(cache, mask, width, counts)
-            row = torch.arange(len(tokens), device=tokens.device) // _generating.copies
+            row = self.first + torch.arange(len(tokens), device=tokens.device) // _generating.copies
             run = _Run(prompt=counts + past, length=past, row=row)
         else:
             run = known
@@ -119,8 +112,8 @@ class _Session:
         if isinstance(cache, Cache):
             self.caches[cache] = run
         self.ran = max(self.ran, int(run.length.max()))
-        self.now = _Pass(tokens, position, run)
-        self._note(position, run)
+        self.run, self.now = run, Tokens(tokens, position, run.prompt, run.row)
+        self._reach(self.now)
 
     def _past(self, cache: object, mask: object, width: int, counts: Tensor) -> Tensor:
         """Tokens of each row that ran before the edits began, `[B]`."""
@@ -142,29 +135,28 @@ class _Session:
             return
         for name in ("past_key_values", "cache_params"):
             cache = getattr(output, name, None)
-            if isinstance(cache, Cache):
-                self.caches[cache] = self.now.run
+            if isinstance(cache, Cache) and self.run is not None:
+                self.caches[cache] = self.run
         logits = getattr(output, "logits", None)
         self.now = None
         if isinstance(logits, Tensor) and not bool(logits.isfinite().all()):
             raise InputError(f"the model's logits overflow after {self._named(self.edits)}: lower the magnitude")
 
-    def _note(self, position: Tensor, run: _Run) -> None:
-        rows = int(run.row.max()) + 1
+    def _reach(self, now: Tokens) -> None:
+        rows = int(now.row.max()) + 1
         for index, edit in enumerate(self.edits):
             if edit.row is not None and edit.row >= rows:
                 raise InputError(f"an edit was asked for row {edit.row} of a batch of {rows} rows")
             if not isinstance(edit.when, At):
                 continue
-            lengths = run.prompt if edit.row is None else run.prompt[run.row == edit.row]
+            lengths = now.prompt if edit.row is None else now.prompt[now.row == edit.row]
             early = [p for p in edit.when.positions if p < -int(lengths.min())]
             if early:
                 raise InputError(
                     f"position {early[0]} lies before a prompt of {int(lengths.min())} tokens: "
                     f"give {-int(lengths.min())} or later"
                 )
-            found = edit.when.which(position, run.prompt)
-            self.reached |= {(index, i) for i in set(found.flatten().tolist()) if i >= 0}
+            self.reached |= {(index, i) for i in set(edit.when.places(now).flatten().tolist()) if i >= 0}
 
     def check_reached(self) -> None:
         for index, edit in enumerate(self.edits):
@@ -180,35 +172,27 @@ class _Session:
         now = self.now
         if now is None:
             return result
-        here = [i for i, e in enumerate(self.edits) if e.site.layer == call.layer and self._possible(e, now)]
-        if not here:
+        here = [i for i, edit in enumerate(self.edits) if edit.site.layer == call.layer]
+        mine = [i for i in here if bool((self.edits[i].places(now) >= 0).any())]
+        if not mine:
             return result
-        mine, note = [self.edits[i] for i in here], self.note
-        heads = sorted({edit.site.head for edit in mine})
-        initial = None if call.initial is None else call.initial[:, heads]
-        response, added = respond_to(
-            call.stream.heads(heads), initial, mine, heads, now.tokens, now.position, now.run.prompt, now.run.row,
-            None if note is None else lambda i, seen, acts: note(here[i], seen, acts),
-        )  # fmt: skip
-        if not bool(response.any()) and not bool(added.any()):
+        edits, note = [self.edits[i] for i in mine], self.note
+        named = None if note is None else lambda i, seen, acts: note(mine[i], seen, acts)
+        found = respond_to(call.stream, call.initial, edits, now, named)
+        if not bool(found.outputs.any()) and not bool(found.state.any()):
             return result  # nothing was added: the same bits as without edits
-        if not (_measurable(added) and _measurable(response.to(result.output.dtype))):
-            raise InputError(f"the state of layer {call.layer} overflows by {self._named(mine)}: lower the magnitude")
-        output = result.output.float().index_add(2, torch.tensor(heads, device=response.device), response)
-        final = result.final
+        if not (_measurable(found.state) and _measurable(found.outputs.to(result.output.dtype))):
+            raise InputError(f"the state of layer {call.layer} overflows by {self._named(edits)}: lower the magnitude")
+        output, final = result.output.float().clone(), result.final
+        output[found.row, :, found.head] += found.outputs
         if final is not None:
-            final = final.index_add(1, torch.tensor(heads, device=added.device), added.to(final.dtype))
+            final = final.clone()
+            final[found.row, found.head] += found.state.to(final.dtype)
         return result._replace(output=output, final=final)
 
     @staticmethod
     def _named(edits: Sequence[Edit]) -> str:
         return "the edit " + "; ".join(map(str, edits[:3])) + (f"; and {len(edits) - 3} more" if edits[3:] else "")
-
-    @staticmethod
-    def _possible(edit: Edit, now: _Pass) -> bool:
-        if not isinstance(edit.when, At):
-            return True
-        return bool((edit.when.which(now.position, now.run.prompt) >= 0).any())
 
 
 def _measurable(x: Tensor) -> bool:
@@ -217,84 +201,98 @@ def _measurable(x: Tensor) -> bool:
     return bool(x.float().square().sum(-1).isfinite().all())
 
 
-def respond_to(
-    stream: Stream,
-    initial: Tensor | None,
-    edits: Sequence[Edit],
-    heads: list[int],
-    tokens: Tensor,
-    position: Tensor,
-    prompt: Tensor,
-    row: Tensor,
-    note: Note | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Step a layer's stream with its edits.
+class Added(NamedTuple):
+    """What edits add to a layer, in the `N` heads of rows that any edit can reach."""
 
-    `stream` and `initial` (`[B, H, K, V]`, None for an empty state) hold only the edited `heads`; `tokens` and
-    `position` are `[B, T]`, `prompt` and `row` `[B]`. Returns what is added to the outputs, `[B, T, H, V]`, and to the
-    final state, `[B, H, K, V]`.
+    row: Tensor
+    """Of the pass, `[N]`."""
+    head: Tensor
+    """`[N]`."""
+    outputs: Tensor
+    """`[N, T, V]`."""
+    state: Tensor
+    """After the last token, `[N, K, V]`."""
+
+
+def respond_to(
+    stream: Stream, initial: Tensor | None, edits: Sequence[Edit], tokens: Tokens, note: Note | None = None
+) -> Added:
+    """Step a layer's stream `[B, T, H, d]` with its edits; `initial` is `[B, H, K, V]`, None for an empty state.
+
+    A head of a row that no edit can reach costs nothing.
     """
-    batch, time, count, d_k = stream.key.shape
-    state = stream.key.new_zeros(batch, count, d_k, stream.value.shape[-1]) if initial is None else initial.float()
+    tokens = tokens.to(stream.key.device)
+    places = [edit.places(tokens) for edit in edits]
+    reached = torch.zeros(stream.key[:, 0, :, 0].shape, dtype=torch.bool, device=stream.key.device)
+    for edit, place in zip(edits, places, strict=True):
+        reached[:, edit.site.head] |= (place >= 0).any(1)
+    row, head = reached.nonzero(as_tuple=True)
+    busy = [(place >= 0).any(0).tolist() for place in places]
+    own = [(head == e.site.head).nonzero()[:, 0] for e in edits]
+    lanes = stream.map(lambda x: x[row, :, head])
+    state = lanes.key.new_zeros(len(row), lanes.key.shape[-1], lanes.value.shape[-1])
     added, reads = torch.zeros_like(state), []
-    device = stream.key.device
-    tokens, position, prompt, row = (x.to(device) for x in (tokens, position, prompt, row))
-    for t in range(time):
-        here = stream.map(lambda x, at=t: x[:, at])  # type: ignore[misc]
-        update = None
-        if here.rank_one:
-            update = here.value
-            if here.erase_gate is not None and here.erase_read is not None:
-                update = update - here.erase_gate * torch.einsum("bhkv,bhk->bhv", state, here.erase_read)
-        state = _step(here, state) + here.key[..., None] * here.value[..., None, :]
-        added = _step(here, added)
-        seen_by_reads = added
+    if initial is not None:
+        state = initial[row, head].to(state)
+    for t in range(lanes.key.shape[1]):
+        here = lanes.map(lambda x, at=t: x[:, at])  # type: ignore[misc]
+        erased = _step(here, state)
+        update = here.value if here.rank_one else None
+        if here.erase_gate is not None and erased is not None:
+            update = here.value - here.erase_gate * erased[:, 0]
+        state.baddbmm_(here.key.unsqueeze(2), here.value.unsqueeze(1))
+        _step(here, added)
+        later: list[tuple[Tensor, Tensor]] = []
         for index, edit in enumerate(edits):
-            j = heads.index(edit.site.head)
-            seen = Seen(
-                here.key[:, j], here.value[:, j], None if update is None else update[:, j], state[:, j],
-                tokens[:, t], position[:, t], prompt, row,
-            )  # fmt: skip
-            acts = edit.when.now(seen) & (position[:, t] >= 0)
-            if edit.row is not None:
-                acts = acts & (row == edit.row)
-            if not bool(acts.any()):
+            if not busy[index][t]:
                 continue
+            mine, place = own[index], places[index][row[own[index]], t]
+            of = row[mine]
+            seen = Seen(
+                here.key[mine], here.value[mine], None if update is None else update[mine], state[mine],
+                tokens.ids[of, t], tokens.position[of, t], tokens.prompt[of], tokens.row[of],
+            )  # fmt: skip
+            acts = place >= 0
+            if isinstance(edit.when, Firing | Predicate):
+                acts = acts & edit.when.now(seen)
+                if not bool(acts.any()):
+                    continue
             if note is not None:
                 note(index, seen, acts)
-            matrix = edit.what.matrix(seen, edit.order(position[:, t], prompt))
-            matrix = torch.where(acts[:, None, None], matrix, 0.0)
-            whole = torch.nn.functional.one_hot(torch.tensor(j, device=device), count).to(matrix)
-            spread = matrix[:, None] * whole[:, None, None]
-            state, added = state + spread, added + spread
+            matrix = torch.where(acts[:, None, None], edit.what.matrix(seen, place), 0.0)
+            state.index_add_(0, mine, matrix)
             if edit.timing == "at_token":
-                seen_by_reads = seen_by_reads + spread
-        reads.append(torch.einsum("bhkv,bhk->bhv", seen_by_reads, here.query))
-    return torch.stack(reads, 1), added
+                added.index_add_(0, mine, matrix)
+            else:
+                later.append((mine, matrix))
+        reads.append((here.query.unsqueeze(1) @ added)[:, 0])
+        for mine, matrix in later:
+            added.index_add_(0, mine, matrix)
+    return Added(row, head, torch.stack(reads, 1), added)
 
 
-def _step(here: Stream, state: Tensor) -> Tensor:
-    """`diag(d_t) S - e_t (f_t^T S)` for one token (`[B, H, d]` tensors)."""
-    after = here.log_decay.exp()[..., None] * state
-    if here.erase is None:
-        return after
-    along, read = here.erase
-    return after - along[..., None] * torch.einsum("bhk,bhkv->bhv", read, state)[..., None, :]
+def _step(here: Stream, state: Tensor) -> Tensor | None:
+    """Turn `S` `[N, K, V]` into `diag(d_t) S - e_t (f_t^T S)` in place, for one token (`[N, d]`); returns `f_t^T S`."""
+    erased = None if here.erase is None else here.erase[1].unsqueeze(1) @ state
+    state.mul_(here.log_decay.exp().unsqueeze(-1))
+    if here.erase is not None and erased is not None:
+        state.baddbmm_(here.erase[0].unsqueeze(2), erased, alpha=-1)
+    return erased
 
 
 @contextmanager
-def editing(host: Host, edits: Sequence[Edit], note: Note | None = None) -> Iterator[None]:
+def editing(host: Host, edits: Sequence[Edit], note: Note | None = None, first: int = 0) -> Iterator[None]:
     """Make these edits in every forward pass of the host's model in this thread: plain calls, the model's own
     `generate`, with or without a cache, with beams or several samples of a prompt.
 
     Positions count from each row's first real token (left padding is told by `attention_mask`), and negative ones
-    from the end of what a cache's first call runs, its prompt. `note` is told where edits act. Raises InputError for an
-    edit that does not fit the host, a position that lies outside the text or is never reached, and a state that
-    overflows.
+    from the end of what a cache's first call runs, its prompt. `note` is told where edits act; where the rows run are a
+    part of those that the edits speak of, `first` is the number of the first. Raises InputError for an edit that does
+    not fit the host, a position that lies outside the text or is never reached, and a state that overflows.
     """
     for edit in edits:
         check_edit(host, edit)
-    session = _Session(host, edits, note)
+    session = _Session(host, edits, note, first)
     with ExitStack() as stack:
         enter = host.model.register_forward_pre_hook(session.enter, with_kwargs=True)
         stack.callback(enter.remove)

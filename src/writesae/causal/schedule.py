@@ -1,4 +1,8 @@
-"""When an edit acts: at given positions, always, at some tokens, when a feature fires, or as a function says."""
+"""When an edit acts: at given positions, always, at some tokens, when a feature fires, or as a function says.
+
+`places` says of every token of a pass which of the schedule's positions it is, -1 where the edit does not act; where
+what happens there decides, `now` says whether it does.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from writesae.causal.seen import Seen
+from writesae.causal.seen import Seen, Tokens
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.sae import SAE
@@ -25,18 +29,13 @@ class At:
         if not self.positions or len(set(self.positions)) < len(self.positions):
             raise InputError(f"an edit was scheduled at positions {self.positions}: give at least one, each once")
 
-    def which(self, position: Tensor, prompt: Tensor) -> Tensor:
-        """Index into `positions` of each place, -1 where it is none of them; `position` `[B, ...]`, `prompt` `[B]`."""
-        found = torch.full_like(position, -1)
-        shape = (-1, *(1 for _ in position.shape[1:]))
+    def places(self, tokens: Tokens) -> Tensor:
+        """Index into `positions`, `[B, T]`."""
+        found = torch.full_like(tokens.position, -1)
         for index, wanted in enumerate(self.positions):
-            place = prompt.view(shape) + wanted if wanted < 0 else torch.full_like(prompt, wanted).view(shape)
-            found = torch.where((position == place) & (position >= 0), index, found)
+            place = (tokens.prompt + wanted if wanted < 0 else torch.full_like(tokens.prompt, wanted))[:, None]
+            found = torch.where((tokens.position == place) & (place >= 0), index, found)
         return found
-
-    def now(self, seen: Seen) -> Tensor:
-        """`[B]`, whether the edit acts at this token."""
-        return self.which(seen.position, seen.prompt) >= 0
 
     def __str__(self) -> str:
         return f"at positions {', '.join(map(str, self.positions))}"
@@ -48,10 +47,11 @@ class Always:
 
     where: Literal["everywhere", "prompt", "generated"] = "everywhere"
 
-    def now(self, seen: Seen) -> Tensor:
-        """`[B]`, whether the edit acts at this token."""
-        inside = seen.position < seen.prompt
-        return {"everywhere": torch.ones_like(inside), "prompt": inside, "generated": ~inside}[self.where]
+    def places(self, tokens: Tokens) -> Tensor:
+        """0 where the edit acts, `[B, T]`."""
+        inside = tokens.position < tokens.prompt[:, None]
+        acts = {"everywhere": torch.ones_like(inside), "prompt": inside, "generated": ~inside}[self.where]
+        return torch.where(acts, 0, -1)
 
     def __str__(self) -> str:
         return f"always ({self.where})"
@@ -63,12 +63,30 @@ class OnTokens:
 
     ids: frozenset[int]
 
-    def now(self, seen: Seen) -> Tensor:
-        """`[B]`, whether the edit acts at this token."""
-        return torch.isin(seen.token, torch.tensor(sorted(self.ids), device=seen.token.device))
+    def places(self, tokens: Tokens) -> Tensor:
+        """0 where the edit acts, `[B, T]`."""
+        wanted = torch.tensor(sorted(self.ids), device=tokens.ids.device)
+        return torch.where(torch.isin(tokens.ids, wanted), 0, -1)
 
     def __str__(self) -> str:
         return f"at {len(self.ids)} token ids"
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """At other positions in each row, as a table says."""
+
+    table: Tensor
+    """Number of a place or -1, `[rows, positions]`."""
+
+    def places(self, tokens: Tokens) -> Tensor:
+        """The numbers, `[B, T]`."""
+        table = self.table.to(tokens.ids.device)[tokens.row]
+        inside = tokens.position.clamp(0, table.shape[1] - 1)
+        return torch.where(tokens.position == inside, table.gather(1, inside), -1)
+
+    def __str__(self) -> str:
+        return f"at {int((self.table >= 0).sum())} places"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +97,10 @@ class Firing:
     """A dictionary of the edited head."""
     feature: int
     above: float = 0.0
+
+    def places(self, tokens: Tokens) -> Tensor:
+        """0 at every token, `[B, T]`."""
+        return torch.zeros_like(tokens.position)
 
     def now(self, seen: Seen) -> Tensor:
         """`[B]`, whether the edit acts at this token."""
@@ -95,6 +117,10 @@ class Predicate:
     test: Callable[[Seen], Tensor]
     """Returns `[B]` bool."""
 
+    def places(self, tokens: Tokens) -> Tensor:
+        """0 at every token, `[B, T]`."""
+        return torch.zeros_like(tokens.position)
+
     def now(self, seen: Seen) -> Tensor:
         """`[B]`, whether the edit acts at this token."""
         return self.test(seen)
@@ -103,7 +129,7 @@ class Predicate:
         return f"where {getattr(self.test, '__name__', 'a predicate')} holds"
 
 
-When = At | Always | OnTokens | Firing | Predicate
+When = At | Always | OnTokens | Places | Firing | Predicate
 
 
 def sentence_ends(host: Host) -> OnTokens:

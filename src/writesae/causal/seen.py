@@ -1,14 +1,33 @@
-"""What an edit can see at one token of one head, for all rows of a batch."""
+"""What an edit can see: the tokens of a pass, and what happens at one of them in one head of the edited run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from writesae.errors import InputError
+from writesae.causal.writes import no_delta_write
 from writesae.sae import SAE, Codes
 from writesae.types import NativeWrite
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one forward pass, which may continue a cache; `B` rows."""
+
+    ids: Tensor
+    """`[B, T]`."""
+    position: Tensor
+    """`[B, T]`, counted from each row's first real token; -1 in left padding."""
+    prompt: Tensor
+    """Length of each row's prompt, `[B]`."""
+    row: Tensor
+    """Which row of what was given each row continues, `[B]`: several beams or samples continue one."""
+
+    def to(self, device: torch.device) -> Tokens:
+        """The same there."""
+        return Tokens(*(x.to(device) for x in (self.ids, self.position, self.prompt, self.row)))
 
 
 @dataclass(frozen=True)
@@ -24,37 +43,32 @@ class Seen:
     state: Tensor
     """The state after the token and after the edits made to it so far, `[B, K, V]`."""
     token: Tensor
-    """Token ids, `[B]`."""
+    """Token ids, `[B]`; with `position`, `prompt` and `row`, `[B]` each, as in `Tokens`."""
     position: Tensor
-    """`[B]`, counted from each row's first real token; -1 in left padding."""
     prompt: Tensor
-    """Length of each row's prompt, `[B]`."""
     row: Tensor
-    """Which row of the batch that was given each row continues, `[B]`: several beams or samples continue one."""
 
-    def side(self, form: NativeWrite) -> Tensor:
+    def side(self, native_write: NativeWrite) -> Tensor:
         """Value side of the native write, `[B, V]`. Raises InputError for a delta write that is not rank 1."""
-        if form == "value":
+        if native_write == "value":
             return self.value
         if self.update is None:
-            raise InputError(
-                'this head adds two rank-1 pieces a token (RWKV-7), so its delta write is no k u^T: use form="value"'
-            )
+            raise no_delta_write()
         return self.update
 
-    def write(self, form: NativeWrite) -> Tensor:
+    def write(self, native_write: NativeWrite) -> Tensor:
         """The native write, `[B, K, V]`."""
-        return self.key[:, :, None] * self.side(form)[:, None, :]
+        return self.key[:, :, None] * self.side(native_write)[:, None, :]
 
-    def write_norm(self, form: NativeWrite) -> Tensor:
+    def write_norm(self, native_write: NativeWrite) -> Tensor:
         """Frobenius norm of the native write, `[B]`."""
-        norm: Tensor = self.key.norm(dim=-1) * self.side(form).norm(dim=-1)
+        norm: Tensor = self.key.norm(dim=-1) * self.side(native_write).norm(dim=-1)
         return norm
 
     def codes(self, sae: SAE) -> Codes:
         """What a dictionary of this head reads here, `[B, J]`: in the state or in the write, as it was trained."""
-        form: NativeWrite = "delta" if sae.config.target == "write-delta" else "value"
-        codes: Codes = sae.encode(self.state if sae.config.target == "state" else self.write(form))
+        modelled: NativeWrite = "delta" if sae.config.target == "write-delta" else "value"
+        codes: Codes = sae.encode(self.state if sae.config.target == "state" else self.write(modelled))
         return codes
 
     def coefficients(self, sae: SAE, features: tuple[int, ...]) -> Tensor:

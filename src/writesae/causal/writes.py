@@ -16,6 +16,13 @@ from writesae.store.erased import erased_values
 from writesae.types import NativeWrite
 
 
+def no_delta_write() -> InputError:
+    """What to raise where the delta write of RWKV-7 was asked for."""
+    return InputError(
+        'a head of RWKV-7 adds two rank-1 matrices a token, so it has no delta write: use native_write="value"'
+    )
+
+
 class HeadWrites(NamedTuple):
     """The writes of one head over all passages of a native run."""
 
@@ -33,20 +40,16 @@ class HeadWrites(NamedTuple):
         if self.pairs is None or sae.config.target == "write-value":
             return sae.encode_written(self.written)
         if sae.config.target == "write-delta":
-            raise InputError("a head of RWKV-7 adds two rank-1 matrices a token: it has no delta write to encode")
+            raise no_delta_write()
         codes = sae.encode_written(self.pairs)
         return Codes(codes.index[:, 1::2], codes.value[:, 1::2])
 
-    def side(self, form: NativeWrite) -> Tensor:
-        """Value side of the native write in the form asked for; its key side is `written.key`.
-
-        Raises InputError for the delta form of a head that adds two rank-1 matrices a token.
-        """
-        if form == "delta" and self.pairs is not None:
-            raise InputError(
-                'a head of RWKV-7 adds two rank-1 matrices a token, so it has no delta write: use native_write="value"'
-            )
-        return self.written.update if form == "delta" else self.value
+    def side(self, native_write: NativeWrite) -> Tensor:
+        """Value side of the native write; its key side is `written.key`. Raises InputError for the delta write of a
+        head that adds two rank-1 matrices a token."""
+        if native_write == "delta" and self.pairs is not None:
+            raise no_delta_write()
+        return self.written.update if native_write == "delta" else self.value
 
 
 def head_writes(run: NativeRun, head: int, layer: int | None = None) -> HeadWrites:

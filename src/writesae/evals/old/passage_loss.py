@@ -1,7 +1,7 @@
 """Delete or replace every write on which a class of atoms fires, over whole passages (paper section 3.2, Fig. 2b).
 
 Wherever the top feature of a token belongs to the class, the token's native write is edited before its own read
-(`at_token`); the response to all these edits is one replay of the layer's stream with other writes.
+(`at_token`): what is taken out, or gives way to the atom, is what the head writes there in the edited run.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from writesae.causal.budget import PASSAGES, passages_at_once
+from writesae.causal.passages import edited_losses
+from writesae.causal.patching import Edits
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.controls import ScoredHead, drawn
@@ -28,9 +29,8 @@ from writesae.evals.old.configs import PassageLossConfig as PassageLossConfig
 from writesae.evals.old.parts import Parts
 from writesae.evals.old.provenance import provenance
 from writesae.evals.old.result import Result
-from writesae.hosts import Host, KernelCall, KernelResult, Tap
+from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
-from writesae.recurrence import Stream, replay
 from writesae.sae import SAE
 from writesae.types import Site
 
@@ -119,53 +119,22 @@ def _score_run(
     feature, coefficient = top.feature[passage, position], top.value[passage, position]
     firings = gather(sae, writes, passage, position, feature, coefficient, config.native_write)
     random = drawn(ScoredHead(site, sae, writes, firings), "random", config.seed, begin)
-    sides = {
-        "atom": (firings.v, firings.w * coefficient.unsqueeze(-1)),
-        "delete": None,
-        "random_norm": (random.key, random.value * firings.norm.unsqueeze(-1)),
-    }
-    stream = run.streams[site.layer].heads(site.head)
-    removed = response(stream, passage, position, firings.key, -firings.value)
-    losses = {"native": _loss(host, tokens, site, None)}
-    for name in CONDITIONS:
-        put = sides[name]
-        added = removed if put is None else removed + response(stream, passage, position, *put)
-        losses[name] = _loss(host, tokens, site, added)
-    columns = {f"nll_{name}": loss.cpu().numpy() for name, loss in losses.items()}
+    # what gives way is what the head writes in the edited run: one deletion changes the writes that follow
+    weight = torch.zeros(len(position), len(CONDITIONS), 3, dtype=firings.key.dtype, device=firings.key.device)
+    weight[:, :, 0] = -1
+    weight[:, CONDITIONS.index("atom"), 1] = coefficient
+    weight[:, CONDITIONS.index("random_norm"), 2] = firings.norm
+    edits = Edits(
+        [site.head] * 3, passage, position, torch.stack([firings.key, firings.v, random.key], 1),
+        torch.stack([firings.value, firings.w, random.value], 1), weight, own={0: config.native_write},
+    )  # fmt: skip
+    losses = edited_losses(host, tokens, {site.layer: edits}, "at_token").sum(-1).cpu()
+    columns = {f"nll_{name}": loss.numpy() for name, loss in zip(("native", *CONDITIONS), losses, strict=True)}
     count = torch.bincount(passage, minlength=len(tokens))
     numbers = {"passage": range(begin, begin + len(tokens)), "firings": count.numpy(), "tokens": tokens.shape[1] - 1}
     each = dict(zip(FIRED, (position, feature.cpu(), coefficient.double().cpu()), strict=True))
     lists = {name: [part.tolist() for part in torch.split(x, count.tolist())] for name, x in each.items()}
     return pd.DataFrame(numbers | columns | lists)
-
-
-def response(stream: Stream, passage: Tensor, position: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """What adding `key[j] value[j]^T` at token `position[j]` of row `passage[j]`, all together, adds to one head's
-    outputs `[B, T, 1, V]`; each token reads its own edit."""
-    keys, values = torch.zeros_like(stream.key), torch.zeros_like(stream.value)
-    keys[passage, position, 0], values[passage, position, 0] = key.to(keys), value.to(values)
-    along, read = (None, None) if stream.erase is None else stream.erase
-    return replay(Stream(stream.query, keys, values, stream.log_decay, erase_read=read, erase_write=along)).outputs
-
-
-def _loss(host: Host, tokens: Tensor, site: Site, added: Tensor | None) -> Tensor:
-    """Summed negative log-likelihood of each passage, `[B]`, nats, float64."""
-    at_once = passages_at_once(host, tokens.shape[1], site.layer, read=tokens.shape[1])
-    rows = torch.split(torch.arange(len(tokens)), at_once)
-    return torch.cat([_row_losses(host, tokens[i], site, None if added is None else added[i]) for i in rows])
-
-
-def _row_losses(host: Host, tokens: Tensor, site: Site, added: Tensor | None) -> Tensor:
-    def after(call: KernelCall, result: KernelResult) -> KernelResult:
-        if call.layer != site.layer or added is None:
-            return result
-        output = result.output.clone()
-        output[:, :, site.head] += added[:, :, 0].to(output)
-        return result._replace(output=output)
-
-    logits = host.logits(tokens, Tap(after=after))[:, :-1].double()
-    target = tokens[:, 1:].to(logits.device)
-    return cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape).sum(1)
 
 
 def summarise(records: pd.DataFrame, config: PassageLossConfig) -> PassageLossSummary:
