@@ -134,7 +134,7 @@ def test_erase_and_amplify_with_a_dictionary(folder: str, capsys: pytest.Capture
             "by atom 5 at its norm, at positions -1",
         ),
         (["replace", "--positions", "2"], "at positions -2, -1"),
-        (["erase", "--positions", "firing:3"], "erase the native write (delta form), where feature 3 fires above 0"),
+        (["erase", "--positions", "firing:3"], "erase the native write (delta), where feature 3 fires above 0"),
         (["erase", "--positions", "at:2"], "at positions 2"),
         (["install", "--target", " war", "--positions", "prompt"], "at positions of the prompt, such as 3 or -1, not"),
     ],

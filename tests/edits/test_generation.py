@@ -256,7 +256,7 @@ def test_positions_from_the_start_install_as_those_from_the_end(host: Host) -> N
         install(host, "L5.H0", target=" war", positions=p).edits([prompt])[0] for p in ([1, -1], [1 - len(prompt), -1])
     ]
     assert made[0].when == made[1].when
-    assert torch.equal(made[0].what.key, made[1].what.key)  # type: ignore[union-attr]
+    assert torch.equal(*(edit.what.key for edit in made))  # type: ignore[attr-defined]
 
 
 def test_a_dictionary_on_another_device_is_copied_to_the_layer_s(host: Host) -> None:

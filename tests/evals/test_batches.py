@@ -9,7 +9,6 @@ from writesae.causal.budget import PASSAGES, ROWS, passages_at_once, rows_at_onc
 from writesae.causal.precision import fits_widened, widened
 from writesae.errors import InputError
 from writesae.evals.common.firings import all_firings
-from writesae.evals.old.atoms import portraits
 from writesae.evals.old.population import PopulationConfig, population
 from writesae.evals.old.substitution import SubstitutionConfig, substitution
 from writesae.hosts import Host
@@ -67,18 +66,9 @@ def test_population_is_the_same_whatever_the_batch(host: Host, passages: torch.T
     same(*results)
 
 
-def test_firings_and_portraits_are_the_same_whatever_the_batch(
-    host: Host, passages: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_firings_are_the_same_whatever_the_batch(host: Host, passages: torch.Tensor) -> None:
     whole = all_firings(host, dictionary(), SITE, passages)
     pd.testing.assert_frame_equal(whole, all_firings(host, dictionary(), SITE, passages, memory=LITTLE), rtol=1e-4)
-    many = portraits(host, dictionary(), SITE, passages, atoms=3, firings=5)
-    monkeypatch.setattr("writesae.causal.budget.BUDGET", LITTLE)
-    few = portraits(host, dictionary(), SITE, passages, atoms=3, firings=5)
-    for one, other in zip(many, few, strict=True):
-        assert one.feature == other.feature
-        assert one.kl["random"] == pytest.approx(other.kl["random"], rel=1e-3)
-        assert one.promotes[0].score == pytest.approx(other.promotes[0].score, rel=1e-2, abs=1e-5)
 
 
 def test_a_larger_budget_takes_more_at_once(host: Host, passages: torch.Tensor) -> None:
