@@ -101,3 +101,12 @@ def not_empty(config: object, *names: str) -> None:
     for name in names:
         if not getattr(config, name):
             raise ConfigError(f"{name.replace('_', ' ')} is empty: give at least one value")
+
+
+def no_repeats(config: object, *names: str) -> None:
+    """Raises ConfigError where a list names a value twice."""
+    for name in names:
+        given = getattr(config, name)
+        if len(set(given)) < len(given):
+            listed = ", ".join(map(str, given))
+            raise ConfigError(f"{name.replace('_', ' ')} {listed} names a value twice: give each once")

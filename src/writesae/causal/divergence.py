@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -14,10 +16,14 @@ def kl_divergence(native: Tensor, patched: Tensor, direction: KLDirection = "nat
 
     In float64 the rounding of the logits enters only to second order, so values far below 1e-6 are meaningful.
     """
+    return kl_divergences(native, patched, (direction,))[0]
+
+
+def kl_divergences(native: Tensor, patched: Tensor, directions: Sequence[KLDirection]) -> Tensor:
+    """The same in several directions, the first axis."""
     p, q = (torch.log_softmax(x.double(), -1) for x in (native, patched))
-    if direction == "patched||native":
-        p, q = q, p
-    return (p.exp() * (p - q)).sum(-1).clamp_min(0.0)
+    ways = {"native||patched": lambda: p.exp() * (p - q), "patched||native": lambda: q.exp() * (q - p)}
+    return torch.stack([ways[direction]().sum(-1).clamp_min(0.0) for direction in directions])
 
 
 def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:

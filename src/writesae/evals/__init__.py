@@ -16,15 +16,23 @@ from writesae.evals.common.evaluation import Evaluation
 from writesae.evals.erasure import entry as erasure
 from writesae.evals.fidelity import entry as fidelity
 from writesae.evals.installs import entry as installs
+from writesae.evals.partition import entry as partition
+from writesae.evals.population import entry as population
 from writesae.evals.proper_nouns import entry as proper_nouns
 from writesae.evals.quality import entry as quality
+from writesae.evals.seeds import entry as seeds
 from writesae.evals.sign import entry as sign
 from writesae.evals.spectrum import entry as spectrum
+from writesae.evals.substitution import entry as substitution
 
 _ENTRIES: tuple[Evaluation[Any], ...] = (
+    substitution,
+    population,
+    partition,
     atoms,
     fidelity,
     quality,
+    seeds,
     spectrum,
     boundary,
     sign,
@@ -47,10 +55,14 @@ __all__ = [
     "fidelity",
     "installs",
     "named",
+    "partition",
+    "population",
     "proper_nouns",
     "quality",
+    "seeds",
     "sign",
     "spectrum",
+    "substitution",
 ]
 
 

@@ -90,6 +90,11 @@ class Host:
         return self._tokenizer
 
     @property
+    def has_tokenizer(self) -> bool:
+        """Whether it can read and write text."""
+        return self._tokenizer is not None
+
+    @property
     def vocabulary(self) -> int:
         """Number of token ids."""
         return cast(nn.Embedding, self.model.get_input_embeddings()).num_embeddings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -246,3 +246,25 @@ def histogram(
         )
     )
     return [int(n) for n in counts]
+
+
+def stacked(
+    figure: go.Figure, names: Sequence[str], series: Mapping[str, Sequence[int]], colours: Mapping[str, str]
+) -> None:
+    """Counts on top of each other, one bar a name, with the numbers in them."""
+    for kind, sizes in series.items():
+        figure.add_trace(
+            go.Bar(
+                x=[label(name) for name in names],
+                y=list(sizes),
+                name=label(kind),
+                marker={"color": colours[kind], "opacity": 0.75},
+                text=list(sizes),
+                texttemplate="%{text}",
+                textposition="inside",
+                textangle=0,
+                insidetextfont={"color": "var(--heat-ink)"},
+                hovertemplate=f"%{{x}}: %{{y}} {label(kind)}s<extra></extra>",
+            )
+        )
+    figure.update_layout(barmode="stack", bargap=0.3)

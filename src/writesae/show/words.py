@@ -79,19 +79,27 @@ def duration(seconds: float | None) -> str:
 
 
 def condition(name: str) -> str:
-    """The name of a substitution condition in words."""
+    """The name of what stands in a write's place, in words."""
     words = {
-        "atom": "atom, at its coefficient",
-        "atom_norm": "atom, at the write\u2019s norm",
+        "atom": "the atom",
         "delete": "nothing, write deleted",
-        "random": "random, same coefficient",
-        "random_norm": "random, the write\u2019s norm",
-        "orthogonal": "orthogonal rank-1, same coefficient",
-        "other_atom": "another atom, as large",
+        "random": "random rank-1",
+        "orthogonal": "random rank-1, orthogonal to the write",
+        "other_atom": "another atom",
         "pca": "first principal direction",
         "flat_svd": "flat dictionary, top singular pair",
     }
     return words.get(name, name.replace("_", " "))
+
+
+def amplitude(name: str) -> str:
+    """How large an atom or a control is, in words."""
+    return {"coefficient": "at the coefficient", "norm": "at the write\u2019s norm"}.get(name, name)
+
+
+def write(name: str) -> str:
+    """The name of a native write in words: `delta write`."""
+    return f"{name} write"
 
 
 def timing(name: str) -> str:
@@ -173,11 +181,7 @@ def short_condition(name: str) -> str:
     """`condition` in a word or two, for the side of a chart."""
     words = {
         "atom": "atom",
-        "atom_norm": "atom, resized",
         "delete": "nothing",
-        "random": "random",
-        "random_norm": "random, resized",
-        "orthogonal": "orthogonal",
         "other_atom": "other atom",
         "pca": "PCA",
         "flat_svd": "flat, SVD",

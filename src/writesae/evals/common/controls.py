@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as _normalize
 
+from writesae.causal.batches import passages_at_once
 from writesae.causal.writes import HeadWrites, stream_writes
 from writesae.errors import InputError
 from writesae.evals.common.conditions import Control
@@ -27,7 +29,7 @@ def normalize(x: Tensor) -> Tensor:
 
 
 class Component(NamedTuple):
-    """A rank-1 matrix at each firing: `size` times unit `key` times unit `value`."""
+    """A rank-1 matrix at each firing: `size` times unit `key` times unit `value`. A negative size turns it around."""
 
     key: Tensor
     """`[R, K]`."""
@@ -76,6 +78,11 @@ class Firings:
         return overlap / (self.norm * self.atom_norm).clamp_min(1e-30)
 
 
+def atom_component(firings: Firings) -> Component:
+    """The atom at its coefficient."""
+    return Component(normalize(firings.v), normalize(firings.w), firings.coefficient * firings.atom_norm)
+
+
 def random_component(firings: Firings, generator: torch.Generator) -> Component:
     """Independent normal directions, as large as the atom's contribution."""
     x, y = (normalize(torch.randn(s.shape, generator=generator)) for s in (firings.v, firings.w))
@@ -94,23 +101,29 @@ class Background(NamedTuple):
 
 
 NEEDS_BACKGROUND: frozenset[Control] = frozenset({"other_atom", "pca"})
+OF_THE_WRITE: frozenset[str] = frozenset({"orthogonal", "pca"})
+"""Controls that depend on which form of the native write they stand for."""
 
 
 @torch.no_grad()
-def background(host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: NativeWrite, at_once: int) -> Background:
-    """Read the writes of all passages `[B, T]`, `at_once` passages at a time."""
+def background(
+    host: Host, sae: SAE, site: Site, tokens: Tensor, native_writes: Sequence[NativeWrite]
+) -> dict[NativeWrite, Background]:
+    """Read the writes of all passages `[B, T]`, some at a time, and what they say in each form."""
     alive = torch.zeros(sae.config.features, dtype=torch.bool)
     every = -(-tokens.numel() // PCA_WRITES)
-    keys, values, seen = [], [], 0
-    for part in torch.split(tokens, at_once):
+    keys, values, seen = list[Tensor](), {form: list[Tensor]() for form in native_writes}, 0
+    for part in torch.split(tokens, passages_at_once(host, tokens.shape[1], site.layer)):
         writes = stream_writes(host.record(part, [site.layer])[site.layer].heads(site.head))
         codes = writes.encode(sae)
         alive[codes.index[codes.value > 0].cpu()] = True
         some = slice(-seen % every, None, every)
         keys.append(writes.written.key.flatten(0, 1)[some])
-        values.append(writes.side(native_write).flatten(0, 1)[some])
+        for form, sides in values.items():
+            sides.append(writes.side(form).flatten(0, 1)[some])
         seen += part.numel()
-    return Background(alive.nonzero().squeeze(1), *principal_pair(torch.cat(keys), torch.cat(values)))
+    known, key = alive.nonzero().squeeze(1), torch.cat(keys)
+    return {form: Background(known, *principal_pair(key, torch.cat(sides))) for form, sides in values.items()}
 
 
 def control_component(

@@ -110,16 +110,21 @@ class Evaluation(Generic[C]):
         return evaluate(self, subject, asked, out, progress)
 
     def configured(self, options: Mapping[str, object]) -> C:
-        """The options as a config; raises InputError naming an unknown one or a wrong value."""
-        known = {field.name: field for field in fields(cast(Any, self.config))}
-        for name in options:
+        """The options as a config, one value under a list's name in the singular too (`native_write="value"`).
+
+        Raises InputError naming an unknown option or a wrong value.
+        """
+        default, plain = self.config(), dict[str, object]()
+        known = [field.name for field in fields(cast(Any, self.config))]
+        for given, value in options.items():
+            listed = given not in known and isinstance(getattr(default, f"{given}s", None), tuple)
+            name = f"{given}s" if listed else given
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 meant = f", did you mean {near[0]}?" if near else ""
                 raise InputError(f"{self.name} has no option {name!r}{meant}; its options are {', '.join(known)}")
-        default = self.config()
-        plain = {}
-        for name, value in options.items():
+            if name in plain:
+                raise InputError(f"{self.name} was given {name} twice: give it once")
             many = isinstance(getattr(default, name), tuple) and not isinstance(value, tuple | list)
             plain[name] = to_json((value,) if many else value)
         return from_json(self.config, plain)

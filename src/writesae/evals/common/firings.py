@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -31,7 +31,6 @@ def runs(
         yield begin, own, stream_writes(own)
 
 
-@torch.no_grad()
 def all_firings(
     host: Host,
     sae: SAE,
@@ -42,6 +41,20 @@ def all_firings(
 ) -> pd.DataFrame:
     """One row a firing: passage, position, feature, coefficient, order (0 for the largest coefficient of its token)
     and the cosine of the atom to the native write. Raises InputError where nothing fires."""
+    table = firings_by_form(host, sae, site, tokens, (native_write,), memory)
+    return table.rename(columns={f"cosine_{native_write}": "cosine"})
+
+
+@torch.no_grad()
+def firings_by_form(
+    host: Host,
+    sae: SAE,
+    site: Site,
+    tokens: Tensor,
+    native_writes: Sequence[NativeWrite],
+    memory: float | None = None,
+) -> pd.DataFrame:
+    """The same with `cosine_delta` and `cosine_value`, for the forms of the write that are asked for."""
     atoms = sae.atoms()
     tables = []
     for begin, _, writes in runs(host, site, tokens, memory):
@@ -50,14 +63,15 @@ def all_firings(
         feature = codes.index.gather(-1, order)
         passage, position, slot = (value > 0).nonzero(as_tuple=True)
         feature, coefficient = feature[passage, position, slot], value[passage, position, slot]
-        key, side = writes.written.key[passage, position], writes.side(native_write)[passage, position]
-        v, w = atoms.v[feature], atoms.w[feature]
-        norms = key.norm(dim=-1) * side.norm(dim=-1) * v.norm(dim=-1) * w.norm(dim=-1)
-        cosine = (key * v).sum(-1) * (side * w).sum(-1) / norms.clamp_min(1e-30)
         columns = {
             "passage": passage + begin, "position": position, "feature": feature, "coefficient": coefficient,
-            "order": slot, "cosine": cosine,
+            "order": slot,
         }  # fmt: skip
+        key, v, w = writes.written.key[passage, position], atoms.v[feature], atoms.w[feature]
+        for form in native_writes:
+            side = writes.side(form)[passage, position]
+            norms = key.norm(dim=-1) * side.norm(dim=-1) * v.norm(dim=-1) * w.norm(dim=-1)
+            columns[f"cosine_{form}"] = (key * v).sum(-1) * (side * w).sum(-1) / norms.clamp_min(1e-30)
         tables.append(pd.DataFrame({name: x.cpu().numpy() for name, x in columns.items()}))
     table = pd.concat(tables, ignore_index=True)
     if table.empty:

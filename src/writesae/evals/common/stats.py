@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
+from scipy.optimize import brentq
 from sklearn.mixture import GaussianMixture
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -63,6 +65,35 @@ def clustered(values: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
         n_resamples=RESAMPLES, rng=np.random.default_rng(seed),
     )  # fmt: skip
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def cluster_means(values: ArrayLike, clusters: ArrayLike) -> NDArray[np.float64]:
+    """The mean of every cluster, by its name: what tests compare, because values of one passage are not independent."""
+    names = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    means: NDArray[np.float64] = np.bincount(names, np.asarray(values, float)) / np.bincount(names)
+    return means
+
+
+@dataclass(frozen=True)
+class Share:
+    """How often something holds, over values that stand in clusters (firings in passages)."""
+
+    value: float
+    n: int
+    interval: Interval
+    """Resampling whole clusters."""
+    wilson: Interval | None
+    """Wilson's, which takes all values for independent; only where every one is of a cluster of its own."""
+
+
+def share(holds: ArrayLike, clusters: ArrayLike, seed: int) -> Share:
+    """The share of values for which something holds, with its intervals; NaN where there is no value."""
+    each, names = np.asarray(holds, bool), np.asarray(clusters)
+    if not each.size:
+        return Share(float("nan"), 0, Interval(float("nan"), float("nan")), None)
+    apart = len(np.unique(names)) == len(names)
+    bounds = wilson(int(each.sum()), each.size) if apart else None
+    return Share(float(each.mean()), each.size, clustered(each, names, seed), bounds)
 
 
 class Test(NamedTuple):
@@ -181,8 +212,9 @@ def scaled_r_squared(measured: ArrayLike, predicted: ArrayLike) -> float:
 class Mixture(NamedTuple):
     """Two Gaussians against one, over single numbers."""
 
-    upper: NDArray[np.bool_]
-    """Which values belong to the component with the larger mean."""
+    cut: float
+    """Where the two weighted densities cross between the means: values from here on belong to the upper one. Where
+    they do not cross there, the mean of the one that is nowhere the likelier."""
     means: tuple[float, float]
     """Lower, upper."""
     weights: tuple[float, float]
@@ -194,16 +226,30 @@ class Mixture(NamedTuple):
 
 
 def two_gaussians(x: ArrayLike, seed: int) -> Mixture:
-    """Fit both by expectation maximisation (five starts). Raises ValueError for fewer than four values."""
+    """Fit both by expectation maximisation (five starts). Raises ValueError for fewer than four values.
+
+    Values are parted by a cut and not by which component is the likelier one: of two Gaussians with unequal variances
+    the wider one is the likelier on both sides of the narrow one, so that the smallest values would be called large.
+    """
     values = np.asarray(x, float)[:, None]
     if len(values) < 4:
         raise ValueError(f"two Gaussians were to be fitted to {len(values)} values; at least 4 are needed")
     one, two = (GaussianMixture(n, random_state=seed, n_init=5).fit(values) for n in (1, 2))
-    low, high = np.argsort(two.means_[:, 0])
-    return Mixture(
-        two.predict(values) == high,
-        (float(two.means_[low, 0]), float(two.means_[high, 0])),
-        (float(two.weights_[low]), float(two.weights_[high])),
-        float(two.bic(values) - one.bic(values)),
-        (float(two.covariances_[low, 0, 0] ** 0.5), float(two.covariances_[high, 0, 0] ** 0.5)),
+    low, high = sorted(
+        (float(m), float(v) ** 0.5, float(w))
+        for m, v, w in zip(two.means_[:, 0], two.covariances_[:, 0, 0], two.weights_, strict=True)
     )
+    means, deviations, weights = zip(low, high, strict=True)
+    return Mixture(crossing(low, high), means, weights, float(two.bic(values) - one.bic(values)), deviations)
+
+
+def crossing(low: tuple[float, float, float], high: tuple[float, float, float]) -> float:
+    """Where two Gaussians (mean, standard deviation, weight) are equally likely, between their means."""
+
+    def ahead(x: float) -> float:  # rises all the way from the lower mean to the upper one
+        upper, lower = (np.log(w) + scipy_stats.norm.logpdf(x, m, d) for m, d, w in (high, low))
+        return float(upper - lower)
+
+    if ahead(low[0]) >= 0:
+        return low[0]
+    return high[0] if ahead(high[0]) <= 0 else float(brentq(ahead, low[0], high[0]))

@@ -1,0 +1,196 @@
+"""Scoring firings: what each condition puts in the place of the writes, and how far the next tokens move.
+
+At a firing everything is one batch of rows: the native run, the conditions of every form of the native write at every
+amplitude, and the native run once more for the rounding floor. So the states are rebuilt once, and a further
+direction of the KL costs no run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from writesae.causal.divergence import kl_divergences
+from writesae.causal.patching import Edits, patched_logits
+from writesae.evals.common.conditions import CONDITIONS, Control, step_column
+from writesae.evals.common.controls import OF_THE_WRITE, ScoredHead, atom_component, drawn
+from writesae.hosts.fork import NativeRun
+from writesae.recurrence import replay
+from writesae.types import Amplitude, KLDirection, NativeWrite, Timing
+
+CHUNK = 1 << 21
+"""Logits that are compared at once."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How every firing is scored: one record for each combination of the first four."""
+
+    timings: tuple[Timing, ...]
+    native_writes: tuple[NativeWrite, ...]
+    amplitudes: tuple[Amplitude, ...]
+    directions: tuple[KLDirection, ...]
+    controls: tuple[Control, ...]
+    horizon: int
+    """Scored positions."""
+    seed: int
+    """Of the random matrices."""
+
+
+class Condition(NamedTuple):
+    """One row of a firing's batch."""
+
+    native_write: NativeWrite
+    """The form of the write that is taken away."""
+    name: str
+    amplitude: Amplitude | None
+    """None for deletion, which has none."""
+
+
+Heads = Mapping[NativeWrite, Sequence[ScoredHead]]
+"""The heads that are edited together; their firings' native writes in every form of the grid, at the same places."""
+
+
+def score_firings(run: NativeRun, heads: Heads, grid: Grid, offset: int) -> pd.DataFrame:
+    """The records of some places; at a place every head is edited at once.
+
+    The run is patched from the lowest of the heads' layers up. `offset` is the number of its first passage.
+    """
+    rows = _conditions(grid)
+    some = heads[grid.native_writes[0]]
+    layers = sorted({head.site.layer for head in some})
+    edits = {
+        layer: _edits({form: [h for h in own if h.site.layer == layer] for form, own in heads.items()}, grid, offset)
+        for layer in layers
+    }
+    first = some[0].firings
+    token = run.tokens[first.passage, first.position]
+    place = {"passage": first.passage + offset, "position": first.position, "token": token}
+    about = {form: _columns(place | _about(run, own)) for form, own in heads.items()}
+    tables = []
+    for timing in grid.timings:
+        kl, moved, floor = _measured(run, edits, timing, grid)
+        for form in grid.native_writes:
+            for amplitude in grid.amplitudes:
+                names = (*CONDITIONS, *grid.controls)
+                where = [rows.index(Condition(form, n, None if n == "delete" else amplitude)) for n in names]
+                top = {f"top1_{n}": moved[:, i] for n, i in zip(names, where, strict=True)}
+                for d, direction in enumerate(grid.directions):
+                    own = kl[d][:, where]
+                    columns = {"floor": floor[d]} | {f"kl_{n}": own[:, i].mean(-1) for i, n in enumerate(names)} | top
+                    if grid.horizon > 1:
+                        columns |= {
+                            step_column(n, s + 1): own[:, i, s]
+                            for s in range(grid.horizon)
+                            for i, n in enumerate(names)
+                        }
+                    cell = {"timing": timing, "native_write": form, "amplitude": amplitude, "direction": direction}
+                    tables.append(about[form].assign(**cell, **_columns(columns)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _measured(run: NativeRun, edits: dict[int, Edits], timing: Timing, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """KLs `[D, R, C, horizon]`, whether the most likely token changes `[R, C]`, and rounding floors `[D, R]`."""
+    weight = edits[run.layer].weight
+    places, conditions = weight.shape[0], weight.shape[1]
+    kl = torch.empty(len(grid.directions), places, conditions + 1, grid.horizon, dtype=torch.float64)
+    moved = torch.empty(places, conditions, dtype=torch.bool)
+    for scored in patched_logits(run, edits, timing, grid.horizon):
+        native, others = scored.native.unsqueeze(1), torch.cat([scored.patched, scored.again.unsqueeze(1)], 1)
+        for some in torch.split(torch.arange(len(others)), max(1, CHUNK // others[0].numel())):
+            which = scored.which[some]
+            kl[:, which] = kl_divergences(native[some], others[some], grid.directions).cpu()
+            moved[which] = (others[some, :-1, 0].argmax(-1) != native[some, :, 0].argmax(-1)).cpu()
+    return kl[:, :, :-1], moved, kl[:, :, -1].mean(-1)
+
+
+def _columns(columns: Mapping[str, Tensor]) -> pd.DataFrame:
+    return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+
+
+def _conditions(grid: Grid) -> list[Condition]:
+    """What is put in the writes' place, in the order of the rows."""
+    replaced = [name for name in (*CONDITIONS, *grid.controls) if name != "delete"]
+    found = []
+    for form in grid.native_writes:
+        found.append(Condition(form, "delete", None))
+        found += [Condition(form, name, amplitude) for amplitude in grid.amplitudes for name in replaced]
+    return found
+
+
+def _about(run: NativeRun, heads: Sequence[ScoredHead]) -> dict[str, Tensor]:
+    """What stands at each place: of one head, or of all together and of each under its name."""
+    states = [_state_norms(run, head) for head in heads]
+    if len(heads) == 1:
+        f = heads[0].firings
+        return {
+            "feature": f.feature, "coefficient": f.coefficient, "cosine": f.cosine, "write_norm": f.norm,
+            "share": f.norm / states[0],
+        }  # fmt: skip
+    parts: list[Tensor] = []
+    own: dict[str, Tensor] = {}
+    for head, state in zip(heads, states, strict=True):
+        f, site = head.firings, head.site
+        edited = f.coefficient > 0
+        contribution, norm = f.coefficient * f.atom_norm, f.norm * edited
+        parts.append(torch.stack([contribution * norm * f.cosine, contribution**2, norm**2, (state * edited) ** 2]))
+        own |= {
+            f"feature_{site}": f.feature, f"coefficient_{site}": f.coefficient, f"cosine_{site}": f.cosine,
+            f"write_norm_{site}": f.norm, f"share_{site}": f.norm / state,
+        }  # fmt: skip
+    overlap, atoms, writes, squares = torch.stack(parts).sum(0)
+    together = {
+        "cosine": overlap / (atoms * writes).sqrt().clamp_min(1e-30), "write_norm": writes.sqrt(),
+        "share": (writes / squares).sqrt(),
+    }  # fmt: skip
+    return together | own
+
+
+def _state_norms(run: NativeRun, head: ScoredHead) -> Tensor:
+    """Frobenius norms of the head's native states after the tokens of its firings, `[R]`."""
+    stream, f = run.streams[head.site.layer].heads(head.site.head), head.firings
+    states = replay(stream, keep=(f.passage, f.position)).states
+    norms: Tensor = torch.linalg.vector_norm(states.flatten(1), dim=-1)
+    return norms
+
+
+def _edits(heads: Heads, grid: Grid, offset: int) -> Edits:
+    """The edits of the heads of one layer: the components of each in turn."""
+    some = heads[grid.native_writes[0]]
+    parts = [_head_edits({form: own[i] for form, own in heads.items()}, grid, offset) for i in range(len(some))]
+    key, value, weight = (torch.cat([part[i] for part in parts], -1 if i == 2 else 1) for i in range(3))
+    each = key.shape[1] // len(some)
+    own = {each * i + slot: form for i in range(len(some)) for slot, form in enumerate(grid.native_writes)}
+    where, firings = [head.site.head for head in some for _ in range(each)], some[0].firings
+    return Edits(where, firings.passage, firings.position, key, value, weight, own)
+
+
+def _head_edits(head: Mapping[NativeWrite, ScoredHead], grid: Grid, offset: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys `[R, M, K]`, values `[R, M, V]` and weights `[R, C, M]` of one head's components: its own write in every
+    form, then what replaces it. Every condition takes the own write away and adds one component, or none."""
+    forms, first = list(head), next(iter(head.values()))
+    firings, components = first.firings, [atom_component(first.firings)]
+    slot: dict[tuple[str, NativeWrite], int] = {("atom", form): 0 for form in forms}
+    replacing: tuple[Control | Literal["random"], ...] = ("random", *grid.controls)
+    for name in replacing:
+        for form in forms:
+            if name in OF_THE_WRITE or form == forms[0]:
+                components.append(drawn(head[form], name, grid.seed, offset))
+            slot[name, form] = len(components) - 1
+    key = torch.stack([*(head[form].firings.key for form in forms), *(x.key for x in components)], 1)
+    value = torch.stack([*(head[form].firings.value for form in forms), *(x.value for x in components)], 1)
+    rows = _conditions(grid)
+    weight = key.new_zeros(len(key), len(rows), key.shape[1])
+    for line, row in enumerate(rows):
+        weight[:, line, forms.index(row.native_write)] = -1
+        if row.amplitude is not None:
+            number = slot[row.name, row.native_write]
+            size, norm = components[number].size, head[row.native_write].firings.norm
+            amount = size if row.amplitude == "coefficient" else torch.where(size < 0, -norm, norm)
+            weight[:, line, len(forms) + number] = amount
+    return key, value, weight * (firings.coefficient > 0)[:, None, None]

@@ -1,0 +1,94 @@
+"""Atoms are classed and sampled from all firings of the passages; the places of a few firings of each are scored."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import numpy as np
+import pandas as pd
+import torch
+
+from writesae.causal.writes import head_writes
+from writesae.errors import InputError
+from writesae.evals.common.classes import CLASSES, labels, portraits
+from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, ScoredHead, background
+from writesae.evals.common.drawn_firings import native_runs
+from writesae.evals.common.firings import firings_by_form, gather
+from writesae.evals.common.forms import native_writes
+from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
+from writesae.evals.common.result import count
+from writesae.evals.common.score import Grid, score_firings
+from writesae.evals.common.subject import Subject
+from writesae.evals.population.config import PopulationConfig
+from writesae.types import NativeWrite
+
+
+def measure(subject: Subject, config: PopulationConfig, keep: Keep) -> Measured:
+    """A record is a firing under one combination of the grid; an item is a sampled atom.
+
+    Raises InputError where too few atoms are alive to be classed, or none has enough firings.
+    """
+    host, sae, site, tokens = subject.host, subject.sae, subject.site, subject.tokens
+    forms = native_writes(host, (site,), tokens, config.native_writes)
+    keep.plan(1)
+    fired = keep("firings", partial(firings_by_form, host, sae, site, tokens, forms))
+    about = {form: portraits(fired, sae.config.features, 0, [form]) for form in forms}
+    kinds = {form: labels(table, 1, config.seed) for form, table in about.items()}
+    chosen = sample(kinds[forms[0]], config)
+    places = _firings(fired, chosen, tokens.shape[1], config)
+    enough = {feature: feature in set(places.feature) for feature in chosen}
+    if places.empty:
+        raise InputError(
+            f"none of {len(chosen)} sampled atoms of {site} has {config.fewest} firings that can be scored: "
+            "pass more text or ask for fewer firings"
+        )
+    grid = Grid(
+        config.timings, forms, config.amplitudes, config.directions, config.controls, config.horizon, config.seed
+    )
+
+    @cache
+    def common() -> dict[NativeWrite, Background]:
+        wanted = NEEDS_BACKGROUND.intersection(config.controls)
+        return background(host, sae, site, tokens, forms) if wanted else {}
+
+    def make(begin: int, end: int) -> pd.DataFrame:
+        here, tables = places[places.passage.between(begin, end - 1)], []
+        for offset, some, run in native_runs(host, site, tokens, here, begin):
+            writes = head_writes(run, site.head)
+            passage, position, feature = (torch.tensor(some[c].to_numpy()) for c in ("passage", "position", "feature"))
+            coefficient = torch.tensor(some.coefficient.to_numpy()).to(writes.value)
+            heads = {}
+            for form in forms:
+                firings = gather(sae, writes, passage - offset, position, feature, coefficient, form)
+                heads[form] = [ScoredHead(site, sae, writes, firings, None, common().get(form))]
+            tables.append(score_firings(run, heads, grid, offset))
+        return concatenated(tables)
+
+    groups = [(a, b) for a, b in passage_groups(len(tokens)) if places.passage.between(a, b - 1).any()]
+    keep.plan(len(groups))
+    records = concatenated([keep(f"passages-{a}", partial(make, a, b)) for a, b in groups])
+    rows = list(zip(records.native_write, records.feature, strict=True))
+    records["class"] = [kinds[form][feature] for form, feature in rows]
+    records["atom_cosine"] = [about[form].cosine[feature] for form, feature in rows]
+    records["per_10k"] = [about[form].firings[feature] / tokens.numel() * 1e4 for form, feature in rows]
+    refused = count("" if ok else f"fewer than {config.fewest} firings" for ok in enough.values())
+    return Measured(records, len(chosen), refused)
+
+
+def sample(kind: dict[int, str], config: PopulationConfig) -> list[int]:
+    """Atoms drawn evenly from the classes; what one class lacks the other gives."""
+    rng = np.random.default_rng(config.seed)
+    drawn = {name: rng.permutation([f for f, k in kind.items() if k == name]).tolist() for name in CLASSES}
+    order = sorted(CLASSES, key=lambda name: len(drawn[name]))
+    first = drawn[order[0]][: config.atoms // 2]
+    return sorted(first + drawn[order[1]][: config.atoms - len(first)])
+
+
+def _firings(fired: pd.DataFrame, chosen: list[int], length: int, config: PopulationConfig) -> pd.DataFrame:
+    """At most so many firings of each atom, at random, at places that can be scored; of those that have enough."""
+    room = length - 1 - config.horizon
+    usable = fired[fired.feature.isin(chosen) & (fired.position > 0) & (fired.position < room)]
+    rng = np.random.default_rng(config.seed)
+    drawn = usable.iloc[rng.permutation(len(usable))].groupby("feature").head(config.most)
+    enough = drawn.groupby("feature").size() >= config.fewest
+    return drawn[drawn.feature.map(enough).astype(bool)].sort_values(["passage", "position", "feature"])

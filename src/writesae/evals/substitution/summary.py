@@ -1,0 +1,152 @@
+"""What the records say, for every way of measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from writesae.evals.common.conditions import cells, conditions, step_column
+from writesae.evals.common.floor import Floor, floor_of
+from writesae.evals.common.stats import (
+    Interval,
+    Share,
+    Test,
+    cliffs_delta,
+    cluster_means,
+    clustered,
+    paired_delta,
+    share,
+    wilcoxon,
+)
+from writesae.evals.substitution.config import SubstitutionConfig
+
+COLUMNS = {
+    "passage": "passage, counted from 0",
+    "position": "the edited token's place in it",
+    "token": "the edited token's id",
+    "context?": "the text up to and including the token, where the host has a tokenizer",
+    "token_text?": "the token's text",
+    "feature*": "the feature with the largest coefficient; `feature_SITE` of each head where several are edited",
+    "coefficient*": "its coefficient",
+    "cosine*": "cosine of the atom to the native write, of all heads together and of each",
+    "write_norm*": "Frobenius norm of the native write",
+    "share*": "the same over the norm of the head's native state after the token",
+    "timing": "whether the edited token itself reads the edited state",
+    "native_write": "which matrix counts as the write",
+    "amplitude": "how large the atom and the controls are",
+    "direction": "direction of the KL divergences",
+    "floor": "KL between two native runs whose rounding differs, nats a token",
+    "kl_*": "KL from the native run with this in the write's place, nats a token, mean over the scored positions",
+    "top1_*": "whether the most likely token at the first scored position changes",
+    "step*": "KL at one of several scored positions",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way of measuring."""
+
+    timing: str
+    native_write: str
+    amplitude: str
+    direction: str
+    passages: int
+    """Passages that hold firings."""
+    wins: Share
+    """Firings where the atom has a strictly smaller KL than deletion; its interval is by passage."""
+    by_feature: Interval
+    """The same, resampling features (combinations of features where several heads are edited)."""
+    floor: Floor
+    """The same among firings where the effect of deletion stands above rounding, and what they decide."""
+    wins_against: dict[str, Share]
+    """Every other condition -> share of firings where the atom has a strictly smaller KL."""
+    strict_chain: float
+    """Share with KL of atom < deletion < random."""
+    median_kl: dict[str, float]
+    """Condition -> median KL in nats a token."""
+    top1: dict[str, float]
+    """Condition -> share of firings where the most likely token at the first scored position changes."""
+    cosine: float
+    """Median cosine of the atom to the native write."""
+    share: float
+    """Median norm of the native write over that of the state after the token."""
+    wilcoxon: Test
+    """Signed ranks of KL of atom against deletion, paired by passage, on the passages' means."""
+    paired_delta: float
+    """Share of firings where the atom is closer than deletion minus the share where it is farther."""
+    cliffs_delta: float
+    """The same over all pairs of firings, KL of deletion against atom."""
+    failures_by_quartile: tuple[float, ...]
+    """Share of firings where the atom does not win, by quartile of the KL of deletion, smallest effect first."""
+    wins_by_step: tuple[float, ...]
+    """Share of wins over deletion at each scored position."""
+    median_kl_by_step: dict[str, tuple[float, ...]]
+    """Condition -> median KL at each scored position, the first one first."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Every way of measuring, in the order in which they were asked for."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def main(self) -> list[Cell]:
+        """Those at the first amplitude and direction: every timing and form of the write."""
+        first = self.cells[0]
+        return [c for c in self.cells if (c.amplitude, c.direction) == (first.amplitude, first.direction)]
+
+    def cell(self, **how: str) -> Cell:
+        """The first with these: `cell(timing="at_token", native_write="value")`."""
+        return next(cell for cell in self.cells if all(getattr(cell, name) == value for name, value in how.items()))
+
+
+def summarise(tables: Mapping[str, pd.DataFrame], config: SubstitutionConfig) -> Summary:
+    """The summary of the records."""
+    return Summary(tuple(_cell(key, table, config.seed) for key, table in cells(tables["records"])))
+
+
+def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
+    timing, native_write, amplitude, direction = key
+    names = conditions(records)
+    kl = {name: records[f"kl_{name}"].to_numpy() for name in names}
+    steps = {name: _by_step(records, name) for name in names}
+    atom, delete, passage = kl["atom"], kl["delete"], records.passage.to_numpy()
+    wins = atom < delete
+    quartile = np.searchsorted(np.quantile(delete, [0.25, 0.5, 0.75]), delete, side="left")
+    failed = [float(1 - wins[quartile == q].mean()) if (quartile == q).any() else float("nan") for q in range(4)]
+    features = [str(c) for c in records.columns if c == "feature" or str(c).startswith("feature_")]
+    return Cell(
+        timing,
+        native_write,
+        amplitude,
+        direction,
+        passages=len(np.unique(passage)),
+        wins=share(wins, passage, seed),
+        by_feature=clustered(wins, records.groupby(features).ngroup().to_numpy(), seed),
+        floor=floor_of(wins, delete, records.floor.to_numpy(), passage, seed),
+        wins_against={n: share(atom < x, passage, seed) for n, x in kl.items() if n not in ("atom", "delete")},
+        strict_chain=float((wins & (delete < kl["random"])).mean()),
+        median_kl={name: float(np.median(x)) for name, x in kl.items()},
+        top1={name: float(records[f"top1_{name}"].mean()) for name in names},
+        cosine=float(np.median(records.cosine)),
+        share=float(np.median(records.share)),
+        wilcoxon=wilcoxon(cluster_means(atom, passage), cluster_means(delete, passage)),
+        paired_delta=paired_delta(delete, atom),
+        cliffs_delta=cliffs_delta(delete, atom),
+        failures_by_quartile=tuple(failed),
+        wins_by_step=tuple(float((a < d).mean()) for a, d in zip(steps["atom"], steps["delete"], strict=True)),
+        median_kl_by_step={name: tuple(float(np.median(x)) for x in each) for name, each in steps.items()},
+    )
+
+
+def _by_step(records: pd.DataFrame, condition: str) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """A condition's KL at each scored position, all firings each."""
+    found, step = [], 1
+    while step_column(condition, step) in records.columns:
+        found.append(records[step_column(condition, step)].to_numpy())
+        step += 1
+    return found or [records[f"kl_{condition}"].to_numpy()]
