@@ -3,7 +3,8 @@
     python benchmarks/eval_speed.py [--host tiny-gdn|tiny-mamba2|qwen3.5-0.8b-shaped] [--firings 200]
 
 The slow protocol runs each firing's prefix, deep-copies the cache once a condition, edits the state in the copy and
-feeds the next token (`slow_protocol`). Both score the same five conditions. `qwen3.5-0.8b-shaped` has that
+feeds the next token (`slow_protocol`). Both score the same five conditions: the atom and a random matrix at both
+amplitudes, and deletion, of the delta write after the token. `qwen3.5-0.8b-shaped` has that
 model's sizes and random weights (3 GB of memory, minutes on a CPU).
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal
 
 import torch
@@ -20,7 +22,7 @@ from transformers.models.qwen3_5 import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 from slow_protocol import cache_copy_logits
 from writesae.causal.divergence import kl_divergence
 from writesae.corpus import text
-from writesae.evals.old.substitution import SubstitutionConfig, substitution
+from writesae.evals import substitution
 from writesae.hosts import Host, load
 from writesae.recurrence import delta_values
 from writesae.sae import SAE, SAEConfig, TopK
@@ -80,12 +82,20 @@ def main(options: Options) -> None:
     generator = torch.Generator().manual_seed(2)
     sae = SAE(SAEConfig(layer.d_k, layer.d_v, 512, sparsity=TopK(16), target="write-delta"), generator)
 
-    config = SubstitutionConfig(timings=("after_token",), firings=options.firings)
+    for part in ("measure", "summary"):  # loaded before the clock starts
+        import_module(f"writesae.evals.substitution.{part}")
     begin = time.perf_counter()
-    records = substitution(host, sae, site, tokens, config).records
-    fast = len(records) / (time.perf_counter() - begin)
+    result = substitution(
+        host, sae, tokens, site=site, timings="after_token", native_writes="delta", firings=options.firings
+    )
+    fast = result.n / (time.perf_counter() - begin)
 
-    some = records.sample(min(options.slow_firings, len(records)), random_state=0)
+    by = {size: own.reset_index(drop=True) for size, own in result.records.groupby("amplitude")}
+    some = (
+        by["coefficient"]
+        .assign(kl_resized=by["norm"].kl_atom)
+        .sample(min(options.slow_firings, result.n), random_state=0)
+    )
     stream = host.record(tokens, [site.layer])[site.layer].heads(site.head)
     update, atoms = delta_values(stream)[0], sae.atoms()
     compared, worst, begin = 0, 0.0, time.perf_counter()
@@ -102,7 +112,7 @@ def main(options: Options) -> None:
             noise * write.norm() / noise.norm() - write,
         ]
         native, patched = cache_copy_logits(host, tokens[row.passage], site, row.position, edits, "after_token")
-        for name, logits in zip(("atom", "atom_norm", "delete"), patched, strict=False):
+        for name, logits in zip(("atom", "resized", "delete"), patched, strict=False):
             kl = kl_divergence(native[0], logits[0]).item()
             rounding = 2e-6 * (2 * kl) ** 0.5  # float32 logits: noise of spread e adds e sqrt(2 KL)
             if kl > 1e-9:  # below that float32 logits say nothing
@@ -114,7 +124,7 @@ def main(options: Options) -> None:
     print("| protocol | firings | firings a second (5 conditions) |")
     print("|---|---:|---:|")
     print(f"| cache copied | {len(some)} | {slow:.2f} |")
-    print(f"| forked runs | {len(records)} | {fast:.2f} |")
+    print(f"| forked runs | {result.n} | {fast:.2f} |")
     print(f"ratio {fast / slow:.1f}x; largest relative difference of {compared} KLs beyond rounding {worst:.1e}")
 
 

@@ -18,6 +18,7 @@ from writesae.corpus import read_documents
 from writesae.errors import InputError
 from writesae.evals import EVALUATIONS
 from writesae.evals.common.result import Result
+from writesae.types import Site
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,22 @@ def test_a_result_and_its_finding(corpus: Path, sae: Path, tmp_path: Path, capsy
     assert "summary.json" in said
     assert (result.provenance.text.corpus, result.provenance.text.part) == ("corpus.jsonl", "all")
     assert str(tmp_path) not in (tmp_path / "out" / "summary.json").read_text()
+
+
+def test_one_value_or_several_of_the_grid_at_two_heads(corpus: Path, sae: Path, tmp_path: Path) -> None:
+    save_sae(small_sae(Site(2, 0), seed=6), tmp_path / "other")
+    words = (
+        f"--out {tmp_path}/out --sae {sae} {tmp_path}/other --corpus {corpus} --part all --passages 5 --length 29 "
+        "--firings 7 --timings at_token --native-writes delta value --amplitudes norm --controls pca other_atom"
+    )
+    main(["eval", "substitution", *words.split()])
+    result = Result.load(tmp_path / "out")
+    assert [(c.timing, c.native_write, c.amplitude) for c in result.summary.cells] == [
+        ("at_token", "delta", "norm"),
+        ("at_token", "value", "norm"),
+    ]
+    assert {"feature_L2.H0", "feature_L5.H2", "kl_pca", "top1_other_atom"} <= set(result.records)
+    assert result.provenance.site == "L5.H2, L2.H0"
 
 
 def test_all_that_fit(

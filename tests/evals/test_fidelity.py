@@ -1,4 +1,4 @@
-"""Replaced states against edited caches, and seeds against known copies."""
+"""Replaced states against edited caches."""
 
 import math
 
@@ -14,9 +14,6 @@ from writesae.evals import fidelity
 from writesae.evals.fidelity.config import FidelityConfig
 from writesae.evals.fidelity.measure import reconstructed
 from writesae.evals.fidelity.summary import CONDITIONS, summarise
-from writesae.evals.old import seeds as several
-from writesae.evals.old.partition import PartitionConfig
-from writesae.evals.old.seeds import SeedsConfig, atom_cosines, seeds
 from writesae.hosts import Host
 from writesae.recurrence import delta_values_reference, replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
@@ -92,32 +89,3 @@ def test_fidelity_by_hand() -> None:
     assert whole.added == pytest.approx({"reconstruction": 0.25, "zero": 1.0})
     assert whole.recovered == pytest.approx(1 - 1 / 4)
     assert whole.intervals["reconstruction"] == pytest.approx((0.25, 0.25))
-
-
-def test_seeds_know_a_copy(host: Host, passages: torch.Tensor) -> None:
-    config = SeedsConfig(PartitionConfig(ks=()))
-    copy, other = dictionary(), dictionary(seed=6)
-    order = torch.randperm(61, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in (copy.v_enc, copy.w_enc, copy.b_enc, copy.v_dec, copy.w_dec):
-            parameter.copy_(parameter[order])
-    same = seeds(host, [dictionary(), copy], SITE, passages, config)
-    assert same.summary.matched == 1
-    assert same.summary.assigned == pytest.approx(1, abs=1e-5)
-    assert set(same.summary.variation.values()) == {0.0}
-    different = seeds(host, [dictionary(), copy, other], SITE, passages, config)
-    assert different.summary.matched == pytest.approx(2 / 6)
-    assert several.summarise(different.records, config) == different.summary
-    with pytest.raises(InputError, match="at least 2"):
-        seeds(host, [other], SITE, passages)
-
-
-def test_atom_cosines_by_hand() -> None:
-    a, b = (SAE(SAEConfig(2, 2, 2, sparsity=TopK(1))) for _ in range(2))
-    with torch.no_grad():
-        a.v_dec.copy_(torch.tensor([[[1.0, 0]], [[3.0, 4]]]))
-        a.w_dec.copy_(torch.tensor([[[0.0, 2]], [[1.0, 0]]]))
-        b.v_dec.copy_(torch.tensor([[[1.0, 0]], [[0.0, 1]]]))
-        b.w_dec.copy_(torch.tensor([[[0.0, -1]], [[1.0, 1]]]))
-    expected = [[1.0, 0.0], [0.0, 0.8 / math.sqrt(2)]]
-    np.testing.assert_allclose(atom_cosines(a, [0, 1], b, [0, 1]), expected, atol=1e-6)

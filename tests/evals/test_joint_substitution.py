@@ -1,6 +1,7 @@
 """Several heads edited together, in one layer and in several, against the cache-copy protocol, family by family."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,12 @@ from writesae.causal.divergence import kl_divergence
 from writesae.causal.precision import in_float64, widened
 from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
-from writesae.evals.old.substitution import SubstitutionConfig, first_and_second, joint_substitution, substitution
+from writesae.evals import substitution
 from writesae.hosts import Host
-from writesae.sae import SAE
-from writesae.types import NativeWrite, Site
+from writesae.sae import SAE, Record
+from writesae.types import Site
 
-FAMILIES: dict[str, NativeWrite] = {
-    "qwen3_5": "delta", "fla_kda": "delta", "mamba2": "delta", "falcon_h1": "value", "rwkv7_hf": "value",
-}  # fmt: skip
-"""Family -> what counts as a write."""
+FAMILIES = ("qwen3_5", "fla_kda", "mamba2", "falcon_h1", "rwkv7_hf")
 TIME = 19
 
 
@@ -39,47 +37,45 @@ def rows(table: pd.DataFrame) -> list[SimpleNamespace]:
 def test_equals_copied_caches(name: str) -> None:
     wide = widened(tiny_host(name))
     with in_float64():  # where nothing is lost to rounding
-        check(wide, FAMILIES[name])
+        check(wide)
 
 
-def check(host: Host, native_write: NativeWrite) -> None:
+def check(host: Host) -> None:
     text = some_tokens(rows=2, time=TIME)
     saes = {site: dictionary(host, site, "write-value") for site in sites_of(host)}
-    config = SubstitutionConfig(firings=4, seed=2, horizon=2, native_write=native_write)
-    records = joint_substitution(host, saes, text, config).records
+    records = substitution(host, saes, text, firings=4, seed=2, horizon=2).records
     compared = 0
     for row in rows(records):
-        atoms, norms = {}, {}
+        atoms, norms, states = {}, {}, []
         for site, sae in saes.items():
             at = str(site).replace(".", "_")
             v, w = (x[getattr(row, f"feature_{at}")] for x in sae.atoms())
-            atoms[site], norms[site] = torch.outer(v, w), getattr(row, f"write_norm_{at}")
-            atoms[site] = atoms[site] * getattr(row, f"coefficient_{at}")
-        conditions = [
-            atoms,
-            {site: atom / atom.norm() * norms[site] for site, atom in atoms.items()},
-            {site: torch.zeros_like(atom) for site, atom in atoms.items()},
-        ]
+            atom, norms[site] = torch.outer(v, w), getattr(row, f"write_norm_{at}")
+            states.append(norms[site] / getattr(row, f"share_{at}"))
+            size = getattr(row, f"coefficient_{at}") if row.amplitude == "coefficient" else norms[site] / atom.norm()
+            atoms[site] = atom * size
+        conditions = [atoms, {site: torch.zeros_like(atom) for site, atom in atoms.items()}]
         native, patched = joint_cache_copy_logits(
-            host, text[row.passage], row.position, conditions, row.protocol, 2, native_write
+            host, text[row.passage], row.position, conditions, row.timing, 2, row.native_write
         )
-        for condition, logits in zip(("atom", "atom_norm", "delete"), patched, strict=True):
+        for condition, logits in zip(("atom", "delete"), patched, strict=True):
             for step in range(2):
                 slow = kl_divergence(native[step], logits[step]).item()
                 fast = getattr(row, f"step{step + 1}_kl_{condition}")
-                assert fast == pytest.approx(slow, rel=1e-6, abs=1e-14), (condition, step, row.protocol)
+                assert fast == pytest.approx(slow, rel=1e-6, abs=1e-14), (condition, step, row.timing)
                 compared += slow > 1e-9
         assert row.write_norm == pytest.approx(np.linalg.norm(list(norms.values())), rel=1e-5)
+        assert row.share == pytest.approx(row.write_norm / np.linalg.norm(states), rel=1e-5)
     assert compared > 20
 
 
 def test_one_head_is_the_same_test() -> None:
     host, text = tiny_host("qwen3_next"), some_tokens(time=TIME)
     site = Site(0, 4)
-    sae, config = dictionary(host, site), SubstitutionConfig(firings=5, seed=3)
-    one, joint = substitution(host, sae, site, text, config), joint_substitution(host, {site: sae}, text, config)
+    sae = dictionary(host, site)
+    one = substitution(host, sae, text, site=site, firings=5, seed=3)
+    joint = substitution(host, {site: sae}, text, firings=5, seed=3)
     pd.testing.assert_frame_equal(one.records, joint.records)
-    assert joint.sites == (site,)
     assert one.provenance == joint.provenance
 
 
@@ -109,35 +105,42 @@ def test_silent_heads_refuse_the_place_or_are_left_alone() -> None:
     host, text = tiny_host("mamba2"), some_tokens(time=TIME)
     loud, quiet = Site(0, 1), Site(1, 3)
     saes = {loud: dictionary(host, loud), quiet: silent_where(host, quiet, text, 0.5)}
-    config = SubstitutionConfig(("after_token",), firings=12)
-    refusing = joint_substitution(host, saes, text, config).main
+    options: dict[str, Any] = {"timings": "after_token", "firings": 12}
+    refusing = substitution(host, saes, text, **options)
     assert refusing.refused == {"no feature fires at L1.H3": 12 - refusing.n}
     assert 0 < refusing.n < 12
-    lenient = SubstitutionConfig(("after_token",), firings=12, silent="leave")
-    leaving = joint_substitution(host, saes, text, lenient)
-    assert (leaving.main.n, leaving.main.refused) == (12, {})
-    alone = substitution(host, saes[loud], loud, text, config).records
+    leaving = substitution(host, saes, text, silent="leave", **options)
+    assert (leaving.n, leaving.refused) == (12, {})
+    alone = substitution(host, {loud: saes[loud]}, text, **options).records
     left = leaving.records["coefficient_L1.H3"] == 0
-    assert left.sum() == 12 - refusing.n
-    for column in ("kl_atom", "kl_delete", "kl_atom_norm", "cosine", "write_norm", "kl_random"):
+    assert left.sum() == 2 * (12 - refusing.n)  # at both amplitudes
+    for column in ("kl_atom", "kl_delete", "cosine", "write_norm", "share", "kl_random"):
         np.testing.assert_allclose(leaving.records[column][left], alone[column][left], rtol=1e-4, atol=1e-9)
 
 
 def test_bad_input() -> None:
     host, text = tiny_host("mamba2"), some_tokens(time=TIME)
-    with pytest.raises(InputError, match="at least 1 dictionary"):
-        joint_substitution(host, {}, text)
+    with pytest.raises(InputError, match="give at least one"):
+        substitution(host, {}, text)
     with pytest.raises(InputError, match="heads 0 to 5"):
-        joint_substitution(host, {Site(1, 6): dictionary(host, Site(1, 0))}, text)
+        substitution(host, {Site(1, 6): dictionary(host, Site(1, 0))}, text)
 
 
 def test_a_second_dictionary_of_a_head_is_the_flat_one() -> None:
-    host = tiny_host("mamba2")
-    one, other, flat = (dictionary(host, Site(0, 0)) for _ in range(3))
-    given = [(Site(0, 0), one), (Site(1, 2), other), (Site(0, 0), flat)]
-    controlled = SubstitutionConfig(controls=("flat_svd",))
-    assert first_and_second(given, controlled) == ({Site(0, 0): one, Site(1, 2): other}, {Site(0, 0): flat})
-    with pytest.raises(InputError, match="without the control flat_svd"):
-        first_and_second(given, SubstitutionConfig())
-    with pytest.raises(InputError, match="two dictionaries a head"):
-        first_and_second([*given, given[0]], controlled)
+    host, text = tiny_host("mamba2"), some_tokens(time=TIME)
+    one, other, flat = (dictionary(host, Site(0, 0), features=n) for n in (13, 17, 11))
+    for sae, site in ((one, Site(0, 0)), (other, Site(1, 2)), (flat, Site(0, 0))):
+        sae.record = Record(site=site)
+    given = [one, other, flat]
+    with pytest.raises(InputError, match=r"flat_svd needs a second, flat dictionary of L1\.H2"):
+        substitution(host, given, text, firings=5, controls="flat_svd")
+    with pytest.raises(InputError, match=r"two dictionaries of L0\.H0 were given.*not asked for"):
+        substitution(host, given, text, firings=5)
+    with pytest.raises(InputError, match=r"3 dictionaries of L0\.H0 were given; substitution takes 2 of a head"):
+        substitution(host, [*given, flat], text, firings=5, controls="flat_svd")
+    options: dict[str, Any] = {"firings": 5, "timings": "after_token"}
+    both = substitution(host, [one, flat], text, controls="flat_svd", **options).records
+    alone = substitution(host, one, text, **options).records
+    pd.testing.assert_series_equal(both.kl_delete, alone.kl_delete, rtol=1e-3, atol=1e-12)
+    assert (both.kl_flat_svd != both.kl_atom).all()
+    assert list(both.feature) == list(alone.feature)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from writesae.errors import InputError
-from writesae.evals import partition as parts
-from writesae.evals.common.firings import all_firings
-from writesae.evals.old.partition import PartitionConfig, labels, partition
+from writesae.evals import partition
+from writesae.evals.common.classes import labels
+from writesae.evals.common.firings import all_firings, firings_by_form
+from writesae.evals.partition.config import PartitionConfig
+from writesae.evals.partition.summary import summarise
 from writesae.hosts import Host
 from writesae.recurrence import delta_values_reference
 from writesae.sae import SAE, SAEConfig, TopK
@@ -42,27 +44,45 @@ def test_partition_by_hand() -> None:
     low, high = np.linspace(-0.02, 0.02, 11), np.linspace(0.48, 0.52, 7)
     table = pd.DataFrame({"feature": range(20), "firings": [3] * 11 + [2] * 7 + [0, 0], "k": 0, "coefficient": 1.0})
     table["cosine"] = np.concatenate([low, high, [np.nan, np.nan]])
+    table["native_write"] = "value"
     few = table.assign(k=2, firings=[1, 1, 1] + [0] * 17)
-    config = PartitionConfig(ks=(2,), thresholds=(0.0, 0.5))
-    s = parts.summarise(pd.concat([table, few]), config)
-    assert (s.features, s.null, s.classes.alive, s.classes.register, s.classes.bundle) == (20, 2, 18, 7, 11)
-    assert (s.classes.register_median, s.classes.bundle_median) == pytest.approx((0.5, 0.0))
-    assert s.classes.delta_bic < 0
-    assert s.above == {"0.0": 6 + 7, "0.5": 4}
-    assert s.by_k == {"2": None}
-    assert labels(table, config) == {f: "bundle" if f < 11 else "register" for f in range(18)}
+    s = summarise({"records": pd.concat([table, few])}, PartitionConfig(ks=(2,), thresholds=(0.0, 0.5)))
+    (one,) = s.partitions
+    assert (s.features, s.null, one.native_write) == (20, 2, "value")
+    assert (one.classes.alive, one.classes.register, one.classes.bundle) == (18, 7, 11)
+    assert (one.classes.register_median, one.classes.bundle_median) == pytest.approx((0.5, 0.0))
+    assert 0.02 < one.classes.cut < 0.48
+    assert one.classes.delta_bic < 0
+    assert one.above == {"0.0": 6 + 7, "0.5": 4}
+    assert one.by_k == {"2": None}
+    assert labels(table, 1, 0) == {f: "bundle" if f < 11 else "register" for f in range(18)}
+
+
+def test_the_most_negative_cosines_are_no_registers() -> None:
+    """A narrow lump at zero and a wide one above it, whose lower tail reaches below the narrow one."""
+    rng = np.random.default_rng(0)
+    cosine = np.concatenate([rng.normal(0, 0.01, 211), rng.normal(0.2, 0.12, 97), [-0.15, -0.2, -0.25]])
+    table = pd.DataFrame({"feature": range(len(cosine)), "firings": 1, "k": 0, "coefficient": 1.0, "cosine": cosine})
+    kind = labels(table, 1, 0)
+    assert [kind[f] for f in (308, 309, 310)] == ["bundle"] * 3
+    assert cosine[[kind[f] == "register" for f in kind]].min() > cosine[[kind[f] == "bundle" for f in kind]].max()
 
 
 def test_partition_of_a_host(host: Host, passages: torch.Tensor) -> None:
-    config = PartitionConfig(minimum=2, ks=(1, 3))
-    result = partition(host, dictionary(), SITE, passages, config)
+    result = partition(host, dictionary(), passages, site=SITE, minimum=2, ks=(1, 3))
     assert result.attempted == 61 == result.n + sum(result.refused.values())
-    assert result.summary.by_k["3"] == result.summary.classes
-    again = parts.summarise(result.records, config)
-    assert again == result.summary
+    assert [one.native_write for one in result.summary.partitions] == ["delta", "value"]
+    for one in result.summary.partitions:
+        assert one.by_k["3"] == one.classes
+    delta = partition(host, dictionary(), passages, site=SITE, minimum=2, ks=(1, 3), native_write="delta")
+    assert delta.summary.partitions == result.summary.partitions[:1]
+    fired = firings_by_form(host, dictionary(), SITE, passages, ("delta", "value"))
+    for form in ("delta", "value"):
+        alone = all_firings(host, dictionary(), SITE, passages, form).cosine
+        pd.testing.assert_series_equal(fired[f"cosine_{form}"], alone, check_names=False)
     silent = dictionary()
     silent.b_enc.data.fill_(-1e9)
     with pytest.raises(InputError, match="no feature of the dictionary fires"):
-        partition(host, silent, SITE, passages)
-    with pytest.raises(InputError, match="a partition needs 4"):
-        partition(host, dictionary(), SITE, passages, PartitionConfig(minimum=10**6))
+        partition(host, silent, passages, site=SITE)
+    with pytest.raises(InputError, match="told apart from 4 on"):
+        partition(host, dictionary(), passages, site=SITE, minimum=10**6)

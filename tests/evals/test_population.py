@@ -1,7 +1,6 @@
 """Atoms one by one: the same numbers as the substitution test, and summaries worked out by hand."""
 
-import json
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,58 +8,68 @@ import pytest
 import torch
 
 from writesae.errors import ConfigError, InputError
-from writesae.evals.old.population import PopulationConfig, by_atom, population, summarise
-from writesae.evals.old.substitution import SubstitutionConfig, substitution
+from writesae.evals import partition, population, substitution
+from writesae.evals.population.config import PopulationConfig
+from writesae.evals.population.measure import sample
+from writesae.evals.population.summary import by_atom, summarise
 from writesae.hosts import Host
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site
 
 SITE = Site(5, 2)
-CONFIG = PopulationConfig(atoms=9, most=4, fewest=2, seed=1)
+FEW: dict[str, Any] = {"site": SITE, "atoms": 9, "most": 4, "fewest": 2, "seed": 1}
 
 
 def dictionary() -> SAE:
     return SAE(SAEConfig(32, 32, 61, sparsity=TopK(3), target="write-delta"), torch.Generator().manual_seed(5))
 
 
-def test_scores_what_substitution_scores(host: Host, passages: torch.Tensor, tmp_path: Path) -> None:
+def test_scores_what_substitution_scores(host: Host, passages: torch.Tensor) -> None:
     sae = dictionary()
-    result = population(host, sae, SITE, passages, CONFIG, tmp_path / "run")
+    result = population(host, sae, passages, **FEW)
     assert result.attempted == 9 == result.n + sum(result.refused.values())
-    assert result.n == result.summary["after_token"].atoms == result.records.feature.nunique()
-    assert result.records.groupby("feature").size().between(2, 4).all()
-    every = substitution(host, sae, SITE, passages, SubstitutionConfig(("after_token",), firings=350)).records
-    keys = ["passage", "position", "feature"]
+    assert [cell.atoms for cell in result.summary.cells] == [result.n] * 4
+    assert result.records.groupby(["feature", "timing", "native_write"]).size().between(2, 4).all()
+    every = substitution(host, sae, passages, site=SITE, firings=350, amplitudes="coefficient").records
+    keys = ["passage", "position", "feature", "timing", "native_write"]
     both = result.records.merge(every, on=keys)
-    assert len(both) > 3
-    for column in ("coefficient", "cosine", "kl_atom", "kl_delete", "kl_atom_norm"):
+    assert len(both) > 12
+    for column in ("coefficient", "cosine", "share", "kl_atom", "kl_delete"):
         np.testing.assert_allclose(both[f"{column}_x"], both[f"{column}_y"], rtol=1e-3, atol=1e-7)
-    again = population(host, sae, SITE, passages, CONFIG, tmp_path / "run")
-    pd.testing.assert_frame_equal(again.records, result.records)
 
 
-def test_summary_is_recomputed_from_the_files(host: Host, passages: torch.Tensor, tmp_path: Path) -> None:
-    result = population(host, dictionary(), SITE, passages, CONFIG)
-    result.write(tmp_path)
-    records = pd.read_parquet(tmp_path / "records.parquet")
-    assert summarise(records, CONFIG) == result.summary
-    stored = json.loads((tmp_path / "summary.json").read_text())
-    assert stored["summary"]["after_token"]["win_rate"] == result.summary["after_token"].win_rate
-    assert stored["provenance"]["revision"] == host.revision
-    assert stored["config"]["protocol"]["timings"] == ["after_token"]
-    assert stored["attempted"] == stored["n"] + sum(stored["refused"].values())
+def test_classes_are_those_of_each_form_of_the_write(host: Host, passages: torch.Tensor) -> None:
+    records = population(host, dictionary(), passages, **FEW).records
+    classed = partition(host, dictionary(), passages, site=SITE)
+    cosine = classed.records[classed.records.k == 0].set_index(["native_write", "feature"]).cosine
+    cut = {one.native_write: one.classes.cut for one in classed.summary.partitions}
+    for row in records.to_dict("records"):
+        form = row["native_write"]
+        assert row["atom_cosine"] == cosine[form, row["feature"]]
+        assert row["class"] == ("register" if row["atom_cosine"] >= cut[form] else "bundle")
+    assert records.groupby("feature").atom_cosine.nunique().eq(2).all()
+
+
+def test_atoms_are_drawn_evenly_and_one_class_gives_what_the_other_lacks() -> None:
+    kinds = {f: "register" if f < 3 else "bundle" for f in range(17)}
+    drawn = sample(kinds, PopulationConfig(atoms=11))
+    assert (len(drawn), [f for f in drawn if f < 3]) == (11, [0, 1, 2])
+    four = sample(kinds, PopulationConfig(atoms=4))
+    assert sum(f < 3 for f in four) == 2
 
 
 def test_by_hand() -> None:
-    table = pd.DataFrame({"feature": [1, 1, 2, 2, 3, 3], "protocol": "after_token"})
+    table = pd.DataFrame({"feature": [1, 1, 2, 2, 3, 3], "passage": range(6), "floor": 1e-13})
+    table = table.assign(timing="at_token", native_write="value", amplitude="norm", direction="native||patched")
     table["kl_delete"] = 1.0
     table["kl_atom"] = [0.5, 0.5, 0.5, 2.0, 1.0, 1.5]  # win rates 1, 1/2, 0
     table["top1_delete"] = [True, False, True, True, False, False]
     table["class"] = ["register", "register", "register", "register", "bundle", "bundle"]
     table["atom_cosine"] = [0.3, 0.3, 0.2, 0.2, 0.01, 0.01]
     table["per_10k"] = [4.0, 4.0, 8.0, 8.0, 6.0, 6.0]
-    s = summarise(table, PopulationConfig(bins=(0.0, 0.25, 1.0)))["after_token"]
-    assert (s.atoms, s.win_rate) == (3, 0.5)
+    (s,) = summarise({"records": table}, PopulationConfig(bins=(0.0, 0.25, 1.0))).cells
+    assert (s.timing, s.native_write, s.amplitude) == ("at_token", "value", "norm")
+    assert (s.atoms, s.win_rate, s.floor.verdict) == (3, 0.5, "undecided")
     assert s.classes["register"].win_rate == 0.75
     assert s.classes["register"].firings_per_10k == 6
     assert s.classes["register"].top1_disruption == 0.75
@@ -71,6 +80,8 @@ def test_by_hand() -> None:
     assert s.register_against_bundle.statistic == 2  # both registers beat the bundle
     assert s.cosine_correlation.statistic == pytest.approx(1)
     assert by_atom(table).n.tolist() == [2, 2, 2]
+    (small,) = summarise({"records": table.assign(floor=0.3)}, PopulationConfig()).cells
+    assert (small.floor.above, small.floor.verdict) == (0.0, "too small to decide")
 
 
 def test_too_few_firings(host: Host, passages: torch.Tensor) -> None:
@@ -78,8 +89,16 @@ def test_too_few_firings(host: Host, passages: torch.Tensor) -> None:
         ({"atoms": 0}, "too small"),
         ({"most": 3}, "nothing fits"),
         ({"bins": (0.0,)}, "borders"),
+        ({"controls": ("flat_svd",)}, "needs a second one"),
     ):
         with pytest.raises(ConfigError, match=complaint):
             PopulationConfig(**settings)
     with pytest.raises(InputError, match="none of 9 sampled atoms"):
-        population(host, dictionary(), SITE, passages, PopulationConfig(atoms=9, most=999, fewest=999))
+        population(host, dictionary(), passages, site=SITE, atoms=9, most=999, fewest=999)
+
+
+def test_three_alive_atoms_are_refused_in_words(host: Host, passages: torch.Tensor) -> None:
+    sae = dictionary()
+    sae.b_enc.data[3:] = -1e9
+    with pytest.raises(InputError, match=r"only 3 of 61 features fire at least 1 times: .* from 4 on"):
+        population(host, sae, passages, **FEW)

@@ -91,7 +91,7 @@ def test_mixture_separates_and_prefers_two_only_where_there_are_two() -> None:
     rng = np.random.default_rng(0)
     low, high = rng.normal(0, 0.02, 97), rng.normal(0.3, 0.05, 53)
     found = stats.two_gaussians(np.concatenate([low, high]), 0)
-    assert found.upper.tolist() == [False] * 97 + [True] * 53
+    assert (np.concatenate([low, high]) >= found.cut).tolist() == [False] * 97 + [True] * 53
     assert found.means == pytest.approx((low.mean(), high.mean()), abs=0.01)
     assert found.weights == pytest.approx((97 / 150, 53 / 150), abs=0.01)
     # BIC = -2 log L + p log n with 2 and 5 parameters, by SciPy's normal density
@@ -103,6 +103,27 @@ def test_mixture_separates_and_prefers_two_only_where_there_are_two() -> None:
     assert stats.two_gaussians(rng.normal(size=151), 0).delta_bic > 0
     with pytest.raises(ValueError, match="at least 4"):
         stats.two_gaussians([1.0, 2.0], 0)
+
+
+def test_the_cut_is_where_the_densities_cross_between_the_means() -> None:
+    # of 0.7 N(0, 1) and 0.3 N(3, 1) the logs of the densities differ by 3 x - 4.5 + log(0.3 / 0.7)
+    assert stats.crossing((0.0, 1.0, 0.7), (3.0, 1.0, 0.3)) == pytest.approx((4.5 - np.log(0.3 / 0.7)) / 3)
+    wide = stats.crossing((0.0, 0.1, 0.5), (1.0, 2.0, 0.5))
+    assert 0 < wide < 1
+    assert norm.pdf(wide, 0, 0.1) == pytest.approx(norm.pdf(wide, 1, 2.0))
+    assert norm.pdf(-1.0, 1, 2.0) > norm.pdf(-1.0, 0, 0.1)  # where the likelier one would be called the upper one
+    assert stats.crossing((0.0, 1.0, 0.99), (0.5, 1.0, 0.01)) == 0.5  # the upper one is nowhere the likelier
+    assert stats.crossing((0.0, 1.0, 0.01), (0.5, 1.0, 0.99)) == 0.0
+
+
+def test_shares_have_both_intervals_only_where_nothing_is_clustered() -> None:
+    apart = stats.share([True, False, True, True], [3, 1, 7, 5], 0)
+    assert (apart.value, apart.n, apart.wilson) == (0.75, 4, stats.wilson(3, 4))
+    assert apart.interval == stats.clustered([1, 0, 1, 1], range(4), 0)
+    together = stats.share([True, False, True, True], [3, 3, 7, 5], 0)
+    assert together.wilson is None
+    assert np.isnan(stats.share([], [], 0).value)
+    assert stats.cluster_means([1.0, 3.0, 5.0], ["b", "b", "a"]).tolist() == [5.0, 2.0]
 
 
 def test_every_statistic_against_scipy_and_scikit_learn() -> None:

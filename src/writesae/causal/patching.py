@@ -80,14 +80,13 @@ def patched_logits(
     `edits` are those of the run's layer, or those of several layers by layer, at the same places and with as many
     conditions: a condition is made in all of them at once. Scored positions are `position + first_step(timing)` and
     the `horizon - 1` after it. The native run is the first row of the same batch, so that both carry the same
-    rounding, and the last one, nudged by one unit in the last place where the edits are made: a row that is repeated
-    as it is comes out equal to the bit.
+    rounding, and the last one, where what enters the layer is nudged by one unit in the last place: a row that is
+    repeated as it is comes out equal to the bit.
     """
     layers = {run.layer: edits} if isinstance(edits, Edits) else dict(edits)
     first = next(iter(layers.values()))
     copies = first.weight.shape[1] + 2
     batch = rows_at_once(run, copies, horizon, memory)
-    eps = torch.finfo(run.host.dtype).eps
     order = first.position.argsort()
     for index in torch.split(order, batch) if len(order) else ():  # sorted: rows of a batch share a cache length
         rows = Rows(run, first.passage[index], first.position[index] + first_step(timing), horizon, copies)
@@ -96,20 +95,16 @@ def patched_logits(
             part = whole[index]
             if layer == min(layers):
                 answer = edit_response(run, part, timing, horizon, layer)
-                responses[layer] = partial(_known, answer, sorted({*part.heads}), eps)
+                responses[layer] = partial(_known, answer)
             else:
                 responses[layer] = partial(upper_response, rows, part, timing, layer)
-        logits = rows.logits(responses)
+        logits = rows.logits(responses, nudge_last=True)
         yield Scored(index, logits[:, 0], logits[:, 1:-1], logits[:, -1])
 
 
-def _known(response: Tensor, heads: list[int], eps: float, _: KernelCall, output: Tensor) -> Tensor:
-    """The response, and after it the nudge of the second native row."""
-    own = output.view(len(response), -1, *output.shape[1:])[:, -1:, :, heads]
-    signs = torch.ones_like(own).cumsum(-1) % 2 * 2 - 1  # up and down in turn: no norm takes it out again
-    nudge = torch.zeros_like(response[:, :1])
-    nudge[:, :, :, heads] = (eps * own * signs).to(nudge)
-    return torch.cat([response, nudge], 1)
+def _known(response: Tensor, _: KernelCall) -> Tensor:
+    """The response, and none for the second native row."""
+    return torch.cat([response, torch.zeros_like(response[:, :1])], 1)
 
 
 def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, layer: int | None = None) -> Tensor:
@@ -126,7 +121,7 @@ def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, la
     return torch.cat([torch.zeros_like(combined[:, :1]), combined], 1)
 
 
-def upper_response(rows: Rows, edits: Edits, timing: Timing, layer: int, call: KernelCall, _: Tensor) -> Tensor:
+def upper_response(rows: Rows, edits: Edits, timing: Timing, layer: int, call: KernelCall) -> Tensor:
     """The same for a layer above an edited one, `[R, 2 + C, steps, H, V]`: every condition has its own stream."""
     copies, stream = rows.copies, call.stream
     local = stream.heads(edits.heads)

@@ -25,9 +25,8 @@ from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
 from writesae.recurrence import Stream, branch, replay
 
-Response = Callable[[KernelCall, Tensor], Tensor]
-"""A layer's call in the patched run and its outputs, `[R * copies, steps, H, V]` -> what is added to these, `[R,
-copies, steps, H, V]`."""
+Response = Callable[[KernelCall], Tensor]
+"""A layer's call in the patched run -> what is added to its outputs, `[R, copies, steps, H, V]`."""
 
 FROM_BELOW = ("hidden_states", "v_first")
 """Arguments of a block that come from the blocks below it."""
@@ -153,33 +152,41 @@ class Rows:
         return {name: x for name, x in given.items() if name in known}
 
     @torch.no_grad()
-    def logits(self, response: Tensor | Mapping[int, Response]) -> Tensor:
+    def logits(self, response: Tensor | Mapping[int, Response], nudge_last: bool = False) -> Tensor:
         """Next-token logits `[R, copies, steps, vocabulary]` with responses added to patched layers' outputs.
 
         `response` is `[R, copies, steps, H, V]`, added at the run's layer; or one function for every patched layer,
-        given that layer's call in the patched run. Zero for a native row.
+        given that layer's call in the patched run. Zero for a native row. With `nudge_last`, what enters the run's
+        layer in the last copy is moved by one unit in the last place.
         """
         run, host = self.run, self.run.host
-        responses = {run.layer: lambda *_: response} if isinstance(response, Tensor) else response
+        responses = {run.layer: lambda _: response} if isinstance(response, Tensor) else response
 
         def instead(call: KernelCall) -> KernelResult | None:
             if call.layer < run.layer:
                 return None
             output = branch(call.stream, self.states(call.layer), self.copies)
             if call.layer in responses:
-                output = output + responses[call.layer](call, output).flatten(0, 1)
+                output = output + responses[call.layer](call).flatten(0, 1)
             return KernelResult(output, placeholder(host, call.layer, len(output)))
 
         cache = new_cache(host)
         keeper(host).fill(host, cache, run.layer, run.memory, self)
         places = {name: self.repeat(x).to(host.device) for name, x in self._places().items()}
         entered = {name: self.repeat(self.take(x)) for name, x in run.entered.items()}
+        if nudge_last:
+            nudge(entered["hidden_states"][self.copies - 1 :: self.copies])
         with skip_below(host, run.layer, entered, run.returns), host.tap(Tap(instead=instead)):
             out = host.model(
                 input_ids=self.repeat(self.take(run.tokens)).to(host.device), **places, **cache_argument(host, cache)
             )
         logits = cast(Tensor, out.logits)
         return logits.view(len(self.start), self.copies, *logits.shape[1:])
+
+
+def nudge(x: Tensor) -> None:
+    """Move numbers by one unit in the last place, in place: up and down in turn, so that no norm takes it out again."""
+    x *= 1 + torch.finfo(x.dtype).eps * (torch.ones_like(x).cumsum(-1) % 2 * 2 - 1)
 
 
 @contextmanager

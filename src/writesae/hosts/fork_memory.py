@@ -39,6 +39,7 @@ class Place(Protocol):
     """Where rows begin, as `fork.Rows` says it."""
 
     copies: int
+    steps: int
     passage: Tensor
     start: Tensor
 
@@ -125,11 +126,31 @@ def _transformers_fill(host: Host, cache: Cache, layer: int, memory: Memory, pla
             recurrent.is_recurrent_states_initialized[0] = True
             recurrent.update_recurrent_state = lambda after, *_, **__: after  # type: ignore[method-assign]
         if (index, "keys") in memory.series:
-            kept = (memory.series[index, what][place.passage, :past].transpose(1, 2) for what in ("keys", "values"))
-            cast(DynamicLayer, part).update(*(place.repeat(x) for x in kept))
+            kept = [memory.series[index, what][place.passage, :past] for what in ("keys", "values")]
+            _hold(cast(DynamicLayer, part), kept, place)
         elif index < layer and isinstance(part, DynamicLayer):
             # never read, but the model sizes its attention mask by the first attention layer it has
             part.update(*(torch.zeros((), device=host.device).expand(rows, 1, past, 1) for _ in range(2)))
+
+
+def _hold(part: DynamicLayer, kept: list[Tensor], place: Place) -> None:
+    """Give a layer keys and values `[R, past, H, d]` of what stands before the rows, with room for those of the rows'
+    own tokens after them: they are the most that a fork moves, and so are written once and never joined anew."""
+    past, whole = kept[0].shape[1], list[Tensor]()
+    for x in kept:
+        rows, _, heads, width = x.shape
+        room = x.new_empty(rows, place.copies, heads, past + place.steps, width)
+        room[..., :past, :] = x.transpose(1, 2).unsqueeze(1)
+        whole.append(room.flatten(0, 1))
+
+    def update(keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        for room, x in zip(whole, (keys, values), strict=True):
+            room[:, :, past:] = x
+        return whole[0], whole[1]
+
+    part.lazy_initialization(*whole)
+    part.keys, part.values = (room[:, :, :past] for room in whole)
+    part.update = update  # type: ignore[method-assign, assignment]
 
 
 def _transformers_skip(arguments: dict[str, object], hidden: Tensor, returns: int) -> object:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as _normalize
 
-from writesae.causal.batches import passages_at_once
+from writesae.causal.budget import passages_at_once
 from writesae.causal.writes import HeadWrites, stream_writes
 from writesae.errors import InputError
 from writesae.evals.common.conditions import Control

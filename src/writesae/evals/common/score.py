@@ -91,7 +91,7 @@ def score_firings(run: NativeRun, heads: Heads, grid: Grid, offset: int) -> pd.D
                         }
                     cell = {"timing": timing, "native_write": form, "amplitude": amplitude, "direction": direction}
                     tables.append(about[form].assign(**cell, **_columns(columns)))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)  # a firing's records together
 
 
 def _measured(run: NativeRun, edits: dict[int, Edits], timing: Timing, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:

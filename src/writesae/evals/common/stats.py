@@ -39,13 +39,6 @@ def share_interval(hits: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
     return wilson(int(x.sum()), len(x)) if own else clustered(x, names, seed)
 
 
-def cluster_means(values: ArrayLike, clusters: ArrayLike) -> NDArray[np.float64]:
-    """The mean of each cluster (passage): what a test takes, where the values of one are not independent."""
-    x, names = np.asarray(values, float), np.unique(np.asarray(clusters), return_inverse=True)[1]
-    means: NDArray[np.float64] = np.bincount(names, x) / np.bincount(names)
-    return means
-
-
 def clustered(values: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
     """Percentile bootstrap of a mean that resamples whole clusters (passages, features), not single values.
 

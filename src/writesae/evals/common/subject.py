@@ -88,7 +88,7 @@ def subject_of(
         raise InputError(f"{name} was given {len(given)} things beside the model: call {called}")
     named = sites_of(host, site)
     saes = () if without else tuple(_placed(given[0], named, name))
-    sites = tuple(dict.fromkeys(s for s, _ in saes)) if saes else _heads(evaluation, host, named)
+    sites = _heads(evaluation, host, named) if without else tuple(dict.fromkeys(s for s, _ in saes))
     check_counts(evaluation, saes, sites)
     needed = [*check_precision(host, allow)]
     for where, sae in saes:

@@ -166,6 +166,6 @@ def _texts(host: Host, tokens: Tensor, records: pd.DataFrame) -> dict[str, list[
     if not host.has_tokenizer:
         return {}
     rows = list(zip(records.passage.tolist(), records.position.tolist(), strict=True))
-    said = {(b, t): (host.text(tokens[b, max(0, t - WIDTH + 1) : t + 1].tolist()), host.text([int(tokens[b, t])]))
-            for b, t in dict.fromkeys(rows)}  # fmt: skip
-    return {"context": [said[row][0] for row in rows], "token_text": [said[row][1] for row in rows]}
+    context = {(b, t): host.text(tokens[b, max(0, t - WIDTH + 1) : t + 1].tolist()) for b, t in dict.fromkeys(rows)}
+    word = {token: host.text([token]) for token in records.token.unique().tolist()}
+    return {"context": [context[row] for row in rows], "token_text": [word[token] for token in records.token]}
