@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tiny_models import TINY_MODELS, build_tiny
 from writesae.hosts import Host, load
-from writesae.hosts.tiny import TINY_MODELS, build_tiny
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Target
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tiny_models import TINY_MODELS
 from writesae.cli import main
 from writesae.hosts import inventory
 from writesae.hosts.registry import ARCHITECTURES
-from writesae.hosts.tiny import TINY_MODELS
 
 
 def test_every_family_and_class_is_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

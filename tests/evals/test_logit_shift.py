@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from slow_protocol import cache_copy_logits
+from tiny_models import build_tiny
 from writesae.causal.closed_form import closed_form, toward
 from writesae.causal.gradients import direct_gradients, forward, logit_gradients
 from writesae.errors import InputError
 from writesae.evals.old.logit_shift import LogitShiftConfig, logit_shift, summarise
 from writesae.hosts import Host, load
 from writesae.hosts.output import head_columns, unembedding
-from writesae.hosts.tiny import build_tiny
 from writesae.recurrence import delta_values
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from tiny_models import build_tiny
 from writesae.hosts import Host, load
-from writesae.hosts.tiny import build_tiny
 
 if find_spec("fla") is not None:
     # transformers imports it beside its models; where its warnings are errors that import would fail, and the

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tiny_models import build_tiny
 from writesae.errors import HostError
 from writesae.hosts import load, versions
 from writesae.hosts.mamba_ssm_format import convert_config
-from writesae.hosts.tiny import build_tiny
 
 ORIGINAL = {
     "d_model": 21,

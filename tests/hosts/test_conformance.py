@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
+from tiny_models import TINY_MODELS, build_tiny
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, load
 from writesae.hosts.caches import cache_argument, new_cache, read_state, run_cached, write_state
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
 from writesae.hosts.selfcheck import TOLERANCE, measure_replay, relative
-from writesae.hosts.tiny import TINY_MODELS, build_tiny
 from writesae.recurrence import Stream, adjoint_reference, replay, respond_reference
 
 ALL_HOSTS = tuple(TINY_MODELS)

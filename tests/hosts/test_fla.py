@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tiny_models import build_tiny
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, fla_on_cpu, load
 from writesae.hosts.fla import delta_stream
 from writesae.hosts.kernels import Arguments, grouped, tensor, torch_reference
 from writesae.hosts.selfcheck import TOLERANCE, relative
-from writesae.hosts.tiny import build_tiny
 
 pytestmark = [
     pytest.mark.fla,

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from random_hosts import host_parameter, tiny_host
 from slow_protocol import cache_copy_logits
+from tiny_models import TINY_MODELS
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
 from writesae.errors import HostError
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
-from writesae.hosts.tiny import TINY_MODELS
 from writesae.types import Site, Timing
 
 FORKED = [host_parameter(name) for name in TINY_MODELS if name != "qwen3_5_vision"]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tiny_models import TINY_MODELS, build_tiny
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, load
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.hosts.selfcheck import allowed_error, measure_replay, relative
-from writesae.hosts.tiny import TINY_MODELS, build_tiny
 from writesae.recurrence import replay, respond_reference
 
 pytestmark = [

@@ -14,10 +14,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from fake_hub import Hub, point_at, serve
+from tiny_models import build_tiny
 from writesae.disk import sha256
 from writesae.errors import HostError, InputError
 from writesae.hosts import EMBEDDED, Host, identity, load, sources
-from writesae.hosts.tiny import build_tiny
 
 TINY = EMBEDDED["tiny-gdn"]
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import tiny_models
+from tiny_models import TINY_MODELS, build_tiny
 from writesae.errors import ReplayError
-from writesae.hosts import Host, load, mamba2, tiny
+from writesae.hosts import Host, load, mamba2
 from writesae.hosts.kernels import grouped, tensor, torch_reference
 from writesae.hosts.selfcheck import TOLERANCE, measure_replay
-from writesae.hosts.tiny import TINY_MODELS, build_tiny
 
 
 def reference(x: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def test_an_installed_convolution_package_does_not_break_hosts_on_a_cpu(monkeypa
 def test_mamba2_prefill_clamps_its_steps_and_decode_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = TINY_MODELS["mamba2"]
     limited = replace(spec, settings={**spec.settings, "time_step_limit": (0.6, 0.8)})
-    monkeypatch.setattr(tiny, "TINY_MODELS", {"mamba2": limited})
+    monkeypatch.setattr(tiny_models, "TINY_MODELS", {"mamba2": limited})
     host = load(build_tiny("mamba2"))
     text = torch.randint(3, 101, (2, 17), generator=torch.Generator().manual_seed(0))
     for errors in measure_replay(host, text, (11, 1, 1, 4)).values():

@@ -11,11 +11,11 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from first_blocks import first_blocks
+from tiny_models import build_tiny
 from writesae.errors import HostError, InputError, ReplayError
 from writesae.hosts import EMBEDDED, Host, load
 from writesae.hosts import registry as registry_module
 from writesae.hosts.kernels import Arguments
-from writesae.hosts.tiny import build_tiny
 from writesae.recurrence import Stream
 from writesae.types import Site
 

@@ -6,9 +6,9 @@ import torch
 from writesae.recurrence import Stream, delta_values_reference
 from writesae.recurrence.written import (
     Written,
-    chunk_starts,
     native_update,
     rebuild_states,
+    states_before,
     states_reference,
 )
 
@@ -34,7 +34,7 @@ def test_chunk_starts_are_the_states_before_each_chunk(decays: int, chunk: int) 
     written = make(decays)
     initial = torch.randn(3, 5, 7, dtype=torch.float64)
     before = torch.cat([initial[:, None], states_reference(written, initial)[:, :-1]], 1)
-    torch.testing.assert_close(chunk_starts(written, chunk, initial), before[:, ::chunk])
+    torch.testing.assert_close(states_before(written, range(0, 13, chunk), initial), before[:, ::chunk])
 
 
 @pytest.mark.parametrize("decays", [1, 5])

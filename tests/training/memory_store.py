@@ -1,9 +1,8 @@
-"""A store in memory with the surface that training asks for, holding writes with a planted dictionary."""
+"""A store that is nowhere on disk, of writes with a planted dictionary."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,30 +11,20 @@ from torch import Tensor
 
 from writesae.corpus import Fingerprint
 from writesae.recurrence.written import Written, native_update
+from writesae.store import Provenance, StoredLayer, StreamStore
 from writesae.types import Site
 
 torch.set_num_threads(1)  # tiny tensors: threads would only get in each other's way
 
 
-@dataclass(frozen=True)
-class Head:
-    heads: int
-    d_k: int
-    d_v: int
-    family: str = "planted"
-    erase: Literal["none", "key", "own"] = "key"
+class MemoryStore(StreamStore):
+    """2 heads of 5 x 7 in layer 3, sequences of `length` tokens; each write is one of `planted` rank-1 atoms."""
 
-
-@dataclass(frozen=True)
-class Origin:
-    host: str = "planted"
-    revision: str = "r0"
-    corpus: str = "c0"
-    described: str = "planted, train of 0.8"
-
-
-class MemoryStore:
-    """`heads` heads of layer 3, sequences of `length` tokens; each write is one of `planted` rank-1 atoms."""
+    data: list[Written]
+    """By head."""
+    erased: list[tuple[Tensor, Tensor]]
+    """By head, along what is erased and what."""
+    padded: NDArray[np.int64]
 
     def __init__(
         self,
@@ -48,32 +37,34 @@ class MemoryStore:
         own: bool = False,
     ) -> None:
         g = torch.Generator().manual_seed(seed)
-        self.heads, self.d_k, self.d_v = 2, 5, 7
-        self.layers = {3: Head(self.heads, self.d_k, self.d_v, erase="own" if own else "key")}
-        self.padded = np.array([*padding, *[0] * (sequences - len(padding))], np.int64)
-        self.sequences, self.length = sequences, length
-        self.text = Fingerprint.of(np.random.default_rng(seed).integers(0, 97, (sequences, length)))
-        self.hash, self.provenance = f"memory-{seed}-{decays}", Origin()
-        self.data: list[Written] = []
-        self.erased: list[tuple[Tensor, Tensor]] = []
-        for _ in range(self.heads):
-            v = torch.nn.functional.normalize(torch.randn(planted, self.d_k, generator=g), dim=1)
-            w = torch.nn.functional.normalize(torch.randn(planted, self.d_v, generator=g), dim=1)
+        heads, d_k, d_v = 2, 5, 7
+        layer = StoredLayer(heads, d_k, d_v, "planted", vector_decay=decays > 1, erase="own" if own else "key")
+        origin = Provenance(
+            "writesae-streams", 2, "planted", "r0", "float32", None, "c0", sequences, length, (3,), "float32", 1, {},
+            "planted", "train of 0.8",
+        )  # fmt: skip
+        super().__init__(Path("memory"), origin, {3: layer}, f"memory-{seed}-{decays}", 0)
+        text = Fingerprint.of(np.random.default_rng(seed).integers(0, 97, (sequences, length)))
+        padded = np.array([*padding, *[0] * (sequences - len(padding))], np.int64)
+        self.__dict__.update(text=text, padded=padded, data=[], erased=[])
+        for _ in range(heads):
+            v = torch.nn.functional.normalize(torch.randn(planted, d_k, generator=g), dim=1)
+            w = torch.nn.functional.normalize(torch.randn(planted, d_v, generator=g), dim=1)
             which = torch.randint(planted, (sequences, length), generator=g)
             size = 1 + torch.rand(sequences, length, 1, generator=g)
             decay = (0.3 + 0.5 * torch.rand(sequences, length, decays, generator=g)).log()
             gate = 0.5 * torch.rand(sequences, length, 1, generator=g)
             size *= (torch.arange(length) >= torch.from_numpy(self.padded)[:, None])[..., None]
             self.data.append(Written(v[which], 3 * size * w[which], decay, gate))
-            erased = 0.3 * torch.randn(sequences, length, self.d_v, generator=g) * (size > 0)
+            erased = 0.3 * torch.randn(sequences, length, d_v, generator=g) * (size > 0)
             self.erased.append((v[torch.randint(planted, (sequences, length), generator=g)], erased))
 
     def read(self, site: Site, start: int, stop: int) -> Written:
         part = self.data[site.head]
         return Written(part.key[start:stop], part.update[start:stop], part.log_decay[start:stop], None)
 
-    def padding(self) -> NDArray[np.int64]:
-        return self.padded
+    def padding(self, rows: slice = slice(None)) -> NDArray[np.int64]:
+        return self.padded[rows]
 
     def pairs(self, site: Site, start: int, stop: int) -> Written:
         """`-e erased^T` after the decay, then `k u^T`."""

@@ -22,13 +22,14 @@ from writesae.sae import SAE, BatchTopK, JumpReLU, TopK, evaluate
 from writesae.sae.compare import write_cosines
 from writesae.sae.step import loss_and_gradients
 from writesae.training import TrainConfig, open_logger, train
-from writesae.training.chunks import make_chunks
-from writesae.training.data import Sampler, Sequences, read_sequences, split_sequences, whole_batches
+from writesae.training.chunks import make_chunks, whole_batches
+from writesae.training.data import Sampler
 from writesae.training.initial import initial_sae, moments
 from writesae.training.log import JsonLines, StepRecord, read_history
 from writesae.training.plots import plot_atom, plot_cosines, plot_history
 from writesae.training.resample import leading_pair, resample
 from writesae.training.schedule import active_features, bandwidth, learning_rate
+from writesae.training.sequences import Sequences, read_sequences, split_sequences
 
 CPU = torch.device("cpu")
 

@@ -24,7 +24,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """What every path opens."""
     store = MemoryStore()
     monkeypatch.setattr("writesae.store.open_store", lambda path: store)
-    monkeypatch.setattr("writesae.training.loop.open_store", lambda path: store)
+    monkeypatch.setattr("writesae.training.many.open_store", lambda path: store)
     return store
 
 

@@ -12,8 +12,9 @@ from test_train import SMALL
 from writesae.errors import InputError
 from writesae.sae import PRESETS, SAE, TopK
 from writesae.training import train, train_many
-from writesae.training.data import Sampler, read_sequences, split_sequences
+from writesae.training.data import Sampler
 from writesae.training.room import parameters, refuse_unless_room, room
+from writesae.training.sequences import read_sequences, split_sequences
 from writesae.types import Site
 
 

@@ -40,12 +40,16 @@ class Heard:
 class Deadly(MemoryStore):
     """The process that reads it dies in the middle of a run, once."""
 
+    mark: Path
+    parent: int
+    reads: int
+
     def __init__(self, mark: Path, parent: int) -> None:
         super().__init__()
-        self.mark, self.parent, self.reads = mark, parent, 0
+        self.__dict__.update(mark=mark, parent=parent, reads=0)
 
     def read(self, site: Site, start: int, stop: int) -> Written:
-        self.reads += 1
+        self.__dict__["reads"] += 1
         if self.reads > 20 and os.getpid() != self.parent and not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)

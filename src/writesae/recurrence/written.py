@@ -97,11 +97,6 @@ def states_before(written: Written, positions: Sequence[int], initial: Tensor | 
     return torch.stack(states, 1)
 
 
-def chunk_starts(written: Written, chunk: int, initial: Tensor | None = None) -> Tensor:
-    """The state before the first token of each chunk of `chunk` tokens, `[B, ceil(T / chunk), K, V]`."""
-    return states_before(written, range(0, written.key.shape[1], chunk), initial)
-
-
 def native_update(written: Written) -> Tensor:
     """The native write values (`b v`, `[B, T, V]`) of whole sequences, recovered from their delta values.
 

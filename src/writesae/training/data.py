@@ -15,31 +15,10 @@ from torch import Tensor
 
 from writesae.errors import DataError, InputError
 from writesae.sae.batch import Batch
-from writesae.training.chunks import Chunks, chunk_length, make_chunks, owners, positions, whole_batches
+from writesae.store import StreamStore
+from writesae.training.chunks import Chunks, chunk_length, make_chunks, owners, positions
 from writesae.training.config import TrainConfig
-from writesae.training.sequences import (
-    Origin,
-    Sequences,
-    StoredHead,
-    WriteStore,
-    head_shape,
-    read_sequences,
-    split_sequences,
-)
-
-__all__ = [
-    "Origin",
-    "Sampler",
-    "Sequences",
-    "StoredHead",
-    "WriteStore",
-    "chunk_length",
-    "head_shape",
-    "pool_size",
-    "read_sequences",
-    "split_sequences",
-    "whole_batches",
-]
+from writesae.training.sequences import Sequences, head_shape, read_sequences
 
 RUN = 8
 """Neighbouring sequences that stay together in a pool, for the store's sake, where a pool holds many of them."""
@@ -47,7 +26,7 @@ MIXED = 16
 """Least number of such runs in a pool."""
 
 
-def numbers_a_sequence(store: WriteStore, config: TrainConfig, ahead: bool = False) -> int:
+def numbers_a_sequence(store: StreamStore, config: TrainConfig, ahead: bool = False) -> int:
     """Numbers that are held for a sequence: its writes and the states before its chunks.
 
     Where pools are read `ahead`, the next one's writes are held beside a pool.
@@ -61,7 +40,7 @@ def numbers_a_sequence(store: WriteStore, config: TrainConfig, ahead: bool = Fal
     return store.length * ((2 if ahead else 1) * writes + states)
 
 
-def pool_size(store: WriteStore, config: TrainConfig, sequences: int) -> int:
+def pool_size(store: StreamStore, config: TrainConfig, sequences: int) -> int:
     """How many of so many sequences `memory` holds at once."""
     room = config.memory * 2**30 / 4
     if sequences * numbers_a_sequence(store, config) <= room:
@@ -73,7 +52,7 @@ class Sampler:
     """Batches of a run: `batches(step)` goes on from any step, the same whatever came before."""
 
     def __init__(
-        self, store: WriteStore, config: TrainConfig, numbers: list[int], scale: float, device: torch.device
+        self, store: StreamStore, config: TrainConfig, numbers: list[int], scale: float, device: torch.device
     ) -> None:
         """Sequences `numbers` are sampled from, those that padding leaves too short excepted.
 

@@ -1,10 +1,10 @@
-"""The training loop, straight down: batch, loss and gradients, step, housekeeping, record, checkpoint."""
+"""One run, straight down: batch, loss and gradients, step, housekeeping, record, checkpoint."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -15,7 +15,7 @@ from writesae.artifacts import load_sae, save_sae
 from writesae.config import Json, to_json
 from writesae.devices import choose_device
 from writesae.disk import claim
-from writesae.errors import DataError, InputError
+from writesae.errors import DataError
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss
@@ -25,27 +25,17 @@ from writesae.sae.presets import name_of
 from writesae.sae.record import Record
 from writesae.sae.step import loss_and_gradients
 from writesae.sae.workspace import Workspace
-from writesae.store import open_store
+from writesae.store import StreamStore
 from writesae.training import folder
+from writesae.training.chunks import chunk_length, whole_batches
 from writesae.training.config import EPOCHS, TrainConfig
-from writesae.training.data import (
-    Sampler,
-    Sequences,
-    WriteStore,
-    chunk_length,
-    head_shape,
-    pool_size,
-    read_sequences,
-    split_sequences,
-    whole_batches,
-)
+from writesae.training.data import Sampler, pool_size
 from writesae.training.initial import initial_sae, moments
-from writesae.training.log import JsonLines, Logger, Loggers, StepRecord, read_history
-from writesae.training.process import cpu_threads, interrupts, products
-from writesae.training.recipe import recipe
+from writesae.training.log import Loggers, StepRecord, read_history
+from writesae.training.process import products
 from writesae.training.resample import resample
-from writesae.training.room import refuse_unless_room
 from writesae.training.schedule import active_features, bandwidth, learning_rate
+from writesae.training.sequences import Sequences, head_shape, read_sequences, split_sequences
 
 SAMPLE_TOKENS = 16384
 """Tokens from which the data's scale, mean and first atoms are taken."""
@@ -71,54 +61,10 @@ class TrainResult:
     """Where it lies; the dictionary itself is in its `sae` folder."""
 
 
-def train(
-    store: WriteStore | str | Path,
-    config: TrainConfig | None = None,
-    out: str | Path | None = None,
-    loggers: Sequence[Logger] = (),
-    **settings: object,
-) -> TrainResult:
-    """Train one dictionary on one head of a store, in the folder `out`.
-
-        train(store, site="L5.H0", target="write", features=1024, k=16, out="run")
-
-    Settings are the fields of TrainConfig by name, and the short forms `k`, `preset` and a sparsity's name; beside a
-    `config` they take the place of its own. A run that was interrupted goes on from its checkpoint and ends with the
-    same weights to the bit; a finished one is loaded. Ctrl-C saves and stops.
-
-    Raises InputError for a site that the store does not hold or a run that does not fit in memory, ConfigError for an
-    impossible dictionary or setting, OutputError for a folder of another run, DataError where data or loss are not
-    finite.
-    """
-    if isinstance(store, str | Path):
-        store = open_store(store)
-    if out is None:
-        raise InputError('training needs a folder to keep its run in: out="run"')
-    if config is None or settings:
-        config = recipe(config, settings)
-    refuse_unless_room(store, [(config, Path(out))])
-    run = Run(store, config, Path(out))
-    finished = run.finished()
-    if finished is not None:
-        return finished
-    with cpu_threads(config.threads):
-        run.prepare()
-        with Loggers([JsonLines(run.out / folder.HISTORY, run.step), *loggers]) as log, interrupts() as interrupted:
-            for batch in run.batches():
-                run.advance(batch, log)
-                if interrupted.is_set():
-                    run.save()
-                    raise KeyboardInterrupt(
-                        f"training of {config.site} stopped at step {run.step:,} of {run.steps:,}; "
-                        "the same command goes on from there"
-                    )
-        return run.finish()
-
-
 class Run:
     """One run in progress. All that changes is in its checkpoint (`save`)."""
 
-    def __init__(self, store: WriteStore, config: TrainConfig, out: Path) -> None:
+    def __init__(self, store: StreamStore, config: TrainConfig, out: Path) -> None:
         self.store, self.config, self.out = store, config, out
         self.shape = head_shape(store, config.site)
         self.sae_config = config.sae(*self.shape)

@@ -1,4 +1,4 @@
-"""Several runs at once: heads of a layer, seeds, sparsities. Each has its own optimiser, folder and result.
+"""Runs, one or several at once: heads of a layer, seeds, sparsities. Each has its own optimiser, folder and result.
 
 In one process the runs advance in step, so that they share one reading of the store: sequences that one run has read
 stay at hand until the others have had them. On a CPU they take turns, and every run does exactly what it would do
@@ -15,26 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
-from writesae.corpus import Fingerprint
 from writesae.errors import InputError
 from writesae.recurrence.written import Written
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, TopK
 from writesae.sae.step import losses_and_gradients
 from writesae.sae.workspace import Workspace
+from writesae.store import StreamStore, open_store
 from writesae.training import folder
 from writesae.training.config import TrainConfig
-from writesae.training.data import Origin, StoredHead, WriteStore
 from writesae.training.log import JsonLines, Logger, Loggers, Service, open_logger
 from writesae.training.loop import Run, TrainResult
 from writesae.training.process import cpu_threads, interrupts, products
-from writesae.training.recipe import run_name
+from writesae.training.recipe import recipe, run_name
 from writesae.training.room import refuse_unless_room
 from writesae.training.schedule import active_features
 from writesae.training.side_by_side import Job, run_side_by_side
@@ -49,52 +44,22 @@ MEMORY = 1 << 30
 class SharedStore:
     """A store that remembers the last few reads, so that runs on the same head read it once."""
 
-    def __init__(self, store: WriteStore, limit: int = MEMORY) -> None:
-        self.store, self.limit, self._held = store, limit, 0
+    def __init__(self, store: StreamStore, limit: int = MEMORY) -> None:
+        self._store, self._limit, self._held = store, limit, 0
         self._lock = threading.Lock()
         self._writes: dict[tuple[Site, int, int], Written] = {}
 
-    @property
-    def length(self) -> int:
-        """Tokens a sequence."""
-        return self.store.length
-
-    @property
-    def sequences(self) -> int:
-        """Number of sequences."""
-        return self.store.sequences
-
-    @property
-    def layers(self) -> dict[int, StoredHead]:
-        """Stored layers by number."""
-        return dict(self.store.layers)
-
-    @property
-    def hash(self) -> str:
-        """Identity of the content."""
-        return self.store.hash
-
-    @property
-    def provenance(self) -> Origin:
-        """Where it comes from."""
-        return self.store.provenance
-
-    @property
-    def text(self) -> Fingerprint | None:
-        """Which windows of tokens it holds."""
-        return self.store.text
-
-    def padding(self) -> NDArray[np.int64]:
-        """Padding tokens of each sequence."""
-        return self.store.padding()
+    def __getattr__(self, name: str) -> object:
+        """All else is the store's own."""
+        return getattr(self._store, name)
 
     def read(self, site: Site, start: int, stop: int) -> Written:
         """Writes, from memory where they were read lately."""
-        return self._remembered(self.store.read, site, start, stop)
+        return self._remembered(self._store.read, site, start, stop)
 
     def pairs(self, site: Site, start: int, stop: int) -> Written:
         """Two writes a token, likewise."""
-        return self._remembered(self.store.pairs, site, start, stop)
+        return self._remembered(self._store.pairs, site, start, stop)
 
     def _remembered(self, read: Callable[[Site, int, int], Written], site: Site, start: int, stop: int) -> Written:
         place = (site, start, stop)  # a head has writes or pairs, never both
@@ -103,17 +68,9 @@ class SharedStore:
             if held is None:
                 held = self._writes[place] = read(site, start, stop)
                 self._held += _bytes(held)
-                while self._held > self.limit and len(self._writes) > 1:
+                while self._held > self._limit and len(self._writes) > 1:
                     self._held -= _bytes(self._writes.pop(next(iter(self._writes))))
             return held
-
-    def keys(self, site: Site, start: int, stop: int) -> Tensor:
-        """Write keys."""
-        return self.store.keys(site, start, stop)
-
-    def native(self, site: Site, start: int, stop: int) -> Tensor:
-        """Native write values."""
-        return self.store.native(site, start, stop)
 
 
 def _bytes(written: Written) -> int:
@@ -166,8 +123,38 @@ def _advance(group: _Group, work: Workspace, interrupted: threading.Event) -> No
         turn.run.learn(batch, loss, turn.log, seconds)
 
 
+def train(
+    store: StreamStore | str | Path,
+    config: TrainConfig | None = None,
+    out: str | Path | None = None,
+    loggers: Sequence[Logger] = (),
+    **settings: object,
+) -> TrainResult:
+    """Train one dictionary on one head of a store, in the folder `out`.
+
+        train(store, site="L5.H0", target="write", features=1024, k=16, out="run")
+
+    Settings are the fields of TrainConfig by name, and the short forms `k`, `preset` and a sparsity's name; beside a
+    `config` they take the place of its own. A run that was interrupted goes on from its checkpoint and ends with the
+    same weights to the bit; a finished one is loaded. Ctrl-C saves and stops.
+
+    Raises InputError for a site that the store does not hold or a run that does not fit in memory, ConfigError for an
+    impossible dictionary or setting, OutputError for a folder of another run, DataError where data or loss are not
+    finite.
+    """
+    if isinstance(store, str | Path):
+        store = open_store(store)
+    if out is None:
+        raise InputError('training needs a folder to keep its run in: out="run"')
+    if not isinstance(config, TrainConfig | None):
+        raise InputError(f'settings go by name, site="L5.H0", or in a TrainConfig, not {config!r}')
+    if config is None or settings:
+        config = recipe(config, settings)
+    return train_many(store, [config], out, loggers=[loggers])[0]
+
+
 def train_many(
-    store: WriteStore,
+    store: StreamStore,
     configs: Sequence[TrainConfig],
     out: str | Path | Sequence[str | Path],
     services: Sequence[Service] = (),
@@ -189,7 +176,7 @@ def train_many(
     if loggers and len(loggers) != len(configs):
         raise InputError(f"{len(loggers)} lists of loggers were given for {len(configs)} runs: give one a run, or none")
     refuse_unless_room(store, list(zip(configs, places, strict=True)), workers)
-    shared = SharedStore(store)
+    shared = cast(StreamStore, SharedStore(store)) if len(configs) > 1 else store
     runs = [Run(shared, config, place) for config, place in zip(configs, places, strict=True)]
     results = [run.finished() for run in runs]
     left = [number for number, result in enumerate(results) if result is None]
@@ -245,5 +232,6 @@ def _take_turns(runs: Sequence[tuple[Run, Loggers]], together: bool | None) -> l
             if interrupted.is_set() and turns:
                 for turn in turns:
                     turn.run.save()
-                raise KeyboardInterrupt(f"{len(turns)} runs stopped and saved; the same command goes on from there")
+                at = ", ".join(f"{t.run.config.site} at step {t.run.step:,} of {t.run.steps:,}" for t in turns)
+                raise KeyboardInterrupt(f"training stopped and is saved ({at}); the same command goes on from there")
         return [run.finish() for run, _ in runs]

@@ -14,8 +14,9 @@ from writesae.disk import read_json
 from writesae.errors import ConfigError, InputError
 from writesae.sae.config import BatchTopK, Gated, JumpReLU, SoftGated, Sparsity, TopK
 from writesae.sae.presets import preset
+from writesae.store import StreamStore
 from writesae.training.config import TrainConfig
-from writesae.training.data import WriteStore, head_shape
+from writesae.training.sequences import head_shape
 from writesae.types import Site
 
 SPARSITIES: dict[str, type[Sparsity]] = {
@@ -110,7 +111,7 @@ def overruled(base: TrainConfig, config: TrainConfig) -> list[str]:
     return [f"{name} is {after}, not {before}" for name, after, before in both if after != before]
 
 
-def sites(names: Sequence[str], store: WriteStore) -> list[Site]:
+def sites(names: Sequence[str], store: StreamStore) -> list[Site]:
     """Heads by name, a layer (`L6`) standing for all of its; raises InputError for what the store does not hold."""
     found: list[Site] = []
     for name in names:

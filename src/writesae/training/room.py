@@ -10,10 +10,12 @@ from writesae.devices import choose_device
 from writesae.memory import refuse_unless_free
 from writesae.sae.config import BatchTopK, Bilinear, Factored, Flat, Linear, SAEConfig, TopK
 from writesae.sae.sparse_loss import BLOCK_NUMBERS
+from writesae.store import StreamStore
 from writesae.training.chunks import chunk_length
 from writesae.training.config import TrainConfig
-from writesae.training.data import WriteStore, head_shape, numbers_a_sequence, pool_size
+from writesae.training.data import numbers_a_sequence, pool_size
 from writesae.training.folder import RESULT
+from writesae.training.sequences import head_shape
 
 FLOAT = 4
 GIB = 2**30
@@ -38,7 +40,7 @@ def parameters(config: SAEConfig) -> int:
     return decoder + (0 if config.tied else encoder) + n + whole
 
 
-def room(store: WriteStore, config: TrainConfig) -> Room:
+def room(store: StreamStore, config: TrainConfig) -> Room:
     """What a run takes. Raises InputError for a site that the store does not hold, ConfigError for no dictionary."""
     sae = config.sae(*head_shape(store, config.site))
     features, rank = sae.features, sae.encoder.rank if isinstance(sae.encoder, Bilinear) else 1
@@ -57,7 +59,7 @@ def room(store: WriteStore, config: TrainConfig) -> Room:
     return Room(4 * FLOAT * parameters(sae), FLOAT * step, FLOAT * held * numbers_a_sequence(store, config))
 
 
-def refuse_unless_room(store: WriteStore, runs: Sequence[tuple[TrainConfig, Path]], workers: int = 1) -> None:
+def refuse_unless_room(store: StreamStore, runs: Sequence[tuple[TrainConfig, Path]], workers: int = 1) -> None:
     """Raise InputError where the runs that are at work at one time do not fit in what is free.
 
     In one process all are held at once and take turns at their steps, `workers` hold one each. Finished ones count

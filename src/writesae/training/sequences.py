@@ -2,108 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from writesae.corpus import Fingerprint
 from writesae.errors import DataError, InputError
 from writesae.recurrence.written import Written
+from writesae.store import StreamStore
 from writesae.training.config import TrainConfig
 from writesae.types import Site
-
-
-class StoredHead(Protocol):
-    """What training asks about a stored layer."""
-
-    @property
-    def heads(self) -> int:
-        """Number of heads."""
-
-    @property
-    def d_k(self) -> int:
-        """Key side."""
-
-    @property
-    def d_v(self) -> int:
-        """Value side."""
-
-    @property
-    def family(self) -> str:
-        """The host's recurrence family."""
-
-    @property
-    def erase(self) -> Literal["none", "key", "own"]:
-        """`own`: a token writes two rank-1 matrices (RWKV-7); else one."""
-
-
-class Origin(Protocol):
-    """What training asks about where a store comes from."""
-
-    @property
-    def host(self) -> str:
-        """Name of the model."""
-
-    @property
-    def revision(self) -> str:
-        """What pins the model's weights."""
-
-    @property
-    def corpus(self) -> str:
-        """Hash of the tokens."""
-
-    @property
-    def described(self) -> str | None:
-        """Name and part of the corpus; None where unknown."""
-
-
-class WriteStore(Protocol):
-    """What training asks of a store."""
-
-    @property
-    def length(self) -> int:
-        """Tokens a sequence."""
-
-    @property
-    def sequences(self) -> int:
-        """Number of sequences."""
-
-    @property
-    def layers(self) -> Mapping[int, StoredHead]:
-        """Stored layers by number."""
-
-    @property
-    def hash(self) -> str:
-        """Identity of the content."""
-
-    @property
-    def provenance(self) -> Origin:
-        """Where it comes from."""
-
-    @property
-    def text(self) -> Fingerprint | None:
-        """Which windows of tokens it holds; None where unknown."""
-
-    def padding(self) -> NDArray[np.int64]:
-        """How many tokens at each sequence's start are padding, `[N]`."""
-
-    def read(self, site: Site, start: int, stop: int) -> Written:
-        """Writes of sequences `start <= n < stop`."""
-
-    def pairs(self, site: Site, start: int, stop: int) -> Written:
-        """The same where a token writes two matrices: `2 T` writes, of each token what is erased and what is added."""
-
-    def keys(self, site: Site, start: int, stop: int) -> Tensor:
-        """Write keys of the same, `[B, T, K]` (all that a native write needs besides its value)."""
-
-    def native(self, site: Site, start: int, stop: int) -> Tensor:
-        """Native write values of the same, `[B, T, V]`."""
-
 
 MOST = 64
 """Most sequences that are read at once."""
@@ -120,7 +30,7 @@ class Split(NamedTuple):
     """Held out, rising."""
 
 
-def head_shape(store: WriteStore, site: Site) -> tuple[int, int]:
+def head_shape(store: StreamStore, site: Site) -> tuple[int, int]:
     """`(d_k, d_v)` of a site; raises InputError if the store does not hold it."""
     layer = store.layers.get(site.layer)
     if layer is None or not 0 <= site.head < layer.heads:
@@ -129,7 +39,7 @@ def head_shape(store: WriteStore, site: Site) -> tuple[int, int]:
     return layer.d_k, layer.d_v
 
 
-def split_sequences(store: WriteStore, config: TrainConfig) -> Split:
+def split_sequences(store: StreamStore, config: TrainConfig) -> Split:
     """Hold out a random share of the sequences; raises InputError if there are fewer than 2."""
     if store.sequences < 2:
         raise InputError(f"training needs at least 2 sequences (one is held out); the store has {store.sequences}")
@@ -172,7 +82,7 @@ class Sequences:
             yield some.tokens(per_token * padding, some.key.shape[1])
 
 
-def read_sequences(store: WriteStore, config: TrainConfig, numbers: Sequence[int]) -> Sequences:
+def read_sequences(store: StreamStore, config: TrainConfig, numbers: Sequence[int]) -> Sequences:
     """These sequences (rising), read in groups.
 
     Raises InputError for a target that the family does not have, DataError naming site, sequence and token where a
@@ -197,7 +107,7 @@ def read_sequences(store: WriteStore, config: TrainConfig, numbers: Sequence[int
     return Sequences(joined, torch.from_numpy(store.padding()[list(numbers)]), pairs)
 
 
-def check_target(store: WriteStore, config: TrainConfig) -> bool:
+def check_target(store: StreamStore, config: TrainConfig) -> bool:
     """Whether the target is the state of a family with two writes a token.
 
     Raises InputError for `write-delta` on such a family: what a token adds is not one rank-1 matrix there.

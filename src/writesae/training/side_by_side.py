@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from writesae.errors import WritesaeError
+from writesae.store import StreamStore
 from writesae.training.config import TrainConfig
-from writesae.training.data import WriteStore
 from writesae.training.log import StepRecord
-from writesae.training.loop import train
 from writesae.training.process import interrupts
 
 _CHILD = (
@@ -47,7 +46,7 @@ _Heard = queue.SimpleQueue[tuple[int, _Said] | None]
 
 
 def run_side_by_side(
-    store: WriteStore, jobs: Sequence[Job], workers: int, record: Callable[[int, StepRecord], None]
+    store: StreamStore, jobs: Sequence[Job], workers: int, record: Callable[[int, StepRecord], None]
 ) -> None:
     """Train every job, `workers` at a time; `record` gets a job's number and what its run records.
 
@@ -136,6 +135,8 @@ def _death(code: int) -> WritesaeError:
 
 def serve() -> None:
     """What such a process does: train what comes in and say how it goes, until nothing more comes."""
+    from writesae.training.many import train  # which imports this module
+
     told, tell = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not come between
 

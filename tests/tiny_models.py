@@ -1,4 +1,4 @@
-"""A tiny random-weight model of every supported class: what the conformance suite runs, and a place to try things.
+"""A tiny random-weight model of every supported class: what the conformance suite runs.
 
 Key and value sides differ wherever a class allows it, so that a transposed state cannot go unnoticed, and the
 decays are drawn slow (0.8 to 0.98 a token), so that a state remembers the whole test sequence.
