@@ -16,7 +16,7 @@ from writesae.types import Site
 def dictionary_source(sae: SAE, site: Site, passages: Passages) -> DictionarySource:
     """What a result says of a dictionary that is measured at a head on these passages."""
     overlap = None
-    print_ = getattr(sae.record, "text", None)
+    print_ = None if sae.record is None else sae.record.text
     if print_ is not None:
         share = print_.overlap(passages.tokens)
         overlap = None if math.isnan(share) else share
