@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from writesae.cli.parsing import parse_choice, parse_flags
+from writesae.cli.parsing import parse_flags
 from writesae.errors import ConfigError, InputError
 
 
@@ -121,19 +121,3 @@ def test_help_names_the_program_and_the_text(capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     for part in ("usage: writesae try", "Text.", "--native-write", "What to look at."):
         assert part in shown
-
-
-def test_a_choice(capsys: pytest.CaptureFixture[str]) -> None:
-    kinds = {"erase-all": Inner, "install": Flags}
-    assert parse_choice(kinds, "writesae edit", ["erase_all", "--length", "5"], "Edit.") == Inner(5)
-    with pytest.raises(InputError, match="cannot edit 'clmp': give one of erase-all, install first"):
-        parse_choice(kinds, "writesae edit", ["clmp"], "Edit.")
-    with pytest.raises(InputError, match="see writesae edit install --help"):
-        parse_choice(kinds, "writesae edit", ["install", "--lenght", "5"], "Edit.")
-    for words in ([], ["--help"]):
-        with pytest.raises(SystemExit) as stop:
-            parse_choice(kinds, "writesae edit", words, "Edit.")
-        assert stop.value.code == 0
-        shown = capsys.readouterr().out
-        assert "usage: writesae edit NAME" in shown
-        assert "install    A command\n" in shown

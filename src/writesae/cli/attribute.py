@@ -82,7 +82,7 @@ def run(command: Command) -> None:
             checks["atoms"] = attribution.ablate_atoms(found, command.top)
     if command.json is not None:
         checked = {name: attribution.check_json(name, compared) for name, compared in checks.items()}
-        write_json(command.json, found.to_json(command.top) | {"checks": checked}, finite=False)
+        write_json(command.json, found.to_json(command.top) | {"checks": checked}, nulls=True)
     if command.html is not None:
         write_text(command.html, attribution.attribution_page(found, checks=checks))
     console = Console()

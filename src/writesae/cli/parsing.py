@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from inspect import getdoc
 from io import StringIO
 from itertools import takewhile
 from types import UnionType
@@ -69,26 +68,6 @@ def parse_flags(kind: type[T], program: str, words: list[str], text: str) -> T:
             raise
         raise InputError(f"{_told(said.getvalue()).rstrip('.')}; see {program} --help") from None
     return replace(command, **named)  # type: ignore[type-var]
-
-
-def parse_choice(kinds: Mapping[str, type], program: str, words: list[str], text: str) -> object:
-    """The first word chooses one of several dataclasses, the others are its flags; else as `parse_flags`."""
-    if not words or words[0] in ("-h", "--help"):
-        print_choices(f"{program} NAME [options]", text, {name: getdoc(kind) or "" for name, kind in kinds.items()})
-        raise SystemExit(0)
-    name = words[0].replace("_", "-")
-    if name not in kinds:
-        raise InputError(f"cannot {program.split()[-1]} {words[0]!r}: give one of {', '.join(kinds)} first")
-    return parse_flags(kinds[name], f"{program} {name}", words[1:], getdoc(kinds[name]) or "")
-
-
-def print_choices(usage: str, text: str, choices: Mapping[str, str]) -> None:
-    """Help of a command that has others below it: one line each, the first sentence of what is said of it."""
-    width = max(map(len, choices)) + 2
-    print(f"usage: {usage}\n\n{' '.join(text.split())}\n")
-    for name, about in choices.items():
-        print(f"  {name:<{width}}{' '.join(about.split()).split('. ')[0].rstrip('.')}")
-    print(f"\n{usage.removesuffix(' [options]')} --help lists its options.")
 
 
 def _flags(kind: Any) -> dict[str, _Flag]:

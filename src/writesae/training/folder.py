@@ -15,7 +15,7 @@ from typing import cast
 
 import torch
 
-from writesae.config import Json, from_json
+from writesae.config import Json, from_plain
 from writesae.disk import read_json, whole, write_json
 from writesae.errors import DataError
 from writesae.sae.metrics import Metrics
@@ -45,12 +45,12 @@ def load_checkpoint(out: Path, device: torch.device) -> dict[str, object] | None
 def save_result(out: Path, metrics: Metrics, steps: int, seconds: float) -> None:
     """Declare the run finished."""
     data: dict[str, Json] = {"metrics": asdict(metrics), "steps": steps, "seconds": seconds}
-    write_json(out / RESULT, data, finite=False)
+    write_json(out / RESULT, data, nulls=True)
 
 
 def load_result(out: Path) -> tuple[Metrics, float] | None:
     """`(metrics, seconds)` of a finished run, or None."""
     if not (out / RESULT).exists():
         return None
-    data = cast(dict[str, Json], read_json(out / RESULT, finite=False))
-    return from_json(Metrics, data["metrics"]), float(cast(float, data["seconds"]))
+    data = cast(dict[str, Json], read_json(out / RESULT))
+    return from_plain(Metrics, data["metrics"]), float(cast(float, data["seconds"]))

@@ -1,0 +1,194 @@
+"""Files that are there whole or not at all, and refusals in one line.
+
+A file is written beside its place as `.NAME.RANDOM.partial`, synced, and renamed: whoever reads sees the old bytes or
+the new ones, and a kill leaves nothing but that partial file, which never counts. What the disk refuses (no permission,
+no room, a file where a folder should be, a folder that vanished) is one OutputError that names the path; what cannot be
+read is one DataError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from writesae.config import Json
+from writesae.errors import DataError, OutputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTIAL = ".partial"
+"""Ending of a file or folder that is still being written; such a one never counts."""
+JSON_LIMIT = 4 << 20
+"""Largest JSON file (bytes) that is parsed if not said otherwise; parsing needs up to some 30 times as much memory."""
+LARGE = 1 << 30
+"""Limit for files that grow with the data: tables of contents, results."""
+JSON_DEPTH = 64
+"""Deepest nesting of JSON that is parsed."""
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{\]}]', re.DOTALL)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the operating system refuses inside is raised as one OutputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        elsewhere = error.filename and not str(error.filename).startswith(str(path.parent))
+        raise OutputError(f"cannot write {path}: {reason(error)}{f' ({error.filename})' * bool(elsewhere)}") from None
+
+
+def reason(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+
+
+def partial_beside(path: Path) -> Path:
+    """A name beside `path` for what is still being written."""
+    return path.parent / f".{path.name}.{uuid4().hex[:12]}{PARTIAL}"
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write to that becomes `path` in one step when the block ends without an error, and vanishes otherwise.
+
+    Raises OutputError where the disk refuses; what was at `path` before is then unchanged. A link stays a link, and a
+    pipe or terminal is written to as it is.
+    """
+    with writing(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
+            return
+        place = Path(os.path.realpath(path))
+        partial = partial_beside(place)
+        try:
+            yield partial
+            sync(partial)
+            os.replace(partial, place)
+            sync(place.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they are not there; raises OutputError where that cannot be."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write or replace a file."""
+    with whole(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write or replace a file in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, data: Json, *, indent: int = 2, nulls: bool = False) -> None:
+    """Write or replace a JSON file in UTF-8, keys in the given order.
+
+    Raises DataError where a number is not finite, unless `nulls` asks for null in its place.
+    """
+    write_bytes(path, json_bytes(_nulls(data) if nulls else data, path.name, indent=indent))
+
+
+def _nulls(data: Json) -> Json:
+    """The same without numbers that are not finite, which JSON does not have."""
+    if isinstance(data, dict):
+        return {key: _nulls(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_nulls(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def json_bytes(data: Json, name: str, *, indent: int = 2) -> bytes:
+    """What `write_json` writes; raises DataError that names `name`."""
+    try:
+        return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        raise DataError(f"cannot write {name}: it would hold text that is not Unicode") from None
+    except ValueError:
+        raise DataError(f"cannot write {name}: it would hold a number that is not finite") from None
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write or replace a Parquet file, without the index."""
+    with whole(path) as partial, partial.open("wb") as file:
+        table.to_parquet(file, index=False)
+
+
+def read_json(path: Path, limit: int = JSON_LIMIT) -> Json:
+    """Parse a JSON file of at most `limit` bytes and 64 levels; raises DataError for anything else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {reason(error)}") from None
+    if len(data) > limit:
+        raise DataError(f"{path} is larger than {limit:,} bytes, the most that is read as JSON here")
+    return parse_json(data, str(path))
+
+
+def parse_json(data: bytes, name: str) -> Json:
+    """Parse JSON bytes with bounded nesting, no NaN and no repeated keys; raises DataError naming `name`."""
+    depth = 0
+    for match in _BRACKETS.finditer(data):
+        token = match[0]
+        depth += (token in b"[{") - (token in b"]}")
+        if depth > JSON_DEPTH:
+            raise DataError(f"{name} is nested deeper than {JSON_DEPTH} levels")
+
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is not JSON")
+
+    def unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key occurs twice in one object")
+        return result
+
+    try:
+        parsed: Json = json.loads(data.decode("utf-8"), parse_constant=refuse, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is not valid JSON: {error}") from None
+    return parsed
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet file as a table; raises DataError where it cannot be read."""
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {path} as Parquet: {reason(error)}") from None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; memory use does not depend on its size. Raises DataError if unreadable."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {reason(error)}") from None

@@ -1,0 +1,111 @@
+"""Where things are and where they may be written: what is missing, and output folders that belong to one run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from writesae.config import Json
+from writesae.disk.files import PARTIAL, json_bytes, make_folder, read_json, reason, write_json, writing
+from writesae.errors import InputError, OutputError
+from writesae.hub import is_hub_id
+
+MARK = "run.json"
+"""The file that says whose an output folder is."""
+LONGEST = 50
+"""Characters of a value that are shown in an error."""
+
+
+def check_place(path: Path, *, file: bool = False) -> None:
+    """Raise OutputError where no folder (or, with `file`, no file) can be written at `path`; makes nothing.
+
+    To be asked before anything long is begun.
+    """
+    try:
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        folder = there.parent if file and there == path and not there.is_dir() else there
+        if file and path.is_dir():
+            raise OutputError(f"{path} is a folder: give a file to write")
+        if not folder.is_dir():
+            raise OutputError(f"{folder} is a file: give another place than {path}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{folder} cannot be written to: give another place than {path}")
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise OutputError(f"cannot write {path}: {reason(error)}") from None
+
+
+def missing(path: Path, kind: str = "file or folder", names: Iterable[str] = ()) -> str:
+    """What is said of a path where nothing is, with what it may have meant: names beside it, or other `names`."""
+    name, parent = path.name, path.parent
+    while not parent.is_dir():
+        name, parent = parent.name, parent.parent
+    beside = [place.name for place in parent.iterdir()] if os.access(parent, os.R_OK) else []
+    near = [str(parent / close) for close in get_close_matches(name, beside)]
+    near += get_close_matches(str(path), names, n=1)
+    return f"there is no {kind} {path}" + f" (near: {', '.join(near)})" * bool(near)
+
+
+def check_there(path: Path, *, hub: bool = False) -> None:
+    """Raise InputError where nothing is at `path`, unless (with `hub`) it is written like a repository on the Hub.
+
+    To be asked before anything long is begun.
+    """
+    if not path.exists() and not (hub and is_hub_id(str(path))):
+        raise InputError(f"{missing(path, 'folder')}, and it is no Hub id user/name" if hub else missing(path))
+
+
+def check_owner(folder: Path, kind: str, *marks: str) -> bool:
+    """Whether a folder already belongs to something of this kind, which one of the files `marks` tells.
+
+    Raises OutputError where it holds other things only, or cannot be written to.
+    """
+    check_place(folder)
+    with writing(folder):
+        names = (path.name for path in folder.iterdir()) if folder.exists() else ()
+        held = sorted(name for name in names if not name.endswith(PARTIAL))
+    if held and not set(marks) & set(held):
+        raise OutputError(f"{folder} holds {held[0]} and no {kind}: choose another folder, or empty it")
+    return bool(held)
+
+
+def claim(folder: Path, kind: str, asked: Mapping[str, Json]) -> bool:
+    """Make `folder` that of one run, or see that it is; returns whether the run was begun before.
+
+    `kind` says in words what is run ("training run"), `asked` is everything that makes the run what it is; it is kept
+    in `run.json`. Raises OutputError where the folder holds anything else, saying what differs.
+    """
+    mine = json.loads(json_bytes(dict(asked), MARK))
+    if not check_owner(folder, kind, MARK):
+        make_folder(folder)
+        write_json(folder / MARK, mine)
+        return False
+    theirs = read_json(folder / MARK)
+    if theirs != mine:
+        raise OutputError(f"{folder} belongs to another {kind} ({_difference(theirs, mine)}): choose another folder")
+    return True
+
+
+def _difference(theirs: Json, mine: Json) -> str:
+    """The first of what two runs disagree on, in words."""
+    there, here = _flat(theirs), _flat(mine)
+    names = [name for name in {**here, **there} if there.get(name, _flat) != here.get(name, _flat)]
+    told = [f"{name} is {_value(there, name)} there and {_value(here, name)} here" for name in names[:3]]
+    return ", ".join(told) + (f", and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _flat(data: Json, name: str = "") -> dict[str, Json]:
+    """Nested objects by dotted names."""
+    if not isinstance(data, dict) or not data:
+        return {name or "it": data}
+    found: dict[str, Json] = {}
+    for key, value in data.items():
+        found |= _flat(value, f"{name}.{key}" if name else key)
+    return found
+
+
+def _value(flat: Mapping[str, Json], name: str) -> str:
+    text = json.dumps(flat[name], ensure_ascii=False) if name in flat else "not set"
+    return text if len(text) <= LONGEST else text[: LONGEST // 2] + ".."
