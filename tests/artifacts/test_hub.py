@@ -102,6 +102,12 @@ def test_an_unreachable_hub_is_one_line_with_the_cache_and_the_option(
     with pytest.raises(InputError) as caught:
         load_sae("me/single")
     assert len(asked) == 1  # no second file is asked for, and nothing a second time
+    (cache.parent / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is not empty"):
+        pull("me/single", cache.parent)
+    with pytest.raises(InputError, match="L9"):
+        pull("me/single", cache.parent / "new", site="L9")
+    assert len(asked) == 1  # what is wrong here is seen before the Hub is asked
     assert str(cache) in str(caught.value)
     assert "--offline (or HF_HUB_OFFLINE=1)" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -178,9 +178,9 @@ def pull(
 
     Raises InputError where nothing fits, DataError where a file differs from its manifest (nothing is left behind).
     """
-    source = Repository(repo, revision, cache_dir, offline)
     wanted = Site.parse(site) if isinstance(site, str) else site
-    with new_folder(Path(out), lambda _: False) as partial:
+    with new_folder(Path(out), lambda _: False) as partial:  # what is wrong with `out` is known before the Hub is asked
+        source = Repository(repo, revision, cache_dir, offline)
         if source.collection is None:
             folder = source.fetch_folder("")
             check_selection(read_manifest(folder).record, repo, site=site, variant=variant, host=host, seed=seed)
