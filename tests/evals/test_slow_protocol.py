@@ -18,12 +18,15 @@ from torch.nn.functional import cross_entropy
 from random_hosts import host_parameter, some_tokens, tiny_host
 from slow_protocol import cache_copy_logits, edit_of
 from writesae.causal.precision import in_float64, widened
-from writesae.evals import fidelity
-from writesae.evals.old.configs import LogitShiftConfig, PassageLossConfig, ReadersConfig, SelectivityConfig
+from writesae.evals import fidelity, readers, selectivity
+from writesae.evals.common.conditions import ADDED
+from writesae.evals.common.directions import directions
+from writesae.evals.old.configs import LogitShiftConfig, PassageLossConfig
 from writesae.evals.old.logit_shift import logit_shift
 from writesae.evals.old.passage_loss import passage_loss
-from writesae.evals.old.readers import readers
-from writesae.evals.old.selectivity import AGAINST, directions, overlaps, selectivity
+from writesae.evals.readers.config import ReadersConfig
+from writesae.evals.selectivity.config import SelectivityConfig
+from writesae.evals.selectivity.measure import overlaps
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.hosts.fork import native_run
@@ -97,39 +100,47 @@ def delta_values(stream: Stream) -> Tensor:
     return delta_values_reference(stream) if stream.rank_one else stream.value
 
 
-def matrices(host: Host, sae: SAE, site: Site, records: pd.DataFrame, seed: int) -> Tensor:
+def form_of(host: Host, site: Site, form: str) -> NativeWrite:
+    """A form of the native write, or the one that the head has."""
+    return cast(NativeWrite, form if head_stream(host, TEXT, site).rank_one else "value")
+
+
+def matrices(host: Host, sae: SAE, site: Site, records: pd.DataFrame, form: NativeWrite) -> Tensor:
     """Atom, random and orthogonal matrix of each record, `[R, 3, K, V]`; `directions` has tests of its own."""
-    edits = directions(native_run(host, TEXT, site.layer), sae, site, records, seed)
+    edits = directions(native_run(host, TEXT, site.layer), sae, site, records, ADDED, [form], 0)
     return torch.einsum("rcm,rmk,rmv->rckv", edits.weight, edits.key, edits.value)
 
 
 def check_selectivity(world: World) -> None:
     host, (site, _) = world.host, sites(world.host)
     timing = cast(Timing, world.turn("after_token", "at_token"))
-    sae, config = dictionary(host, site), SelectivityConfig(atoms=2, firings=2, top=7, timing=timing)
-    records = selectivity(host, sae, site, TEXT, config).records
-    edits = matrices(host, sae, site, records, config.seed)
+    sae, form = dictionary(host, site), form_of(host, site, world.turn("value", "delta"))
+    config = SelectivityConfig(atoms=2, firings=2, top=7, timings=(timing,), native_writes=(form,))
+    records = selectivity(host, sae, TEXT, site=site, config=config).records
+    edits = matrices(host, sae, site, records, form)
     for row, record in enumerate(records.to_dict("records")):
-        given = (host, TEXT[record["passage"]], site, record["position"], list(edits[row]), config.timing)
+        given = (host, TEXT[record["passage"]], site, record["position"], list(edits[row]), timing)
         native, patched = cache_copy_logits(*given)
         change = torch.stack([logits[0] - native[0] for logits in patched])
         moved = (change - change.mean(-1, keepdim=True)).abs().sort(-1, descending=True).values
         clear = bool((moved[:, 6] - moved[:, 7] > 4 * world.rounding).all())  # else rounding can swap two tokens
         slow = overlaps(change.unsqueeze(0), 7)[0]
-        for name, overlap in zip(AGAINST, slow.tolist(), strict=True):
+        for name, overlap in zip(ADDED[1:], slow.tolist(), strict=True):
             assert record[f"overlap_{name}"] == pytest.approx(overlap, abs=1e-9 if clear else 1 / 7 + 1e-9)
 
 
 def check_readers(world: World) -> None:
     host, (site, _) = world.host, sites(world.host)
-    sae, config = dictionary(host, site), ReadersConfig(atoms=2, firings=2)
-    records = readers(host, sae, site, TEXT, config).records
+    timing = cast(Timing, world.turn("after_token", "at_token"))
+    sae, form = dictionary(host, site), form_of(host, site, world.turn("delta", "value"))
+    config = ReadersConfig(atoms=2, firings=2, timings=(timing,), native_writes=(form,))
+    records = readers(host, sae, TEXT, site=site, config=config).records
     order = ["passage", "position", "feature"]
     places = records.drop_duplicates(order).sort_values(order)
-    edits = matrices(host, sae, site, places, config.seed)
+    edits = matrices(host, sae, site, places, form)
     for row, place in enumerate(places.to_dict("records")):
         native, atom, random = (
-            later(host, TEXT[place["passage"]], site, place["position"], edit)
+            later(host, TEXT[place["passage"]], site, place["position"], edit, timing)
             for edit in (torch.zeros_like(edits[row, 0]), *edits[row, :2])
         )
         own = records[(records.passage == place["passage"]) & (records.position == place["position"])]
@@ -140,19 +151,22 @@ def check_readers(world: World) -> None:
                 assert world.agree(record[name], float(change.norm()))
 
 
-def later(host: Host, tokens: Tensor, site: Site, position: int, edit: Tensor) -> dict[int, Tensor]:
-    """Outputs `[H, V]` of all later layers at the token after `position`, with `edit` added to the state before it."""
+def later(host: Host, tokens: Tensor, site: Site, position: int, edit: Tensor, timing: Timing) -> dict[int, Tensor]:
+    """Outputs `[H, V]` of all later layers at the first token that reads `edit`, added to the state after a token."""
     cache, found = new_cache(host), dict[int, Tensor]()
+    scored = position if timing == "at_token" else position + 1
+    if timing == "at_token":  # the token's own transition turns what is added before it into the edit
+        edit = torch.linalg.solve(transition(head_stream(host, tokens[None], site), 0, position), edit)
 
     def after(call: KernelCall, result: KernelResult) -> KernelResult:
         found[call.layer] = result.output[0, 0]
         return result
 
     with host.tap():
-        run_cached(host, tokens[None, : position + 1], cache, 0, keep=1)
+        run_cached(host, tokens[None, :scored], cache, 0, keep=1)
     add(host, cache, site, edit)
     with host.tap(Tap(after=after)):
-        run_cached(host, tokens[None, position + 1 : position + 2], cache, position + 1)
+        run_cached(host, tokens[None, scored : scored + 1], cache, scored)
     return {layer: output for layer, output in found.items() if layer > site.layer}
 
 

@@ -20,7 +20,9 @@ from writesae.evals.partition import entry as partition
 from writesae.evals.population import entry as population
 from writesae.evals.proper_nouns import entry as proper_nouns
 from writesae.evals.quality import entry as quality
+from writesae.evals.readers import entry as readers
 from writesae.evals.seeds import entry as seeds
+from writesae.evals.selectivity import entry as selectivity
 from writesae.evals.sign import entry as sign
 from writesae.evals.spectrum import entry as spectrum
 from writesae.evals.substitution import entry as substitution
@@ -34,6 +36,8 @@ _ENTRIES: tuple[Evaluation[Any], ...] = (
     quality,
     seeds,
     spectrum,
+    selectivity,
+    readers,
     boundary,
     sign,
     installs,
@@ -59,7 +63,9 @@ __all__ = [
     "population",
     "proper_nouns",
     "quality",
+    "readers",
     "seeds",
+    "selectivity",
     "sign",
     "spectrum",
     "substitution",

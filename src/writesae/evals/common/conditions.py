@@ -20,6 +20,10 @@ projection, and `flat_svd` has its own coefficient; at `norm` all have the nativ
 CONDITIONS = ("atom", "delete", "random")
 """What is always put in the place of the native write: the atom, nothing, a random rank-1 matrix."""
 
+ADDED = ("atom", "random", "orthogonal_to_atom")
+"""What is added to a state in turn, at the native write's norm: the atom, a random rank-1 matrix, and a random one both
+sides of which are orthogonal to the atom's."""
+
 CELL = ("timing", "native_write", "amplitude", "direction")
 """Columns that say how a record was measured: every firing has one row for each cell."""
 

@@ -32,9 +32,6 @@ EVALUATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "logit_shift": ("writesae.evals.old.configs:LogitShiftConfig", "predicted against measured logit changes"),
         "passage_loss": ("writesae.evals.old.configs:PassageLossConfig", "every firing of a class deleted or replaced"),
         "seeds": ("writesae.evals.old.configs:SeedsConfig", "dictionaries of several seeds compared"),
-        "selectivity": ("writesae.evals.old.configs:SelectivityConfig", "overlap of most moved tokens"),
-        "readers": ("writesae.evals.old.configs:ReadersConfig", "later heads that read an atom"),
-        "boundary": ("writesae.evals.old.configs:BoundaryConfig", "features of a token class"),
     }
 )
 """Name -> where its configuration is (`module:class`), and one line of help."""
@@ -140,56 +137,3 @@ class SeedsConfig:
     """How atoms are classed."""
     match: float = 0.9
     """Absolute cosine above which two atoms are the same."""
-
-
-@dataclass(frozen=True)
-class SelectivityConfig:
-    """Compare the tokens that an atom moves most with those that matched random directions move most."""
-
-    atoms: int = 48
-    """Atoms, those that fire most often."""
-    features: tuple[int, ...] = ()
-    """These atoms instead."""
-    firings: int = 8
-    """Firings of each, drawn at random; atoms with fewer are refused."""
-    top: int = 32
-    """K, the most moved tokens that are compared."""
-    timing: Timing = "after_token"
-    """Whether the edited token reads the edited state itself."""
-    seed: int = 0
-    """Of the firings, the random directions and the bootstrap."""
-
-    def __post_init__(self) -> None:
-        at_least(self, atoms=1, features=0, firings=1, top=1)
-
-
-@dataclass(frozen=True)
-class ReadersConfig:
-    """Add atoms to the state and see which later heads' outputs change, against random writes of the same size."""
-
-    atoms: int = 16
-    """Atoms, those that fire most often."""
-    features: tuple[int, ...] = ()
-    """These atoms instead."""
-    firings: int = 16
-    """Firings of each, drawn at random; atoms with fewer are refused."""
-    seed: int = 0
-    """Of the firings and the random directions."""
-
-    def __post_init__(self) -> None:
-        at_least(self, atoms=1, features=0, firings=1)
-
-
-@dataclass(frozen=True)
-class BoundaryConfig:
-    """Find features that separate a class of tokens, such as ends of sentences, from all others."""
-
-    pattern: str = r"[.!?]\s*$|\n"
-    """Regular expression; a token belongs to the class where it is found in the token's text."""
-    alpha: float = 0.01
-    """A feature separates where its corrected p value is below this."""
-    top: int = 10
-    """Features named in the summary."""
-
-    def __post_init__(self) -> None:
-        at_least(self, top=1)
