@@ -1,5 +1,7 @@
 """Predicted against measured logit changes, and every predictor against its formula written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,12 +12,16 @@ from tiny_models import build_tiny
 from writesae.causal.closed_form import closed_form, toward
 from writesae.causal.gradients import direct_gradients, forward, logit_gradients
 from writesae.errors import InputError
-from writesae.evals.old.logit_shift import LogitShiftConfig, logit_shift, summarise
+from writesae.evals import logit_shift
+from writesae.evals.logit_shift.config import LogitShiftConfig
+from writesae.evals.logit_shift.summary import summarise
 from writesae.hosts import Host, load
 from writesae.hosts.output import head_columns, unembedding
 from writesae.recurrence import delta_values
 from writesae.sae import SAE, SAEConfig, TopK
-from writesae.types import Site
+from writesae.types import NativeWrite, Site
+
+FORMS: tuple[NativeWrite, ...] = ("delta", "value")
 
 
 def dictionary(host: Host, site: Site) -> SAE:
@@ -41,12 +47,12 @@ def test_first_order_predicts_small_writes(
     """The must-show: unfitted R^2 >= 0.99 for every atom with a measurable effect, signs right in 98%. At 1e-4 native
     writes float32 hides the effect, and the host is measured in float64."""
     host, site, tokens = case
-    config = LogitShiftConfig(atoms=5, places=7, epsilons=epsilons, horizons=(1, 3), ranks=(0, 9))
-    result = logit_shift(host, dictionary(host, site), site, tokens[:, :11], config)
+    options = {"atoms": 5, "places": 7, "epsilons": epsilons, "horizons": (1, 3), "ranks": (0, 9)}
+    result = logit_shift(host, dictionary(host, site), tokens[:, :11], site=site, **options)  # type: ignore[arg-type]
     assert len(result.records) == 5 * 7 * 2 * 2 * 2 * 2
     assert result.attempted == 5 * 2 * 2 * 2
     assert result.summary.precision == ("float64" if min(epsilons) < 0.01 else "float32")
-    for timing in config.timings:
+    for timing in result.config.timings:
         for horizon in (1, 3):
             exact = result.summary.fit("exact", min(epsilons), horizon, timing)
             assert exact.atoms == 5
@@ -54,14 +60,28 @@ def test_first_order_predicts_small_writes(
             assert exact.sign >= 0.98
             for other in ("closed", "direct"):
                 assert result.summary.fit(other, min(epsilons), horizon, timing).r2 < exact.r2
-    assert summarise(result.records, config) == result.summary
+
+
+def test_the_form_of_the_native_write_is_the_unit(case: tuple[Host, Site, torch.Tensor]) -> None:
+    """Where nothing is erased both forms are one matrix, and are measured once."""
+    host, site, tokens = case
+    config = LogitShiftConfig(atoms=1, places=2, epsilons=(0.3,), horizons=(1,), ranks=(0,), native_writes=FORMS)
+    both = logit_shift(host, dictionary(host, site), tokens, site=site, config=config).records
+    first = logit_shift(host, dictionary(host, site), tokens, site=site, config=replace(config, native_writes=()))
+    assert set(first.records.native_write) == {"delta" if host.name == "tiny-gdn" else "value"}
+    stream = host.record(tokens[:2], [site.layer])[site.layer].heads(site.head)
+    sides = {"delta": delta_values(stream)[0], "value": stream.value}
+    sizes = {form: float((stream.key.norm(dim=-1) * side.norm(dim=-1)).median()) for form, side in sides.items()}
+    delta, value = (both[both.native_write == form].reset_index(drop=True) for form in FORMS)
+    np.testing.assert_allclose(value.exact, delta.exact * sizes["value"] / sizes["delta"], rtol=1e-4)
+    np.testing.assert_allclose(value.measured, value.exact, rtol=0.2, atol=1e-3)
 
 
 def test_measured_changes_equal_copied_caches(case: tuple[Host, Site, torch.Tensor]) -> None:
     host, site, tokens = case
     sae = dictionary(host, site)
-    config = LogitShiftConfig(atoms=1, places=2, epsilons=(1.0,), horizons=(2,), ranks=(0, 9))
-    records = logit_shift(host, sae, site, tokens, config).records
+    options = {"atoms": 1, "places": 2, "epsilons": 1.0, "horizons": 2, "ranks": (0, 9)}
+    records = logit_shift(host, sae, tokens, site=site, **options).records  # type: ignore[arg-type]
     stream = host.record(tokens[:2], [site.layer])[site.layer].heads(site.head)
     atoms = sae.atoms()
     size = (stream.key.norm(dim=-1) * delta_values(stream)[0].norm(dim=-1)).median()
@@ -69,11 +89,23 @@ def test_measured_changes_equal_copied_caches(case: tuple[Host, Site, torch.Tens
         unit = torch.outer(atoms.v[record["feature"]], atoms.w[record["feature"]])
         edit = size * unit / unit.norm()
         native, patched = cache_copy_logits(
-            host, tokens[record["passage"]], site, record["position"], [edit], record["protocol"], horizon=2
+            host, tokens[record["passage"]], site, record["position"], [edit], record["timing"], horizon=2
         )
         change = (patched[0] - native)[1, record["token"]].item()
         assert record["measured"] == pytest.approx(change, rel=1e-3, abs=2e-5)
         assert native[1].argsort(descending=True)[record["rank"]] == record["token"]
+
+
+def test_only_positions_that_are_read_reach_the_vocabulary(case: tuple[Host, Site, torch.Tensor]) -> None:
+    host, site, tokens = case
+    made: list[int] = []
+    head = host.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    handle = head.register_forward_hook(lambda *call: made.append(call[2].shape[1]))
+    try:
+        logit_shift(host, dictionary(host, site), tokens, site=site, atoms=1, places=2, horizons=(1, 3), epsilons=1.0)
+    finally:
+        handle.remove()
+    assert max(made) == 4
 
 
 def test_gradients_are_causal(case: tuple[Host, Site, torch.Tensor]) -> None:
@@ -123,10 +155,17 @@ def test_summary_by_hand() -> None:
     y, p = [1.0, 2.0, 3.0], [1.0, 2.0, 4.0]
     table = pd.DataFrame({"measured": y, "exact": p, "direct": [-1.0, 2, 3], "closed": [2.0, 4, 6], "noise": [0.0] * 3})
     table = table.assign(
-        feature=4, passage=[0, 1, 2], epsilon=0.1, horizon=2, rank=0, protocol="at_token", precision="float32"
+        feature=4,
+        passage=[0, 1, 2],
+        epsilon=0.1,
+        horizon=2,
+        rank=0,
+        timing="at_token",
+        native_write="value",
+        precision="float32",
     )
     config = LogitShiftConfig(timings=("at_token",))
-    s = summarise(table, config)
+    s = summarise({"records": table}, config)
     assert s.fit("exact", 0.1, 2, "at_token").r2 == pytest.approx(0.5)
     assert s.fit("direct", 0.1, 2, "at_token").sign == pytest.approx(2 / 3)
     closed = s.fit("closed", 0.1, 2, "at_token")
@@ -134,17 +173,19 @@ def test_summary_by_hand() -> None:
     assert [r.rank for r in s.by_rank] == [0, 0, 0]
     assert np.isnan(s.by_cell[0].r2_pooled)  # one epsilon
     twice = pd.concat([table, table.assign(epsilon=0.2, measured=[2.0, 4.0, 7.0], exact=[2.0, 4.0, 8.0])])
-    fitted = next(f for f in summarise(twice, config).by_cell if f.predictor == "exact")
+    fitted = next(f for f in summarise({"records": twice}, config).by_cell if f.predictor == "exact")
     # only the third cell, 3 and 7 against 4 and 8, is not proportional: its factor is 68/80
     left = (3 - 4 * 68 / 80) ** 2 + (7 - 8 * 68 / 80) ** 2
     assert fitted.r2_pooled == pytest.approx(1 - left / np.var([1, 2, 3, 2, 4, 7]) / 6)
-    loud = summarise(table.assign(noise=1.0), config)  # an effect of about 2 is not 30 times a rounding of 1
+    loud = summarise(
+        {"records": table.assign(noise=1.0)}, config
+    )  # an effect of about 2 is not 30 times a rounding of 1
     assert loud.fits == ()
 
 
 def test_bad_input(case: tuple[Host, Site, torch.Tensor]) -> None:
     host, site, tokens = case
     with pytest.raises(InputError, match="not 11 of 19"):
-        logit_shift(host, dictionary(host, site), site, tokens, LogitShiftConfig(places=12))
+        logit_shift(host, dictionary(host, site), tokens, site=site, places=12)
     with pytest.raises(InputError, match="token ranks"):
-        logit_shift(host, dictionary(host, site), site, tokens, LogitShiftConfig(places=2, ranks=(99999,)))
+        logit_shift(host, dictionary(host, site), tokens, site=site, places=2, ranks=99999)

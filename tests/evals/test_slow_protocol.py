@@ -18,11 +18,11 @@ from torch.nn.functional import cross_entropy
 from random_hosts import host_parameter, some_tokens, tiny_host
 from slow_protocol import cache_copy_logits, edit_of
 from writesae.causal.precision import in_float64, widened
-from writesae.evals import fidelity, readers, selectivity
+from writesae.evals import fidelity, logit_shift, readers, selectivity
 from writesae.evals.common.conditions import ADDED
 from writesae.evals.common.directions import directions
-from writesae.evals.old.configs import LogitShiftConfig, PassageLossConfig
-from writesae.evals.old.logit_shift import logit_shift
+from writesae.evals.logit_shift.config import LogitShiftConfig
+from writesae.evals.old.configs import PassageLossConfig
 from writesae.evals.old.passage_loss import passage_loss
 from writesae.evals.readers.config import ReadersConfig
 from writesae.evals.selectivity.config import SelectivityConfig
@@ -183,12 +183,12 @@ def check_logit_shift(world: World) -> None:
     config = LogitShiftConfig(
         atoms=2, places=2, epsilons=(1.0,), horizons=(1, 3), ranks=(0, 9), precision="float32"
     )  # as the host is here
-    records = logit_shift(host, sae, site, TEXT, config).records
+    records = logit_shift(host, sae, TEXT, site=site, config=config).records
     stream = head_stream(host, TEXT[:2], site)
     size = (stream.key.norm(dim=-1) * delta_values(stream).norm(dim=-1)).median()
-    for _, cells in records.groupby(["passage", "feature", "protocol"]):
+    for _, cells in records.groupby(["passage", "feature", "timing"]):
         passage, position, feature = (int(cells[name].iloc[0]) for name in ("passage", "position", "feature"))
-        unit, timing = sae.atom_matrices()[feature].detach(), cast(Timing, cells.protocol.iloc[0])
+        unit, timing = sae.atom_matrices()[feature].detach(), cast(Timing, cells.timing.iloc[0])
         given = (host, TEXT[passage], site, position, [size * unit / unit.norm()], timing)
         native, patched = cache_copy_logits(*given, horizon=3)
         for record in cells.to_dict("records"):

@@ -16,6 +16,7 @@ from writesae.evals.common.evaluation import Evaluation
 from writesae.evals.erasure import entry as erasure
 from writesae.evals.fidelity import entry as fidelity
 from writesae.evals.installs import entry as installs
+from writesae.evals.logit_shift import entry as logit_shift
 from writesae.evals.partition import entry as partition
 from writesae.evals.population import entry as population
 from writesae.evals.proper_nouns import entry as proper_nouns
@@ -32,6 +33,7 @@ _ENTRIES: tuple[Evaluation[Any], ...] = (
     population,
     partition,
     atoms,
+    logit_shift,
     fidelity,
     quality,
     seeds,
@@ -58,6 +60,7 @@ __all__ = [
     "erasure",
     "fidelity",
     "installs",
+    "logit_shift",
     "named",
     "partition",
     "population",

@@ -1,15 +1,14 @@
-"""Does a formula say how a rank-1 write moves the logits? Three predictors against what was measured."""
+"""How it is said and drawn."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from writesae.errors import DataError
-from writesae.evals.old.measured import Measured
+from writesae.evals.common.result import Result
+from writesae.evals.logit_shift.config import LogitShiftConfig
+from writesae.evals.logit_shift.summary import CellFit, Fit, RankFit, Summary
 from writesae.show import words
 from writesae.show.figures import Floats, canvas, diagonal, drawn_of, rounded, thinned
 from writesae.show.parts import Panel, Plot, Table
@@ -20,96 +19,59 @@ PREDICTORS = {
     "exact": ("exact first order", "var(--atom)"),
 }
 """As the records call it -> as the page does, and its colour."""
-
 LOWEST = -1.0
-"""Where the axis of R² ends."""
+"""Where the axis of R\u00b2 ends."""
 
 
-@dataclass(frozen=True)
-class Fit:
-    """One predictor over one part of the grid."""
-
-    predictor: str
-    epsilon: float
-    horizon: int
-    atoms: int
-    r2: float | None
-    r2_least: float | None
-    r2_pooled: float | None
-    r2_fitted: float | None
-    sign: float | None
-    protocol: str = "after_token"
-
-
-@dataclass(frozen=True)
-class RankFit:
-    """One predictor over all tokens of one native rank."""
-
-    predictor: str
-    rank: int
-    r2_pooled: float | None
-    sign: float | None
-    protocol: str = "after_token"
-
-
-@dataclass(frozen=True)
-class CellFit:
-    """One predictor with one factor fitted a cell over all sizes, as published."""
-
-    predictor: str
-    r2_pooled: float | None
-    protocol: str = "after_token"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How well each predictor does."""
-
-    fits: tuple[Fit, ...]
-    by_rank: tuple[RankFit, ...]
-    noise: float | None
-    by_cell: tuple[CellFit, ...] = ()
-
-
-def build(of: Measured) -> Panel:
-    """Measured against predicted for each predictor, and R² by the size of the write, for each timing and position."""
-    records = of.numeric(["measured", "epsilon", "horizon", "rank", "feature", *PREDICTORS])
-    summary = of.read(Summary)
-    named = {one.predictor for part in (summary.fits, summary.by_rank, summary.by_cell) for one in part}
-    if unknown := named - PREDICTORS.keys():
-        raise DataError(f"{of.file} names predictors this page does not know: {', '.join(sorted(unknown))}")
-    cells = list(dict.fromkeys((fit.protocol, fit.horizon) for fit in summary.fits))
-    small = records[(records.epsilon == records.epsilon.min()) & (records.horizon == records.horizon.min())]
-    if cells and "protocol" in small:
-        small = small[small.protocol == cells[0][0]]
-    plots = [_scatter(small, name) for name in PREDICTORS] if len(small) else []
-    plots += [_by_epsilon(summary, *cell) for cell in cells]
-    note = (
-        "R\u00b2 is the median over atoms with an effect above the rounding of the logits (root mean square "
-        f"{words.quantity(summary.noise)}); \u2018fitted\u2019 multiplies each atom\u2019s predictions by the one "
-        f"factor that suits them best. Signs count effects above the rounding only.{_ranks(summary)}{_cells(summary)}"
+def finding(result: Result[LogitShiftConfig, Summary]) -> str:
+    """How well each formula does for the smallest write."""
+    fits = result.summary.fits
+    rounding = f"the rounding of the logits ({words.quantity(result.summary.noise)} root mean square)"
+    if not fits:
+        return f"Too small to decide: no atom had an effect above {rounding}."
+    epsilon, horizon = min((fit.epsilon, fit.horizon) for fit in fits if _part(fit) == _part(fits[0]))
+    own = [f for f in fits if (f.epsilon, f.horizon) == (epsilon, horizon) and _part(f) == _part(fits[0])]
+    where = (
+        f"A write {words.plain(epsilon)} as large as a {fits[0].native_write} one, {_where(fits[0].timing, horizon)}"
     )
-    return Panel(_finding(summary), tuple(plots), _table(summary), note)
-
-
-def _where(protocol: str, horizon: int) -> str:
-    """Which logits were read: the first scored position is 1."""
-    return f"{words.timing(protocol)}, scored position {horizon}"
-
-
-def _finding(summary: Summary) -> str:
-    if not summary.fits:
-        return "No atom had an effect above the rounding of the logits."
-    first = summary.fits[0].protocol
-    least = min((fit.epsilon, fit.horizon) for fit in summary.fits if fit.protocol == first)
-    fits = [f for f in summary.fits if (f.epsilon, f.horizon) == least and f.protocol == first]
+    number = f"n = {words.plural(own[0].atoms, 'atom')}, {words.plural(result.config.places, 'place')}"
+    if own[0].above < 0.5:
+        return f"{where}: too small to decide, with {words.percent(own[0].above)} of atoms above {rounding}; {number}."
     said = [
         f"{PREDICTORS[fit.predictor][0]} R\u00b2 {words.r_squared(fit.r2)} with nothing fitted, "
-        f"{words.r_squared(fit.r2_fitted)} with one factor an atom, the right sign at {words.percent(fit.sign)}"
-        for fit in fits
+        f"{words.r_squared(fit.r2_fitted)} with one factor an atom, the right sign at {words.percent(fit.sign)} "
+        f"(95 % interval by passage {words.interval(fit.sign_interval)})"
+        for fit in own
     ]
-    where = f"A write {words.plain(least[0])} as large as a native one, {_where(first, least[1])}"
-    return f"{where}, over {words.plural(max(fit.atoms for fit in fits), 'atom')}: {'; '.join(said)}."
+    return f"{where}; {number}: {'; '.join(said)}."
+
+
+def panel(result: Result[LogitShiftConfig, Summary]) -> Panel:
+    """Measured against predicted for each predictor, and R\u00b2 by the size of the write, for each timing, form of
+    the native write and position."""
+    records, summary = result.records, result.summary
+    cells = list(dict.fromkeys((fit.timing, fit.native_write, fit.horizon) for fit in summary.fits))
+    small = records[(records.epsilon == records.epsilon.min()) & (records.horizon == records.horizon.min())]
+    if cells:
+        small = small[(small.timing == cells[0][0]) & (small.native_write == cells[0][1])]
+    plots = [_scatter(small, name) for name in PREDICTORS]
+    plots += [_by_epsilon([f for f in summary.fits if (*_part(f), f.horizon) == cell]) for cell in cells]
+    note = (
+        "R\u00b2 is the median over atoms with an effect above the rounding of the logits (root mean square "
+        f"{words.quantity(summary.noise)}, host in {summary.precision}); \u2018fitted\u2019 multiplies each "
+        "atom\u2019s predictions by the one factor that suits them best. Signs count effects above the rounding only."
+        f"{_ranks(summary.by_rank)}{_cells(summary.by_cell)}"
+    )
+    return Panel(tuple(plots), _table(summary.fits), note)
+
+
+def _part(fit: Fit | RankFit | CellFit) -> tuple[str, str]:
+    return fit.timing, fit.native_write
+
+
+def _where(timing: str, horizon: int) -> str:
+    """Which logits were read: the first scored position is 1."""
+    return f"{words.timing(timing)}, scored position {horizon}"
 
 
 def _scatter(cell: pd.DataFrame, name: str) -> Plot:
@@ -168,17 +130,16 @@ def _decades(unit: float, top: float) -> list[float]:
     return [*(-value for value in positive[::-1]), 0.0, *positive]
 
 
-def _by_epsilon(summary: Summary, protocol: str, horizon: int) -> Plot:
-    """R² against the size of the write: solid with nothing fitted, dashed with one factor an atom."""
+def _by_epsilon(own: list[Fit]) -> Plot:
+    """R\u00b2 against the size of the write: solid with nothing fitted, dashed with one factor an atom."""
     figure = canvas(340)
     lowest = 0.0
     for name, (title, colour) in PREDICTORS.items():
-        mine = [f for f in summary.fits if (f.predictor, f.protocol, f.horizon) == (name, protocol, horizon)]
-        fits = sorted(mine, key=lambda f: f.epsilon)
+        fits = sorted((f for f in own if f.predictor == name), key=lambda f: f.epsilon)
         for fitted in (False, True):
             values = [f.r2_fitted if fitted else f.r2 for f in fits]
             how = "one factor an atom" if fitted else "nothing fitted"
-            drawn = [None if value is None else max(value, LOWEST) for value in values]
+            drawn = [max(value, LOWEST) if words.finite(value) else None for value in values]
             lowest = min([lowest, *(value for value in drawn if value is not None)])
             figure.add_trace(
                 go.Scatter(
@@ -197,7 +158,7 @@ def _by_epsilon(summary: Summary, protocol: str, horizon: int) -> Plot:
                     hovertemplate=f"{title}, {how}: %{{text}}<extra></extra>",
                 )
             )
-    epsilons = sorted({f.epsilon for f in summary.fits})
+    epsilons = sorted({f.epsilon for f in own})
     figure.update_xaxes(
         type="log",
         tickvals=epsilons,
@@ -209,42 +170,42 @@ def _by_epsilon(summary: Summary, protocol: str, horizon: int) -> Plot:
     caption = "Solid: nothing fitted. Dotted, hollow: one factor an atom. Median over atoms."
     if lowest <= LOWEST:
         caption += f" Values below {words.plain(LOWEST)} are drawn there."
-    title = f"R\u00b2 {_where(protocol, horizon)}"
-    return Plot(f"epsilon-{protocol}-{horizon}", title, figure, caption)
+    timing, form, horizon = own[0].timing, own[0].native_write, own[0].horizon
+    title = f"R\u00b2 {_where(timing, horizon)}, {form} write"
+    return Plot(f"epsilon-{timing}-{form}-{horizon}", title, figure, caption)
 
 
-def _table(summary: Summary) -> Table:
+def _table(fits: tuple[Fit, ...]) -> Table:
     """The smallest write, where a first-order formula should hold."""
-    smallest = min((fit.epsilon for fit in summary.fits), default=0.0)
+    smallest = min((fit.epsilon for fit in fits), default=0.0)
     rows = []
-    for fit in (fit for fit in summary.fits if fit.epsilon == smallest):
-        about = f"{PREDICTORS[fit.predictor][0]}, {_where(fit.protocol, fit.horizon)}"
+    for fit in (fit for fit in fits if fit.epsilon == smallest):
+        about = f"{PREDICTORS[fit.predictor][0]}, {_where(fit.timing, fit.horizon)}, {fit.native_write} write"
         numbers = (fit.r2, fit.r2_least, fit.r2_pooled, fit.r2_fitted)
-        rows.append((about, words.count(fit.atoms), *map(words.r_squared, numbers), words.percent(fit.sign)))
-    head = (f"size {words.plain(smallest)}", "atoms", "R\u00b2, median", "least", "pooled", "fitted, median", "sign")
-    return Table(head, rows)
+        sign = f"{words.percent(fit.sign)} ({words.interval(fit.sign_interval)})"
+        rows.append((about, words.count(fit.atoms), *map(words.r_squared, numbers), sign))
+    size = f"size {words.plain(smallest)}"
+    return Table((size, "atoms", "R\u00b2, median", "least", "pooled", "fitted, median", "sign (95 %)"), rows)
 
 
-def _ranks(summary: Summary) -> str:
+def _ranks(by_rank: tuple[RankFit, ...]) -> str:
     """How the predictors do for tokens that the model finds likely and unlikely."""
     said = []
     for name, (title, _) in PREDICTORS.items():
-        first = next((one.protocol for one in summary.by_rank), None)
-        mine = [one for one in summary.by_rank if (one.predictor, one.protocol) == (name, first)]
-        found = [(one.rank, one.r2_pooled) for one in mine]
-        if found:
-            said.append(f"{title} " + ", ".join(f"{words.r_squared(r2)} (rank {rank})" for rank, r2 in found))
+        mine = [one for one in by_rank if one.predictor == name and _part(one) == _part(by_rank[0])]
+        if mine:
+            found = ", ".join(f"{words.r_squared(one.r2_pooled)} (rank {one.rank})" for one in mine)
+            said.append(f"{title} {found}")
     return f" By the token\u2019s native rank, pooled R\u00b2 at the smallest size: {'; '.join(said)}." if said else ""
 
 
-def _cells(summary: Summary) -> str:
+def _cells(by_cell: tuple[CellFit, ...]) -> str:
     """The published fit, which says little about a predictor."""
     said = [
-        f"{PREDICTORS[one.predictor][0]} {words.r_squared(one.r2_pooled)} ({words.timing(one.protocol)})"
-        for one in summary.by_cell
+        f"{PREDICTORS[one.predictor][0]} {words.r_squared(one.r2_pooled)} ({words.timing(one.timing)}, "
+        f"{one.native_write} write)"
+        for one in by_cell
     ]
-    if not said:
-        return ""
     return (
         " With one factor fitted for every passage, atom, position and token over all sizes, as published, R\u00b2 "
         f"only says whether a change is proportional to the size: {', '.join(said)}."

@@ -1,0 +1,49 @@
+"""Which atoms, how large, and where the logits are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from writesae.config import at_least, not_empty
+from writesae.errors import ConfigError
+from writesae.types import NativeWrite, Timing
+
+Precision = Literal["auto", "float32", "float64"]
+"""`float32`: the host as it was loaded. `float64`: a copy of it in which every number has 64 bits. `auto`: the second
+where the rounding of the first hides an effect at the smallest epsilon and the copy is not too large."""
+
+
+@dataclass(frozen=True)
+class LogitShiftConfig:
+    """Add single atoms to the state and compare the logits' change with what three formulas predict."""
+
+    atoms: int = 50
+    """Atoms, those with the largest summed coefficients."""
+    features: tuple[int, ...] = ()
+    """These atoms instead."""
+    places: int = 32
+    """Passages, one write each, at a random token."""
+    epsilons: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    """Sizes of the write, in median native writes."""
+    horizons: tuple[int, ...] = (1, 4)
+    """Where the logits are read: 1 is the first scored position (the next token's step under after_token, the edited
+    token's own under at_token), 2 the one after it."""
+    ranks: tuple[int, ...] = (0, 9, 99)
+    """Which tokens, by their rank in the native distribution there (0 is the most likely one)."""
+    timings: tuple[Timing, ...] = ("after_token", "at_token")
+    """Whether the edited token reads the edited state itself."""
+    native_writes: tuple[NativeWrite, ...] = ()
+    """The form of the native write whose median norm is the unit of the sizes; empty: delta, or value where the head
+    has no delta write."""
+    precision: Precision = "auto"
+    """Numbers of the host: as loaded (float32), a 64-bit copy (float64; takes 8 bytes a parameter), or that copy only
+    where rounding hides an effect (auto)."""
+    seed: int = 0
+    """Of the places and the bootstrap."""
+
+    def __post_init__(self) -> None:
+        not_empty(self, "epsilons", "horizons", "ranks", "timings")
+        at_least(self, atoms=1, features=0, places=1, horizons=1, ranks=0)
+        if min(self.epsilons) <= 0:
+            raise ConfigError(f"epsilons {self.epsilons} must be above 0")
