@@ -18,6 +18,7 @@ from writesae.evals.fidelity import entry as fidelity
 from writesae.evals.installs import entry as installs
 from writesae.evals.logit_shift import entry as logit_shift
 from writesae.evals.partition import entry as partition
+from writesae.evals.passage_loss import entry as passage_loss
 from writesae.evals.population import entry as population
 from writesae.evals.proper_nouns import entry as proper_nouns
 from writesae.evals.quality import entry as quality
@@ -35,6 +36,7 @@ _ENTRIES: tuple[Evaluation[Any], ...] = (
     atoms,
     logit_shift,
     fidelity,
+    passage_loss,
     quality,
     seeds,
     spectrum,
@@ -63,6 +65,7 @@ __all__ = [
     "logit_shift",
     "named",
     "partition",
+    "passage_loss",
     "population",
     "proper_nouns",
     "quality",
