@@ -9,13 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
-from typing import Literal
 
 from writesae.errors import ConfigError, InputError
 from writesae.types import NativeWrite
-
-AtomClass = Literal["register", "bundle"]
-"""The two classes of `partition` that fire."""
 
 EVALUATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -25,7 +21,6 @@ EVALUATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "population": ("writesae.evals.old.population_config:PopulationConfig", "the same atom by atom, by class"),
         "partition": ("writesae.evals.old.configs:PartitionConfig", "registers, bundles and nulls"),
-        "passage_loss": ("writesae.evals.old.configs:PassageLossConfig", "every firing of a class deleted or replaced"),
         "seeds": ("writesae.evals.old.configs:SeedsConfig", "dictionaries of several seeds compared"),
     }
 )
@@ -73,23 +68,6 @@ class PartitionConfig:
 
     def __post_init__(self) -> None:
         at_least(self, minimum=1, ks=1)
-
-
-@dataclass(frozen=True)
-class PassageLossConfig:
-    """Delete or replace every write on which a class of atoms fires, over whole passages."""
-
-    kind: AtomClass = "register"
-    """The class, as `partition` finds it on the same passages."""
-    features: tuple[int, ...] = ()
-    """These features instead of a class."""
-    native_write: NativeWrite = "delta"
-    """Which matrix counts as a token's write: what the token really adds, or b k v^T."""
-    seed: int = 0
-    """Of the random matrices and the bootstrap."""
-
-    def __post_init__(self) -> None:
-        at_least(self, features=0)
 
 
 @dataclass(frozen=True)

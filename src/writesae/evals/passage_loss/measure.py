@@ -17,8 +17,8 @@ from writesae.causal.writes import HeadWrites
 from writesae.errors import InputError
 from writesae.evals.common.classes import labels, portraits
 from writesae.evals.common.controls import normalize
-from writesae.evals.common.draws import generator_for
 from writesae.evals.common.drawn_firings import check_features
+from writesae.evals.common.draws import generator_for
 from writesae.evals.common.firings import firings_by_form, runs
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated
@@ -97,7 +97,9 @@ def _losses(
             where = {"native": 0, "again": 1, "delete": rows[form, "delete", None]}
             where |= {name: rows[form, name, amplitude] for name in REPLACING}
             cell = {"timing": timing, "native_write": form, "amplitude": amplitude}
-            table = pd.DataFrame({"passage": numbers, **cell, "firings": count.to_numpy(), "tokens": tokens.shape[1] - 1})
+            table = pd.DataFrame(
+                {"passage": numbers, **cell, "firings": count.to_numpy(), "tokens": tokens.shape[1] - 1}
+            )
             table = table.assign(**{f"nll_{name}": losses[row] for name, row in where.items()})
             tables.append(table[table.firings > 0])
     return pd.concat(tables, ignore_index=True)

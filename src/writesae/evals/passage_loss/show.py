@@ -19,8 +19,7 @@ def finding(result: Result[PassageLossConfig, Summary]) -> str:
     """What deleting or replacing all firings costs."""
     cell = result.summary.cells[0]
     number = (
-        f"{words.count(cell.firings)} firings of the class in {words.plural(cell.passages, 'passage')} "
-        f"({_where(cell)})"
+        f"{words.count(cell.firings)} firings of the class in {words.plural(cell.passages, 'passage')} ({_where(cell)})"
     )
     if not cell.decided:
         return (

@@ -12,6 +12,7 @@ from writesae.show import words
 from writesae.show.figures import Dot, canvas, dots, histogram, lines_of, upright
 from writesae.show.parts import Panel, Plot, Table
 
+NAMES = {"random": "random directions", "orthogonal_to_atom": "directions orthogonal to the atom"}
 COLOURS = dict(zip(AGAINST, ("var(--random)", "var(--violet)"), strict=True))
 
 
@@ -25,7 +26,7 @@ def finding(result: Result[SelectivityConfig, Summary]) -> str:
             f"{words.percent(cell.above)} of firings move them more than rounding does ({number})."
         )
     said = [
-        f"{words.percent(value)} against {_name(name)} directions (95 % interval over atoms "
+        f"{words.percent(value)} against {NAMES[name]} (95 % interval over atoms "
         f"{words.interval(cell.intervals[name])})"
         for name, value in cell.selectivity.items()
     ]
@@ -41,7 +42,7 @@ def panel(result: Result[SelectivityConfig, Summary]) -> Panel:
     cells = result.summary.cells
     rows = [
         (
-            f"against {_name(name)}, {_where(cell)}", words.percent(cell.selectivity[name]),
+            f"against {NAMES[name]}, {_where(cell)}", words.percent(cell.selectivity[name]),
             words.interval(cell.intervals[name]), words.count(cell.atoms), words.percent(cell.above),
             words.percent(cell.above_selectivity[name]),
         )
@@ -59,10 +60,6 @@ def panel(result: Result[SelectivityConfig, Summary]) -> Panel:
     return Panel((_distribution(of_atoms(first), cells[0]), _means(cells)), Table(head, rows), note)
 
 
-def _name(direction: str) -> str:
-    return direction.replace("_", " ")
-
-
 def _where(cell: Cell) -> str:
     return f"{words.timing(cell.timing)}, at the {cell.native_write} write\u2019s norm"
 
@@ -71,7 +68,7 @@ def _distribution(atoms: pd.DataFrame, cell: Cell) -> Plot:
     figure = canvas()
     edges = np.linspace(min(float(np.floor(20 * atoms.min().min()) / 20), 0.95), 1, 25)
     for name, colour in COLOURS.items():
-        histogram(figure, atoms[name].to_numpy(), edges, f"against {_name(name)}", colour, "selectivity", 0.55)
+        histogram(figure, atoms[name].to_numpy(), edges, f"against {NAMES[name]}", colour, "selectivity", 0.55)
     figure.update_xaxes(title="selectivity of an atom", tickformat=".0%")
     figure.update_yaxes(title="atoms", rangemode="tozero")
     caption = f"{words.count(len(atoms))} atoms, each a mean over its firings; {_where(cell)}."
@@ -81,9 +78,9 @@ def _distribution(atoms: pd.DataFrame, cell: Cell) -> Plot:
 def _means(cells: tuple[Cell, ...]) -> Plot:
     figure = canvas()
     lines = [(name, cell) for name in AGAINST for cell in cells]
-    lines_of(figure, [f"{_name(name)}, {words.timing(cell.timing)}, {cell.native_write}" for name, cell in lines])
+    lines_of(figure, [f"{NAMES[name]}, {words.timing(cell.timing)}, {cell.native_write}" for name, cell in lines])
     for i, (name, cell) in enumerate(lines):
-        dot = Dot(f"against {_name(name)}, {_where(cell)}", cell.selectivity[name], cell.intervals[name])
+        dot = Dot(f"against {NAMES[name]}, {_where(cell)}", cell.selectivity[name], cell.intervals[name])
         dots(figure, name, [dot], COLOURS[name], float(i), words.percent)
     upright(figure, 1.0)
     figure.update_layout(showlegend=False)
