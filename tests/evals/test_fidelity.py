@@ -79,13 +79,14 @@ def test_all_heads_of_a_layer(host: Host, passages: torch.Tensor) -> None:
 
 def test_fidelity_by_hand() -> None:
     table = pd.DataFrame({"passage": [0, 1], "tokens": [2, 2], "nll_native": [2.0, 4.0], "scope": "all"})
-    table = table.assign(nll_reconstruction=[2.5, 4.5], nll_zero=[4.0, 6.0])
+    table = table.assign(nll_reconstruction=[2.5, 4.5], nll_zero=[4.0, 6.0], nll_again=[2.01, 4.0])
     scopes = table.assign(scope="L5", nll_reconstruction=[2.0, 4.0])
     s = summarise({"records": pd.concat([table, scopes])}, FidelityConfig())
     assert (s.passages, s.tokens, s.scopes["L5"].recovered) == (2, 4, 1)
     whole = s.scopes["all"]
     assert whole.perplexity == pytest.approx({"native": math.exp(1.5), "reconstruction": math.exp(1.75),
                                               "zero": math.exp(2.5)})  # fmt: skip
+    assert (whole.above, s.scopes["L5"].above) == (1, 0)
     assert whole.added == pytest.approx({"reconstruction": 0.25, "zero": 1.0})
     assert whole.recovered == pytest.approx(1 - 1 / 4)
     assert whole.intervals["reconstruction"] == pytest.approx((0.25, 0.25))

@@ -42,8 +42,8 @@ def loss(host: Host, tokens: torch.Tensor, head: Site, outputs: torch.Tensor | N
 
 
 def test_nothing_is_left_where_every_write_is_deleted(host: Host, passages: torch.Tensor) -> None:
-    """Not the native writes are taken out but those of the edited run, which a head with erase terms changes: the head's
-    output is zero then, whichever form of the write is deleted."""
+    """Not the native writes are taken out but those of the edited run, which a head with erase terms changes: it hands
+    on nothing then, whichever form of the write is deleted."""
     few = passages[:2, :23]
     result = passage_loss(host, dictionary(), few, site=SITE, features=tuple(range(61)), amplitudes="coefficient")
     assert result.more["firings"].groupby(["passage", "native_write"]).size().eq(23).all()

@@ -104,11 +104,13 @@ def test_native_runs_are_bounded(host: Host, passages: torch.Tensor, monkeypatch
 def test_by_hand() -> None:
     table = pd.DataFrame({"layer": 3, "head": 1, "write_share": [0.2, 0.4, 0.9], "stable_rank": [1.0, 2.0, 3.0]})
     table = table.assign(delete_kl_at_token=[0.5, 0.1, 0.3], state_norm=[5.0, 10.0, 1.0], decay=0.7)
+    table = table.assign(floor_at_token=[0.01, 0.001, 0.04])
     table["singular_values"] = pd.Series([[4.0, 3.0], [10.0, 0.0], [0.6, 0.8]])
     records = heads_of(table.assign(native_write="delta"))
     (head,) = records.to_dict("records")
     assert (head["layer"], head["head"], head["decay"], head["write_share"], head["stable_rank"]) == (3, 1, 0.7, 0.4, 2)
     assert head["delete_kl_at_token"] == 0.3
+    assert head["above_at_token"] == pytest.approx(1 / 3)  # 0.1 is not ten times the median floor, 0.3 not its own
     assert head["singular_values"] == pytest.approx((0.8, 0.6))  # medians of 0.8, 1, 0.6 and of 0.6, 0, 0.8
     s = summarise({"records": records, "writes": table}, SpectrumConfig(timings=("at_token",)))
     assert (s.default_site, s.delete_kl, s.heads, s.remembering) == ("L3.H1", 0.3, 1, 1)
@@ -118,10 +120,19 @@ def test_by_hand() -> None:
 def test_the_default_head_remembers() -> None:
     heads = pd.DataFrame({"layer": [1, 2, 2], "head": [0, 0, 1], "decay": 0.9, "stable_rank": 1.0})
     heads = heads.assign(write_share=[0.99, 0.3, 0.3], delete_kl_after_token=[9.0, 0.5, 0.7], native_write="delta")
+    heads = heads.assign(above_after_token=[0.9, 0.7, 0.2])
     writes = pd.DataFrame({"singular_values": [[1.0]], "state_norm": [1.0]})
-    for rows, best, remembering in ((heads, "L2.H1", 2), (heads[:1], "L1.H0", 0)):
+    for rows, best, remembering, above in ((heads, "L2.H1", 2, 0.2), (heads[:1], "L1.H0", 0, 0.9)):
         s = summarise({"records": rows, "writes": writes}, SpectrumConfig())
-        assert (s.default_site, s.remembering) == (best, remembering)
+        assert (s.default_site, s.remembering, s.above) == (best, remembering, above)
+
+
+def test_heads_that_move_no_more_than_rounding_are_no_finding(host: Host, passages: torch.Tensor) -> None:
+    result = spectrum(host, passages[:2], writes=2)
+    assert "too small to decide" not in result.finding
+    quiet = result.records.assign(above_after_token=0.25)
+    small = replace(result, records=quiet, summary=summarise({**result.tables, "records": quiet}, result.config))
+    assert "too small to decide" in small.finding
 
 
 def test_too_short(host: Host, passages: torch.Tensor) -> None:

@@ -67,11 +67,13 @@ def _score(host: Host, saes: Mapping[Site, SAE], tokens: Tensor, start: int, con
     cache, streams = run_prefix(host, tokens[:, :start], sorted({site.layer for site in saes}))
     states = {site: read_state(host, cache, site.layer)[:, site.head].float() for site in saes}
     hats = {site: reconstructed(streams[site.layer].heads(site.head), states[site], sae) for site, sae in saes.items()}
-    native = _suffix_loss(host, cache, tokens, start, {})
+    native, eps = _suffix_loss(host, cache, tokens, start, {}), torch.finfo(host.dtype).eps
+    again = _suffix_loss(host, cache, tokens, start, {site: state * (1 + eps) for site, state in states.items()})
     tables = []
     for scope, sites in scopes_of(list(saes), config).items():
         losses = {
             "native": native,
+            "again": again,
             "reconstruction": _suffix_loss(host, cache, tokens, start, {site: hats[site] for site in sites}),
             "zero": _suffix_loss(host, cache, tokens, start, {site: torch.zeros_like(hats[site]) for site in sites}),
         }

@@ -28,7 +28,10 @@ def finding(result: Result[FidelityConfig, Summary]) -> str:
         f"{words.span((low, high), 4)}; n = {words.plural(summary.passages, 'passage')}, "
         f"{words.count(summary.tokens)} tokens), the perplexity by {words.signed(change, 3)}"
     )
-    said += ". " if low > 0 or high < 0 else ": too small to decide, as the interval does not exclude zero. "
+    if whole.above < 0.5:
+        said += f": too small to decide, above rounding in {words.percent(whole.above)} of passages. "
+    else:
+        said += ". " if low > 0 or high < 0 else ": too small to decide, as the interval does not exclude zero. "
     return f"{said}Loss recovered, of what zeroed states lose: {words.percent(whole.recovered)}."
 
 

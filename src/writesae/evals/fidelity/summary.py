@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from writesae.evals.common.floor import above
 from writesae.evals.common.stats import Interval, Test, clustered, wilcoxon
 from writesae.evals.fidelity.config import FidelityConfig
 
@@ -19,6 +20,7 @@ COLUMNS = {
     "scope": "whose states are replaced: all heads that have a dictionary, those of a layer (L5), or one (L5.H0)",
     "tokens": "tokens scored in its suffix",
     "nll_native": "summed negative log-likelihood of the suffix, nats",
+    "nll_again": "the same after the states were nudged by one unit in the last place",
     "nll_reconstruction": "the same after states became their reconstruction",
     "nll_zero": "the same after states became zero",
 }
@@ -34,6 +36,8 @@ class Replaced:
     """Condition -> mean negative log-likelihood over the native one, nats a token."""
     intervals: dict[str, Interval]
     """Of these, bootstrap over passages."""
+    above: float
+    """Share of passages whose loss reconstruction changes by more than rounding does."""
     recovered: float
     """Loss recovered: 1 - added by reconstruction / added by zero; nan where zero states do not raise the loss."""
     wilcoxon: Test
@@ -64,10 +68,12 @@ def _replaced(records: pd.DataFrame, config: FidelityConfig) -> Replaced:
     mean = {name: float(records[f"nll_{name}"].sum() / tokens) for name in CONDITIONS}
     added = {name: mean[name] - mean["native"] for name in CONDITIONS[1:]}
     each = {name: ((records[f"nll_{name}"] - native) / records.tokens).to_numpy() for name in added}
+    effect, floor = (np.square(records[f"nll_{name}"] - native) for name in ("reconstruction", "again"))
     return Replaced(
         perplexity={name: float(np.exp(value)) for name, value in mean.items()},
         added=added,
         intervals={name: clustered(x, records.passage.to_numpy(), config.seed) for name, x in each.items()},
+        above=float(above(effect, floor).mean()),
         recovered=1 - added["reconstruction"] / added["zero"] if added["zero"] > 0 else float("nan"),
         wilcoxon=wilcoxon(records.nll_reconstruction, native),
     )

@@ -54,12 +54,21 @@ def maps(config: SpectrumConfig) -> list[Map]:
 def finding(result: Result[SpectrumConfig, Summary]) -> str:
     """How many heads remember, and where a write matters most."""
     summary = result.summary
-    return (
+    text = (
         f"{words.count(summary.remembering)} of {words.plural(summary.heads, 'recurrent head')} hold more than their "
-        f"last write; {'of these, ' if summary.remembering else ''}writes matter most at {summary.default_site}, where "
+        "last write; "
+    )
+    number = f"(n = {words.plural(result.config.writes, 'write')} a head, {words.timing(result.config.timings[0])})"
+    if summary.above < 0.5:
+        return (
+            f"{text}where writes matter most is too small to decide: even at {summary.default_site} only "
+            f"{words.percent(summary.above)} of deletions stand above rounding {number}."
+        )
+    return (
+        f"{text}{'of these, ' if summary.remembering else ''}writes matter most at {summary.default_site}, where "
         f"deleting one ({FORMS[summary.native_write]}) moves the next scored token by a median "
-        f"{words.quantity(summary.delete_kl)} nats (n = {words.plural(result.config.writes, 'write')} a head, "
-        f"{words.timing(result.config.timings[0])})."
+        f"{words.quantity(summary.delete_kl)} nats, at {words.percent(summary.above)} of them by more than rounding "
+        f"{number}."
     )
 
 

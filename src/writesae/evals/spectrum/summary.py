@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from writesae.evals.common.floor import above
 from writesae.evals.spectrum.config import SpectrumConfig
 from writesae.types import NativeWrite, Site
 
@@ -26,13 +27,16 @@ COLUMNS = _HEAD | {
     "stable_rank": "|S_t|_F^2 / |S_t|_2^2, lower median",
     "delete_kl_*": "KL(native || patched) of the next scored token when one write is deleted, nats, lower median; by "
     "timing",
+    "above_*": "share of the deletions whose effect stands above rounding; by timing",
     "singular_values": "each singular value of the state as a share of its Frobenius norm, largest first, medians",
 }
 MORE = {
     "writes": _HEAD | {
         "passage": "number of the passage", "position": "token within it", "token": "its id",
         "state_norm": "|S_t|", "write_share": "of this write", "stable_rank": "of this state",
-        "delete_kl_*": "of this write, nats; by timing", "singular_values": "of this state, largest first",
+        "delete_kl_*": "of this write, nats; by timing",
+        "floor_*": "KL between two native runs whose rounding differs; by timing",
+        "singular_values": "of this state, largest first",
     }
 }  # fmt: skip
 
@@ -45,6 +49,8 @@ class Summary:
     """The head with the largest deletion effect among those that remember (write share <= 0.5), else of all."""
     delete_kl: float
     """Its median effect, nats."""
+    above: float
+    """Share of its deletions whose effect stands above rounding."""
     native_write: NativeWrite
     """Which form of the write was deleted."""
     heads: int
@@ -60,11 +66,13 @@ class Summary:
 
 def heads_of(writes: pd.DataFrame) -> pd.DataFrame:
     """One row a head from the table of writes."""
-    effects = [name for name in map(str, writes) if name.startswith("delete_kl_")]
+    timings = [str(name).removeprefix("floor_") for name in writes if str(name).startswith("floor_")]
     rows = []
     for _, own in writes.groupby(["layer", "head"], sort=True):
         relative = np.stack(own.singular_values.tolist()) / np.maximum(own.state_norm.to_numpy()[:, None], 1e-30)
+        effects = [f"delete_kl_{timing}" for timing in timings]
         middle = {name: _middle(own[name]) for name in ("write_share", "stable_rank", *effects)}
+        middle |= {f"above_{t}": float(above(own[f"delete_kl_{t}"], own[f"floor_{t}"]).mean()) for t in timings}
         same = {str(name): own[name].iloc[0] for name in _HEAD}
         rows.append({**same, **middle, "singular_values": np.median(relative, 0)})
     return pd.DataFrame(rows)
@@ -85,6 +93,7 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: SpectrumConfig) -> Sum
     return Summary(
         default_site=str(Site(int(best["layer"]), int(best["head"]))),
         delete_kl=float(best[effect]),
+        above=float(best[f"above_{config.timings[0]}"]),
         native_write=cast(NativeWrite, str(best.native_write)),
         heads=len(records),
         remembering=len(remembering),
