@@ -33,7 +33,7 @@ def cache_copy_logits(
     with host.tap():
         run_cached(host, tokens[None, :scored], cache, 0, keep=1)
     if timing == "at_token":
-        transition = _transition(host, tokens, site, position)
+        transition = transition_of(host, tokens, site, position)
         edits = [torch.linalg.solve(transition, edit.double()).to(edit) for edit in edits]
     results = []
     for edit in [torch.zeros_like(edits[0]), *edits]:
@@ -113,7 +113,7 @@ def edit_of(
     return edit.to(state)
 
 
-def _transition(host: Host, tokens: Tensor, site: Site, position: int) -> Tensor:
+def transition_of(host: Host, tokens: Tensor, site: Site, position: int) -> Tensor:
     """`diag(d_t) - e_t f_t^T` of one head at one token, `[K, K]`, float64."""
     stream = host.record(tokens[None], [site.layer])[site.layer].heads(site.head)
     return _matrix(stream.map(lambda x: x[0, position, 0].double()))

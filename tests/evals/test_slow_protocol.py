@@ -16,14 +16,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from random_hosts import host_parameter, some_tokens, tiny_host
-from slow_protocol import cache_copy_logits, edit_of
+from slow_protocol import cache_copy_logits, edit_of, transition_of
 from writesae.causal.precision import in_float64, widened
-from writesae.evals import fidelity, logit_shift, readers, selectivity
+from writesae.evals import fidelity, logit_shift, passage_loss, readers, selectivity
 from writesae.evals.common.conditions import ADDED
 from writesae.evals.common.directions import directions
 from writesae.evals.logit_shift.config import LogitShiftConfig
-from writesae.evals.old.configs import PassageLossConfig
-from writesae.evals.old.passage_loss import passage_loss
+from writesae.evals.passage_loss.config import PassageLossConfig
 from writesae.evals.readers.config import ReadersConfig
 from writesae.evals.selectivity.config import SelectivityConfig
 from writesae.evals.selectivity.measure import overlaps
@@ -156,7 +155,7 @@ def later(host: Host, tokens: Tensor, site: Site, position: int, edit: Tensor, t
     cache, found = new_cache(host), dict[int, Tensor]()
     scored = position if timing == "at_token" else position + 1
     if timing == "at_token":  # the token's own transition turns what is added before it into the edit
-        edit = torch.linalg.solve(transition(head_stream(host, tokens[None], site), 0, position), edit)
+        edit = torch.linalg.solve(transition_of(host, tokens, site, position), edit.double())
 
     def after(call: KernelCall, result: KernelResult) -> KernelResult:
         found[call.layer] = result.output[0, 0]
@@ -251,16 +250,16 @@ def token_by_token(host: Host, tokens: Tensor, start: int, put: dict[Site, Tenso
 
 def check_passage_loss(world: World) -> None:
     host, (site, _) = world.host, sites(world.host)
-    sae, text, native_write = dictionary(host, site), TEXT, cast(NativeWrite, world.turn("delta", "value"))
-    native_write = native_write if head_stream(host, text, site).rank_one else "value"
+    sae, text, form = dictionary(host, site), TEXT, form_of(host, site, world.turn("delta", "value"))
+    timing = cast(Timing, world.turn("after_token", "at_token", "at_token"))
     stream = head_stream(host, text, site)
     writes = torch.einsum("btk,btv->btkv", stream.key[:, :, 0], delta_values(stream)[:, :, 0])
     dense = sae.encode(writes).dense(11)
     top = dense.max(-1)
     early = set(top.indices[:, 0].tolist())  # no cache has a state before the first token that could be edited
     chosen = sorted(set(top.indices.flatten().tolist()) - early)[:4]
-    config = PassageLossConfig(native_write=native_write)
-    result = passage_loss(host, sae, site, text, chosen, config)
+    config = PassageLossConfig("register", tuple(chosen), (timing,), (form,), ("coefficient",))
+    result = passage_loss(host, sae, text, site=site, config=config)
     several = 0
     for record in result.records.to_dict("records"):
         row, places = record["passage"], {"native": {}, "delete": dict[int, Tensor](), "atom": {}}
@@ -273,14 +272,16 @@ def check_passage_loss(world: World) -> None:
         found = result.more["firings"][result.more["firings"].passage == row].position.tolist()
         assert found == list(places["delete"])
         several += len(found) > 1
-        slow = {name: rewritten(host, text[row], site, put, native_write) for name, put in places.items()}
+        slow = {name: rewritten(host, text[row], site, put, timing, form) for name, put in places.items()}
         for name in ("delete", "atom"):
             assert world.agree(record[f"nll_{name}"] - record["nll_native"], slow[name] - slow["native"])
         assert world.agree(record["nll_native"], slow["native"])
     assert several
 
 
-def rewritten(host: Host, tokens: Tensor, site: Site, put: dict[int, Tensor], native_write: NativeWrite) -> float:
+def rewritten(
+    host: Host, tokens: Tensor, site: Site, put: dict[int, Tensor], timing: Timing, form: NativeWrite
+) -> float:
     """Loss of a whole passage, one token at a time: at these tokens the head writes these matrices, in the place of
     what it would write after all that was changed before."""
     cache, total = new_cache(host), 0.0
@@ -288,9 +289,13 @@ def rewritten(host: Host, tokens: Tensor, site: Site, put: dict[int, Tensor], na
     for t in range(len(tokens) - 1):
         if t in put:
             state, here = read_state(host, cache, site.layer)[0, site.head], stream.map(lambda x, t=t: x[:, : t + 1])  # type: ignore[misc]
-            add(host, cache, site, edit_of(here, state, site.head, put[t], "at_token", native_write))
+            edit = edit_of(here, state, site.head, put[t], "at_token", form)
+        if t in put and timing == "at_token":
+            add(host, cache, site, edit)
         with host.tap():
             logits = run_cached(host, tokens[None, t : t + 1], cache, t)[0, 0]
+        if t in put and timing == "after_token":  # what the token's own transition makes of the same edit
+            add(host, cache, site, transition_of(host, tokens, site, t) @ edit.double())
         total += float(cross_entropy(logits.double(), tokens[t + 1]))
     return total
 
