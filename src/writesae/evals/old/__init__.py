@@ -1,1 +1,0 @@
-"""Not moved to the frame yet."""
