@@ -36,6 +36,8 @@ class Options:
     """Folder of everything."""
     host: str = "tiny-gdn"
     """An embedded host, a local folder, or a Hub id."""
+    site: str | None = None
+    """Head of the dictionaries; the one that the audit picks if not said."""
     tokens: int = 200_000
     """Tokens to capture."""
     features: int = 1024
@@ -71,7 +73,7 @@ def main(options: Options) -> None:
     train, test = ws.text("sample", model, length=256).split(0.8)
     results = options.out / "results"
     audit = EVALUATIONS["spectrum"](model, test, passages=8, out=results / "spectrum")
-    site = Site.parse(audit.summary.default_site)
+    site = Site.parse(options.site or audit.summary.default_site)
     saes = dictionaries(options, model, site, train)
 
     def run(name: str, what: str, *given: Any, **more: Any) -> None:

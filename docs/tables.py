@@ -5,7 +5,7 @@
 
 A block begins with `<!-- results EVALUATION -->` (every result of it under docs/results, by host), with
 `<!-- results EVALUATION HOST -->` (those of one host), with `<!-- published PREFIX -->` (published numbers whose name
-begins so, from docs/published.toml) or with `<!-- evaluations -->` (the list of evaluations), and ends with
+begins so, from docs/published.toml), with `<!-- evaluations -->` or `<!-- columns -->` (what there is), and ends with
 `<!-- end -->`. Results are the `summary.json` files that `benchmarks/all_evaluations.py` leaves there.
 """
 
@@ -15,6 +15,7 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from writesae.evals import EVALUATIONS
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
-BLOCK = re.compile(r"(<!-- (results|published|evaluations)([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
+BLOCK = re.compile(r"(<!-- (results|published|evaluations|columns)([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def results_block(name: str, host: str = "") -> str:
@@ -85,12 +86,30 @@ def evaluations_block() -> str:
     return table({"head": ["name", "question"], "rows": rows})
 
 
+def columns_block() -> str:
+    """Every table of every evaluation, with its columns and what they mean."""
+    rows = [
+        [f"`{one.name}`", f"`{file}`", "; ".join(f"`{name}` {meaning}" for name, meaning in columns.items())]
+        for one in EVALUATIONS.values()
+        for file, columns in one.columns.items()
+    ]
+    return table({"head": ["evaluation", "file", "columns"], "rows": rows})
+
+
+BLOCKS: dict[str, Callable[..., str]] = {
+    "results": results_block,
+    "published": published_block,
+    "evaluations": evaluations_block,
+    "columns": columns_block,
+}
+
+
 def written(text: str) -> str:
     """A page with its blocks as the files say."""
 
     def block(match: re.Match[str]) -> str:
         kind, words = match[2], match[3].split()
-        made = {"results": results_block, "published": published_block, "evaluations": evaluations_block}[kind](*words)
+        made = BLOCKS[kind](*words)
         return f"{match[1]}{made}\n{match[4]}"
 
     return BLOCK.sub(block, text)

@@ -2,13 +2,15 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from writesae.cli import COMMANDS, main
-from writesae.evals.old.configs import EVALUATIONS
+from writesae.evals import EVALUATIONS
 from writesae.sae.config import Decoder, Encoder, Sparsity
 from writesae.sae.presets import PRESETS
 
@@ -70,3 +72,9 @@ def test_the_edits_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 def test_the_evaluations_page_names_every_evaluation() -> None:
     page = (DOCS / "evaluations.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in EVALUATIONS)
+
+
+def test_tables_are_what_the_result_files_say() -> None:
+    """`docs/tables.py` makes every figure of ours on the pages; none is typed by hand."""
+    done = subprocess.run([sys.executable, DOCS / "tables.py", "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
