@@ -26,6 +26,18 @@ def kl_divergences(native: Tensor, patched: Tensor, directions: Sequence[KLDirec
     return torch.stack([ways[direction]().sum(-1).clamp_min(0.0) for direction in directions])
 
 
+def rounding_floor(native: Tensor, again: Tensor) -> Tensor:
+    """The KL in nats that rounding alone makes, over the last axis of logits: between two native runs that are rounded
+    differently (`Scored.native` and `.again`), and at least `(u / 2)^2` for the unit `u` in the last place of the
+    largest logit, which is what independent errors of half a unit make.
+
+    It is one draw of a random number: against the same runs in float64, a KL of ten times the floor is real.
+    """
+    largest = native.abs().amax(-1)
+    unit = torch.nextafter(largest, torch.full_like(largest, torch.inf)) - largest
+    return torch.maximum(kl_divergence(native, again), (unit.double() / 2) ** 2)
+
+
 def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
     """Negative log-likelihood of every next token of texts `[B, T]` by logits `[B, T, vocabulary]`: `[B, T - 1]`, nats,
     float64. One text at a time is widened."""
