@@ -14,7 +14,8 @@ from writesae.types import KLDirection
 def kl_divergence(native: Tensor, patched: Tensor, direction: KLDirection = "native||patched") -> Tensor:
     """KL in nats over the last axis of logits, computed in float64.
 
-    In float64 the rounding of the logits enters only to second order, so values far below 1e-6 are meaningful.
+    In float64 the rounding of the logits enters only to second order, so values far below 1e-6 are meaningful
+    (`rounding_floor`).
     """
     return kl_divergences(native, patched, (direction,))[0]
 
@@ -28,14 +29,19 @@ def kl_divergences(native: Tensor, patched: Tensor, directions: Sequence[KLDirec
 
 def rounding_floor(native: Tensor, again: Tensor) -> Tensor:
     """The KL in nats that rounding alone makes, over the last axis of logits: between two native runs that are rounded
-    differently (`Scored.native` and `.again`), and at least `(u / 2)^2` for the unit `u` in the last place of the
-    largest logit, which is what independent errors of half a unit make.
+    differently (`Scored.native` and `.again`), and at least what logits of this size can hold.
 
     It is one draw of a random number: against the same runs in float64, a KL of ten times the floor is real.
     """
-    largest = native.abs().amax(-1)
+    return torch.maximum(kl_divergence(native, again), smallest_kl(native))
+
+
+def smallest_kl(logits: Tensor) -> Tensor:
+    """The KL of two distributions that differ by independent errors of half a unit in the last place of the largest of
+    these logits, `(u / 2)^2`, and at least the rounding of the KL itself."""
+    largest = logits.abs().amax(-1)
     unit = torch.nextafter(largest, torch.full_like(largest, torch.inf)) - largest
-    return torch.maximum(kl_divergence(native, again), (unit.double() / 2) ** 2)
+    return ((unit.double() / 2) ** 2).clamp_min(torch.finfo(torch.float64).eps)
 
 
 def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:

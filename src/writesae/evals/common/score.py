@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.divergence import kl_divergences
+from writesae.causal.divergence import kl_divergences, smallest_kl
 from writesae.causal.patching import Edits, patched_logits
 from writesae.evals.common.conditions import CONDITIONS, Control, step_column
 from writesae.evals.common.controls import OF_THE_WRITE, ScoredHead, atom_component, drawn
@@ -105,6 +105,7 @@ def _measured(run: NativeRun, edits: dict[int, Edits], timing: Timing, grid: Gri
         for some in torch.split(torch.arange(len(others)), max(1, CHUNK // others[0].numel())):
             which = scored.which[some]
             kl[:, which] = kl_divergences(native[some], others[some], grid.directions).cpu()
+            kl[:, which, -1:] = kl[:, which, -1:].maximum(smallest_kl(native[some]).cpu())
             moved[which] = (others[some, :-1, 0].argmax(-1) != native[some, :, 0].argmax(-1)).cpu()
     return kl[:, :, :-1], moved, kl[:, :, -1].mean(-1)
 
