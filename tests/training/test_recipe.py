@@ -20,9 +20,11 @@ from writesae.types import Site
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """What every path opens."""
     store = MemoryStore()
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+    Path("store").mkdir()
     monkeypatch.setattr("writesae.store.open_store", lambda path: store)
     monkeypatch.setattr("writesae.training.many.open_store", lambda path: store)
     return store
@@ -119,6 +121,7 @@ def test_flags_that_are_wrong_or_without_effect_are_refused(
 ) -> None:
     site = ["--site", "L3.H1"]
     for words, said in (
+        ([*site, "--config", "none.json"], "no file or folder none.json"),
         (["--sites", "L3.H1"], "--sites is called --site now"),
         (["--site", "L4"], "no site L4.H0"),
         (["--site", "L3,L3.H1"], "name a head twice"),

@@ -63,7 +63,7 @@ def test_runs_at_work_at_one_time_count_together(tmp_path: Path, monkeypatch: py
         if fits:
             refuse_unless_room(store, wanted, workers)
         else:
-            with pytest.raises(InputError, match=r"2 run\(s\) at a time"):
+            with pytest.raises(InputError, match=r"and 1 run\(s\) beside it need"):
                 refuse_unless_room(store, wanted, workers)
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "result.json").touch()

@@ -69,13 +69,19 @@ class Command:
 
 def run(command: Command) -> None:
     """Train, then print one line a dictionary."""
+    from writesae.disk import check_place, check_there
     from writesae.errors import InputError
+
+    if len(set(command.seeds)) < len(command.seeds):
+        raise InputError(f"--seeds {', '.join(map(str, command.seeds))} names a seed twice")
+    check_there(command.store)
+    check_place(command.out)
+    if command.config is not None:
+        check_there(command.config)
     from writesae.store import open_store
     from writesae.training.many import train_many
     from writesae.training.recipe import overruled, read_recipe, recipe, run_name, sites
 
-    if len(set(command.seeds)) < len(command.seeds):
-        raise InputError(f"--seeds {', '.join(map(str, command.seeds))} names a seed twice")
     settings = command.given - {"out", "site", "seeds", "workers", "log", "config"}
     given = {name: getattr(command, name) for name in settings}
     base = None if command.config is None else read_recipe(command.config)

@@ -75,9 +75,10 @@ def refuse_unless_room(store: StreamStore, runs: Sequence[tuple[TrainConfig, Pat
     total = sum(one.dictionary + one.data for _, one in at_once) + (sum(steps) if apart else max(steps))
     config, largest = found[0]
     parts = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in largest._asdict().items())
+    beside = f" and {len(at_once) - 1} run(s) beside it" if len(at_once) > 1 else ""
     refuse_unless_free(
         total,
         choose_device(config.device),
-        f"{len(at_once)} run(s) at a time, the largest of {config.features:,} features at {config.site} ({parts}),",
-        "take fewer features, a smaller batch or memory=, or fewer runs at a time",
+        f"{config.features:,} features at {config.site} ({parts}){beside}",
+        "take fewer features, a smaller batch, a smaller `memory` for data, or fewer runs at a time",
     )
