@@ -16,27 +16,7 @@ from writesae.attribution.verdict import check_json, verdict
 from writesae.causal.targets import Logit, LogitDifference, LogProbability, TextLoss
 
 __all__ = [
-    "AtomEffects",
-    "Attribution",
-    "Compared",
-    "Contribution",
-    "LogProbability",
-    "Logit",
-    "LogitDifference",
-    "Ranking",
-    "TextLoss",
-    "TokenCodes",
-    "ablate_atoms",
-    "ablate_heads",
-    "ablate_writes",
-    "atom_map",
-    "attribute",
-    "attribution_page",
-    "check_json",
-    "check_plot",
-    "codes",
-    "edited_scores",
-    "small_edits",
-    "verdict",
-    "write_map",
-]
+    "AtomEffects", "Attribution", "Compared", "Contribution", "LogProbability", "Logit", "LogitDifference",
+    "Ranking", "TextLoss", "TokenCodes", "ablate_atoms", "ablate_heads", "ablate_writes", "atom_map", "attribute",
+    "attribution_page", "check_json", "check_plot", "codes", "edited_scores", "small_edits", "verdict", "write_map",
+]  # fmt: skip

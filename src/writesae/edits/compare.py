@@ -110,7 +110,7 @@ def compare(
         unedited = continued("unedited")
     with editing(model, edits, watch.note), last_logits(model) as after:
         edited = continued("edited")
-    effect = measure(model, targets, (before, after), (unedited, edited), watch.acted)
+    effect = measure(model, targets, (before, after), (unedited, edited), watch)
     sides = (
         tuple(NewToken(i, model.text([i]), mark) for i, mark in zip(ids, marks, strict=True))
         for ids, marks in zip((unedited, edited), mark_changes(unedited, edited), strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from writesae.hosts import Host
 from writesae.sae import SAE
 from writesae.show import words
 from writesae.show.sheet import Line, Listing
+from writesae.types import Site
 
 SCORED = 64
 """Most new tokens whose distributions are compared."""
@@ -34,56 +35,50 @@ class TokenChange:
     logit: tuple[float, float]
     probability: tuple[float, float]
 
+    def row(self) -> tuple[str, ...]:
+        """In words."""
+        written = (map(str, self.rank), (f"{x:.3f}" for x in self.logit), (f"{100 * p:.3g}%" for p in self.probability))
+        return (repr(self.text), *(" \u2192 ".join(both) for both in written))
+
 
 @dataclass
-class Acted:
-    """Where one edit acted."""
+class Fired:
+    """One feature at the places where it was edited."""
 
-    edit: str
-    places: list[int] = field(default_factory=list)
-    """Positions, counted from the prompt's first token."""
-    fired: dict[int, int] = field(default_factory=dict)
-    """Feature -> at how many of these places its coefficient was above 0; empty for edits without features."""
+    site: Site
+    feature: int
+    fired: int = 0
+    """At so many of them its coefficient was above 0."""
+    places: int = 0
+
+    def __str__(self) -> str:
+        return f"feature {self.feature} of {self.site} fired at {self.fired} of the {self.places} places edited"
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The first token whose prediction reads the edit; the first new token where none does."""
+    """What was edited, and the first token whose prediction reads it; the first new token where none does."""
 
+    places: tuple[int, ...]
+    """Positions that were edited, counted from the prompt's first token, each once."""
+    fired: tuple[Fired, ...]
+    """For edits that name features."""
     step: int
     """Which new token, counted from 0."""
     kl: float
     """KL(unedited || edited) of its distribution, in nats; 0 where no compared token reads the edit."""
     tokens: tuple[TokenChange, ...]
     """The targets of an install, else the unedited model's top token."""
-    acted: tuple[Acted, ...]
-    """By edit."""
 
     def lines(self) -> list[Line | Listing]:
         """In words."""
-        writes, places = sum(len(a.places) for a in self.acted), sorted({p for a in self.acted for p in a.places})
-        shown = ", ".join(map(str, places[:LISTED])) + f" and {len(places) - LISTED} more" * (len(places) > LISTED)
-        together = f" by {len(self.acted)} edits" if writes != len(places) else ""
+        more = len(self.places) - LISTED
+        shown = ", ".join(map(str, self.places[:LISTED])) + f" and {more} more" * (more > 0)
         return [
-            f"edited {words.plural(len(places), 'place')}{together}" + f": {shown}" * bool(places),
-            *(
-                f"feature {feature} fired at {fired} of the {len(acted.places)} places edited"
-                for acted in self.acted
-                for feature, fired in acted.fired.items()
-            ),
+            f"edited {words.plural(len(self.places), 'place')}" + f": {shown}" * bool(self.places),
+            *map(str, self.fired),
             f"new token {self.step + 1}: KL {self.kl:.4g} nats" + ", no compared token reads the edit" * (not self.kl),
-            Listing(
-                ("token", "rank", "logit", "probability"),
-                [
-                    (
-                        repr(t.text),
-                        " \u2192 ".join(map(str, t.rank)),
-                        " \u2192 ".join(f"{x:.3f}" for x in t.logit),
-                        " \u2192 ".join(f"{100 * p:.3g}%" for p in t.probability),
-                    )
-                    for t in self.tokens
-                ],
-            ),
+            Listing(("token", "rank", "logit", "probability"), [token.row() for token in self.tokens]),
         ]
 
 
@@ -92,16 +87,19 @@ class Watch:
 
     def __init__(self, edits: Sequence[Edit]) -> None:
         self.edits = edits
-        self.acted = tuple(Acted(str(edit)) for edit in edits)
+        self.places = set[int]()
+        self.fired = dict[tuple[Site, int], Fired]()
 
     def note(self, index: int, seen: Seen, acts: Tensor) -> None:
         """One edit acted at one token of the rows `acts` `[B]`."""
-        acted, of = self.acted[index], features_of(self.edits[index])
-        acted.places += seen.position[acts].tolist()
-        if of is not None:
-            fired = (seen.coefficients(*of)[acts] > 0).sum(0).tolist()
-            for feature, count in zip(of[1], fired, strict=True):
-                acted.fired[feature] = acted.fired.get(feature, 0) + count
+        edit = self.edits[index]
+        self.places |= set(seen.position[acts].tolist())
+        named = features_of(edit)
+        if named is not None:
+            fired = (seen.coefficients(*named)[acts] > 0).sum(0).tolist()
+            for feature, count in zip(named[1], fired, strict=True):
+                found = self.fired.setdefault((edit.site, feature), Fired(edit.site, feature))
+                found.fired, found.places = found.fired + count, found.places + int(acts.sum())
 
 
 def features_of(edit: Edit) -> tuple[SAE, tuple[int, ...]] | None:
@@ -109,9 +107,7 @@ def features_of(edit: Edit) -> tuple[SAE, tuple[int, ...]] | None:
     what = edit.what
     if isinstance(what, ScaleFeatures | AddFeatures | ClampFeatures):
         return what.sae, what.features
-    if isinstance(what, ReplaceByAtom) and what.feature is not None:
-        return what.sae, (what.feature,)
-    return None
+    return (what.sae, (what.feature,)) if isinstance(what, ReplaceByAtom) and what.feature is not None else None
 
 
 def dictionaries_of(edit: Edit) -> list[SAE]:
@@ -142,22 +138,21 @@ def measure(
     targets: tuple[int, ...],
     logits: tuple[Sequence[Tensor], Sequence[Tensor]],
     tokens: tuple[Sequence[int], Sequence[int]],
-    acted: tuple[Acted, ...],
+    watch: Watch,
 ) -> Effect:
     """Compare the distributions of two continuations, (unedited, edited), as long as they have said the same."""
     native, edited = logits
     said = next((i for i, (a, b) in enumerate(zip(*tokens, strict=False)) if a != b), min(map(len, tokens)))
     steps = range(min(said + 1, len(native), len(edited)))
     step = next((i for i in steps if not torch.equal(native[i], edited[i])), 0)
-    before, after = native[step], edited[step]
-    kl = float(kl_divergence(before, after))
-    wanted = targets or (int(before.argmax()),)
-    changes = tuple(_change(model, token, before, after) for token in dict.fromkeys(wanted))
-    return Effect(step, kl, changes, acted)
+    both = before, after = native[step], edited[step]
 
+    def change(token: int) -> TokenChange:
+        read = [(int((x > x[token]).sum()) + 1, float(x[token]), float(x.double().softmax(-1)[token])) for x in both]
+        rank, logit, share = zip(*read, strict=True)
+        return TokenChange(token, model.text([token]), rank, logit, share)
 
-def _change(model: Host, token: int, *logits: Tensor) -> TokenChange:
-    ranks = [int((x > x[token]).sum()) + 1 for x in logits]
-    values = [float(x[token]) for x in logits]
-    shares = [float(x.double().softmax(-1)[token]) for x in logits]
-    return TokenChange(token, model.text([token]), (ranks[0], ranks[1]), (values[0], values[1]), (shares[0], shares[1]))
+    changes = tuple(change(token) for token in dict.fromkeys(targets or (int(before.argmax()),)))
+    return Effect(
+        tuple(sorted(watch.places)), tuple(watch.fired.values()), step, float(kl_divergence(before, after)), changes
+    )
