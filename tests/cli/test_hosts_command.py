@@ -55,3 +55,10 @@ def test_bad_models_exit_with_2_and_one_line(
         main(["hosts", model])
     assert stopped.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_flag_without_a_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["hosts", "--device", "cpu"])
+    assert stopped.value.code == 2
+    assert "--device has no effect without a model" in capsys.readouterr().err

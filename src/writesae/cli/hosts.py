@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
 from writesae.cli.options import Flat, Running
+from writesae.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,15 @@ class Command:
     running: Flat[Running] = field(default_factory=Running)
     device_map: str | None = None
     """Spread the model over devices: auto, balanced, ... (needs accelerate)."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Names of the flags that were given."""
 
 
 def run(command: Command) -> None:
     """Print one table."""
     if command.model is None:
+        if command.given:
+            raise InputError(f"--{min(command.given).replace('_', '-')} has no effect without a model: name one")
         _print_inventory()
     else:
         _print_sites(command.model, command)

@@ -142,8 +142,6 @@ def train(
     impossible dictionary or setting, OutputError for a folder of another run, DataError where data or loss are not
     finite.
     """
-    if isinstance(store, str | Path):
-        store = open_store(store)
     if out is None:
         raise InputError('training needs a folder to keep its run in: out="run"')
     if not isinstance(config, TrainConfig | None):
@@ -154,7 +152,7 @@ def train(
 
 
 def train_many(
-    store: StreamStore,
+    store: StreamStore | str | Path,
     configs: Sequence[TrainConfig],
     out: str | Path | Sequence[str | Path],
     services: Sequence[Service] = (),
@@ -170,6 +168,8 @@ def train_many(
     each, in order: to the bit where nothing is shared. Raises InputError if two runs would share a folder, and what
     `train` raises; an interrupt saves every run.
     """
+    if isinstance(store, str | Path):
+        store = open_store(store)
     names, places = _places(configs, out)
     if workers < 1 or (workers > 1 and together):
         raise InputError(f"workers={workers} cannot be: at least 1, and 1 where runs share their products (together)")
