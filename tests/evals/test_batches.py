@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from writesae.causal.budget import PASSAGES, ROWS, passages_at_once, rows_at_once
+from writesae.causal.gradients import forward
 from writesae.causal.precision import fits_widened, widened
 from writesae.errors import InputError
 from writesae.evals import population, substitution
@@ -95,6 +96,11 @@ def test_what_is_free_refuses_and_decides_nothing_else(
         sizes.add((rows_at_once(run, 6, 2, 0.05), passages_at_once(host, 53, 5, 0.05), fits_widened(host)))
     assert len(sizes) == 1
     monkeypatch.setattr("writesae.memory.free_bytes", lambda _: 2.0**10)
-    for ask in (lambda: rows_at_once(run, 6, 2), lambda: passages_at_once(host, 53, 5), lambda: widened(host)):
+    for ask in (
+        lambda: rows_at_once(run, 6, 2),
+        lambda: passages_at_once(host, 53, 5),
+        lambda: widened(host),
+        lambda: forward(host, passages, [5]),
+    ):
         with pytest.raises(InputError, match=r"need .* GiB are free on cpu"):
             ask()

@@ -1,16 +1,18 @@
 """Forked runs against the cache-copy protocol: every transformers class, both timings, several steps."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from random_hosts import host_parameter, tiny_host
 from slow_protocol import cache_copy_logits
 from tiny_models import TINY_MODELS
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
+from writesae.causal.precision import in_float64, widened
 from writesae.errors import HostError
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
@@ -75,6 +77,17 @@ def test_a_second_native_row_shows_the_rounding(name: str, timing: Timing) -> No
     assert 0 < floor.median() < 1e-11
     assert (whole > 10 * floor).all()
     assert (millionth < 10 * floor.clamp_min(float(floor.median()))).float().mean() > 0.9
+
+
+def test_logits_of_a_bfloat16_host_are_float32() -> None:
+    """So that log probabilities are taken from them in float32; a host in float64 keeps its own."""
+    tiny = tiny_host("qwen3_5")
+    half = Host(nn.Module.to(copy.deepcopy(tiny.model), torch.bfloat16), None, "half", lambda: "none")
+    edits = deletions(half, Site(0, 1), torch.tensor([0]), torch.tensor([5]))
+    (scored,) = patched_logits(native_run(half, tokens(), 0), edits, "at_token")
+    assert scored.native.dtype == scored.patched.dtype == half.logits(tokens()).dtype == torch.float32
+    with in_float64():
+        assert widened(tiny).logits(tokens()).dtype == torch.float64
 
 
 def test_states_of_later_rows_resume_where_earlier_ones_ended() -> None:

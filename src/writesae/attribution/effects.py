@@ -22,11 +22,10 @@ from writesae.attribution.target import Quantity, read_target
 from writesae.causal.gradients import Gradients, output_gradients
 from writesae.causal.identity import measured_on
 from writesae.causal.targets import Target, describe_target
-from writesae.causal.writes import stream_writes
+from writesae.causal.writes import no_delta_write, stream_writes
 from writesae.config import Json
 from writesae.edits.dictionaries import Allow, Dictionaries, check_choice, check_model, place_all
 from writesae.edits.generation import Prompts, encode_text
-from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.recurrence import Stream, adjoint_products, delta_values
 from writesae.sae import SAE
@@ -220,7 +219,7 @@ def write_effects(stream: Stream, grad: Tensor, timing: Timing, native_write: Na
     value = stream.value
     if native_write == "delta":
         if not stream.rank_one:
-            raise InputError('a head of RWKV-7 adds two rank-1 pieces a token, so it has no delta write: use "value"')
+            raise no_delta_write()
         value = delta_values(stream)[0]
     onward = torch.zeros_like(torch.einsum("bhk,bhv->bhkv", stream.key[:, 0], value[:, 0]))
     decay, effects = stream.log_decay.exp(), []

@@ -58,6 +58,11 @@ def passages_at_once(
     return _fitting(host, each, most, memory, f"passages of {length} tokens")
 
 
+def positions_read(keep: int | Tensor, length: int) -> int:
+    """Of how many positions `Host.run` makes logits, in a text of so many tokens."""
+    return keep.shape[-1] if isinstance(keep, Tensor) else keep or length
+
+
 def generations_at_once(host: Host, length: int, memory: float | None = None) -> int:
     """How many texts are generated side by side, up to `length` tokens each: states, keys and values, and the logits of
     one token. `memory` and errors as for `rows_at_once`."""

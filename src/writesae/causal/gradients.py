@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from writesae.causal.budget import passages_at_once, positions_read
 from writesae.causal.targets import Target, check_target, positions_kept
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
@@ -55,8 +56,10 @@ def forward(
     attention_mask: Tensor | None = None,
 ) -> Forward:
     """Run texts `[B, T]`; `keep` says of which positions logits are made, as in `Host.run`: with a graph, each is kept
-    several times. Raises InputError for a layer that is not recurrent."""
+    several times. Raises InputError for a layer that is not recurrent, and where what the graph keeps is not free."""
     wanted = {host.layer(index).index for index in layers}
+    length = tokens.shape[1]
+    passages_at_once(host, length, min(wanted), read=positions_read(keep, length), graph=True, most=len(tokens))
     streams: dict[int, Stream] = {}
     outputs: dict[int, Tensor] = {}
     leaves: dict[int, Tensor] = {}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from writesae.causal.actions import Edit
-from writesae.causal.budget import passages_at_once
+from writesae.causal.budget import passages_at_once, positions_read
 from writesae.causal.divergence import token_losses
 from writesae.causal.engine import editing
 from writesae.causal.patching import Edits
@@ -73,9 +73,8 @@ def edited_logits(
     """Run passages `[N, T]` with edits that speak of all of them, by row, as many at a time as the budget holds:
     (which, their logits at the positions kept, as by `Host.run`)."""
     length = tokens.shape[1]
-    read = (keep or length) if isinstance(keep, int) else keep.shape[-1]
     layer = min((edit.site.layer for edit in edits), default=0)
-    at_once = passages_at_once(host, length, layer, memory, read, most=max(1, TOKENS // length))
+    at_once = passages_at_once(host, length, layer, memory, positions_read(keep, length), most=max(1, TOKENS // length))
     for begin in range(0, len(tokens), at_once):
         part = slice(begin, begin + at_once)
         with editing(host, edits, first=begin):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from writesae.hosts.caches import cache_argument, new_cache
 from writesae.hosts.fork_memory import Memory, keeper, placeholder
-from writesae.hosts.host import Host
+from writesae.hosts.host import Host, wide
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
 from writesae.recurrence import Stream, branch, replay
@@ -153,7 +153,8 @@ class Rows:
 
     @torch.no_grad()
     def logits(self, response: Tensor | Mapping[int, Response], nudge_last: bool = False) -> Tensor:
-        """Next-token logits `[R, copies, steps, vocabulary]` with responses added to patched layers' outputs.
+        """Next-token logits `[R, copies, steps, vocabulary]`, float32 at least, with responses added to patched layers'
+        outputs.
 
         `response` is `[R, copies, steps, H, V]`, added at the run's layer; or one function for every patched layer,
         given that layer's call in the patched run. Zero for a native row. With `nudge_last`, what enters the run's
@@ -180,7 +181,7 @@ class Rows:
             out = host.model(
                 input_ids=self.repeat(self.take(run.tokens)).to(host.device), **places, **cache_argument(host, cache)
             )
-        logits = cast(Tensor, out.logits)
+        logits = wide(cast(Tensor, out.logits))
         return logits.view(len(self.start), self.copies, *logits.shape[1:])
 
 

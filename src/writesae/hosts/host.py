@@ -206,8 +206,7 @@ class Host:
             out = self.model(
                 input_ids=tokens.to(self.device), attention_mask=mask, use_cache=False, logits_to_keep=last
             )
-        logits = cast(Tensor, out.logits)
-        return logits.float() if logits.dtype.itemsize < 4 else logits
+        return wide(cast(Tensor, out.logits))
 
     @contextmanager
     def _only(self, positions: Tensor) -> Iterator[None]:
@@ -230,6 +229,11 @@ class Host:
         """Next-token logits of a plain (or tapped) run, `[B, P, vocabulary]`, of the positions that `run` keeps."""
         with self.tap(what):
             return self.run(tokens, keep=keep)
+
+
+def wide(logits: Tensor) -> Tensor:
+    """In float32 at least: in less, no log probability is worth its name."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def find_layers(model: nn.Module) -> dict[int, Layer]:
