@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar, get_args
 
@@ -60,9 +59,7 @@ def place(model: Host, sae: SAE, site: Site | str | None = None, *, allow: Allow
     wrong = mismatches(model, asked, sae)
     if wrong and "mismatch" not in allow:
         raise InputError(f'{"; ".join(wrong)}: use the one it belongs to, or allow="mismatch" (--allow mismatch)')
-    device = _device(model, asked)
-    here = next(sae.parameters()).device == device
-    return Placed(asked, sae if here else copy.deepcopy(sae).to(device), wrong)
+    return Placed(asked, sae.on(_device(model, asked)), wrong)
 
 
 def place_all(

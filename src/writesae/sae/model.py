@@ -6,6 +6,7 @@ everything faster. `encode_written` is the factored path of MATH.md sections 3-4
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -194,6 +195,11 @@ class SAE(nn.Module):
         codes = self.activations(self.preactivations(matrices))
         dense = codes.dense(self.config.features) if isinstance(codes, Codes) else codes
         return self.bias + torch.einsum("...n,nkv->...kv", dense, self.atom_matrices())
+
+    def on(self, device: torch.device) -> SAE:
+        """This dictionary where it stands on the device already, and a copy there where it does not."""
+        here = next(self.parameters()).device
+        return self if here == torch.device(device) else copy.deepcopy(self).to(device)
 
     def atom_matrices(self, features: Tensor | None = None) -> Tensor:
         """Atoms as matrices: of these features, `[n, K, V]`, or of all, `[N, K, V]`."""

@@ -94,7 +94,7 @@ def subject_of(
     for where, sae in saes:
         needed += check_fit(host, where, sae, evaluation, allow)
     drawn = passages_of(given[-1], evaluation, passages, length, text_seed)
-    placed = tuple((where, sae.to(host.device)) for where, sae in saes)
+    placed = tuple((where, sae.on(host.device)) for where, sae in saes)
     source = provenance(host, placed, sites, drawn, ())
     needed += check_overlap(source, allow)
     allowed = tuple(sorted(set(needed)))
