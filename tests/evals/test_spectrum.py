@@ -92,10 +92,10 @@ def test_native_runs_are_bounded(host: Host, passages: torch.Tensor, monkeypatch
         sizes.append(len(tokens))
         return native_run(of, tokens, layer)
 
-    monkeypatch.setattr(budget, "PASSAGES", 2)
+    monkeypatch.setattr(budget, "BUDGET", 1e-6)
     monkeypatch.setattr(budget, "native_run", watched)
     few = spectrum(host, passages, writes=6)
-    assert max(sizes) == 2
+    assert max(sizes) == 1
     for table in ("records", "writes"):
         one, other = (r.tables[table].drop(columns="singular_values") for r in (whole, few))
         pd.testing.assert_frame_equal(one, other, rtol=1e-2, atol=1e-7)
