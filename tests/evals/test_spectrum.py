@@ -97,7 +97,8 @@ def test_native_runs_are_bounded(host: Host, passages: torch.Tensor, monkeypatch
     few = spectrum(host, passages, writes=6)
     assert max(sizes) == 1
     for table in ("records", "writes"):
-        one, other = (r.tables[table].drop(columns="singular_values") for r in (whole, few))
+        rounding = ["singular_values", "above_after_token" if table == "records" else "floor_after_token"]
+        one, other = (r.tables[table].drop(columns=rounding) for r in (whole, few))
         pd.testing.assert_frame_equal(one, other, rtol=1e-2, atol=1e-7)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from writesae.config import no_repeats, not_empty
@@ -24,6 +25,16 @@ ADDED = ("atom", "random", "orthogonal_to_atom")
 """What is added to a state in turn, at the native write's norm: the atom, a random rank-1 matrix, and a random one both
 sides of which are orthogonal to the atom's."""
 
+ADDED_WHERE = {
+    "passage": "number of the passage",
+    "position": "token within it",
+    "feature": "the atom that fires there",
+    "coefficient": "its coefficient",
+    "timing": "whether the edited token reads the edited state itself (at_token) or not (after_token)",
+    "native_write": "the form of the native write at whose norm everything is added",
+}
+"""Columns that say at which firing something was added."""
+
 CELL = ("timing", "native_write", "amplitude", "direction")
 """Columns that say how a record was measured: every firing has one row for each cell."""
 
@@ -34,9 +45,9 @@ def check_grid(config: object) -> None:
     no_repeats(config, "timings", "native_writes", "amplitudes", "directions", "controls")
 
 
-def cells(records: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+def cells(records: pd.DataFrame, by: Sequence[str] = CELL) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
     """(timing, native write, amplitude, direction) and the records of each, in the order of the first records."""
-    groups = records.groupby(list(CELL), sort=False)
+    groups = records.groupby(list(by), sort=False)
     return [(cast(tuple[str, ...], key), table) for key, table in groups]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from writesae.config import no_repeats
+
 Scope = Literal["layer", "head"]
 """Which states are replaced together."""
 
@@ -19,3 +21,6 @@ class FidelityConfig:
     """Beside all dictionaries at once, also replace those of each layer together, or of each head alone."""
     seed: int = 0
     """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        no_repeats(self, "scopes")

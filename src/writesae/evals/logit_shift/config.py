@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, not_empty
+from writesae.config import at_least, no_repeats, not_empty
 from writesae.errors import ConfigError
 from writesae.types import NativeWrite, Timing
 
@@ -44,6 +44,7 @@ class LogitShiftConfig:
 
     def __post_init__(self) -> None:
         not_empty(self, "epsilons", "horizons", "ranks", "timings")
+        no_repeats(self, "timings", "native_writes", "epsilons", "horizons", "ranks")
         at_least(self, atoms=1, features=0, places=1, horizons=1, ranks=0)
         if min(self.epsilons) <= 0:
             raise ConfigError(f"epsilons {self.epsilons} must be above 0")

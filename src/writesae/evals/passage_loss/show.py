@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from writesae.evals.common.conditions import CONDITIONS
 from writesae.evals.common.result import Result
 from writesae.evals.passage_loss.config import PassageLossConfig
-from writesae.evals.passage_loss.summary import CONDITIONS, PART, Cell, Summary, added
+from writesae.evals.passage_loss.summary import PART, Cell, Summary, added
 from writesae.show import words
 from writesae.show.figures import Dot, canvas, dots, drawn_of, label, lines_of, rounded, thinned, upright
 from writesae.show.parts import Panel, Plot, Table

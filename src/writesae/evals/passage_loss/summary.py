@@ -10,13 +10,12 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from writesae.evals.common.conditions import CONDITIONS, cells
 from writesae.evals.common.floor import above
 from writesae.evals.common.stats import Interval, Test, clustered, wilcoxon
 from writesae.evals.passage_loss.config import PassageLossConfig
 from writesae.types import Amplitude, NativeWrite, Timing
 
-CONDITIONS = ("atom", "delete", "random")
-"""What replaces each write: the atom, nothing, a random rank-1 matrix."""
 PART = ("timing", "native_write", "amplitude")
 COLUMNS = {
     "passage": "number of the passage",
@@ -71,9 +70,7 @@ class Summary:
 
 def summarise(tables: Mapping[str, pd.DataFrame], config: PassageLossConfig) -> Summary:
     """The summary of the records."""
-    groups = tables["records"].groupby(list(PART), sort=False)
-    keys = cast("list[tuple[Timing, NativeWrite, Amplitude]]", [key for key, _ in groups])
-    return Summary(tuple(_cell(key, own, config.seed) for key, (_, own) in zip(keys, groups, strict=True)))
+    return Summary(tuple(_cell(key, own, config.seed) for key, own in cells(tables["records"], PART)))
 
 
 def added(records: pd.DataFrame) -> pd.DataFrame:
@@ -82,12 +79,14 @@ def added(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(bits)
 
 
-def _cell(key: tuple[Timing, NativeWrite, Amplitude], records: pd.DataFrame, seed: int) -> Cell:
+def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
     bits, clusters, native = added(records), records.passage.to_numpy(), records.nll_native
     total = {name: float((records[f"nll_{name}"] - native).sum()) for name in CONDITIONS}
     effect, floor = (np.square(records[f"nll_{name}"] - native) for name in ("delete", "again"))
     return Cell(
-        *key,
+        cast(Timing, key[0]),
+        cast(NativeWrite, key[1]),
+        cast(Amplitude, key[2]),
         passages=len(records),
         firings=int(records.firings.sum()),
         above=float(above(effect, floor).mean()),

@@ -11,7 +11,7 @@ from writesae.evals.common.result import Result
 from writesae.evals.quality.config import QualityConfig
 from writesae.evals.quality.summary import Summary
 from writesae.show import words
-from writesae.show.figures import Floats, canvas, histogram, rounded, upright
+from writesae.show.figures import Floats, canvas, diagonal, histogram, rounded, upright
 from writesae.show.parts import Panel, Plot, Table
 
 
@@ -112,16 +112,7 @@ def _lorenz(firings: Floats, summary: Summary) -> Plot:
             hovertemplate="the rarest %{x:.0%} of features<br>have %{y:.1%} of firings<extra></extra>",
         )
     )
-    figure.add_trace(
-        go.Scatter(
-            x=[0, 1],
-            y=[0, 1],
-            mode="lines",
-            line={"color": "var(--ink)", "width": 1.5, "dash": "dot"},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
+    diagonal(figure, 0, 1)
     figure.update_xaxes(title="features, rarest first", tickformat=".0%", range=[0, 1.02], dtick=0.25)
     figure.update_yaxes(title="share of all firings", tickformat=".0%", range=[0, 1.02], dtick=0.25)
     return Plot(

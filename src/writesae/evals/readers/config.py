@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, not_empty
+from writesae.config import at_least, no_repeats, not_empty
 from writesae.types import NativeWrite, Timing
 
 
@@ -23,8 +23,9 @@ class ReadersConfig:
     native_writes: tuple[NativeWrite, ...] = ()
     """Whose norm everything is added at; empty: delta and value, where they differ."""
     seed: int = 0
-    """Of the firings, the random directions and the bootstrap."""
+    """Of the firings, the random writes and the bootstrap."""
 
     def __post_init__(self) -> None:
         not_empty(self, "timings")
+        no_repeats(self, "timings", "native_writes")
         at_least(self, atoms=1, features=0, firings=1)

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from writesae.evals.common.conditions import ADDED_WHERE, cells
 from writesae.evals.common.floor import above
 from writesae.evals.common.stats import Interval, clustered
 from writesae.evals.readers.config import ReadersConfig
@@ -16,13 +17,8 @@ from writesae.types import NativeWrite, Timing
 
 ADDED = ("atom", "random")
 """What is added to the state in turn, at the native write's norm."""
-COLUMNS = {
-    "passage": "number of the passage",
-    "position": "token within it",
-    "feature": "the atom that fires there",
-    "coefficient": "its coefficient",
-    "timing": "whether the edited token reads the edited state itself (at_token) or not (after_token)",
-    "native_write": "the form of the native write at whose norm everything is added",
+PART = ("timing", "native_write")
+COLUMNS = ADDED_WHERE | {
     "reader": "the later head",
     "atom": "norm of what the atom changes in its output",
     "random": "the same by a random write of the same norm",
@@ -77,8 +73,7 @@ class Summary:
 
 def summarise(tables: Mapping[str, pd.DataFrame], config: ReadersConfig) -> Summary:
     """The summary of the records."""
-    groups = tables["records"].groupby(["timing", "native_write"], sort=False)
-    return Summary(tuple(_cell(cast(tuple[Timing, NativeWrite], key), own, config.seed) for key, own in groups))
+    return Summary(tuple(_cell(key, own, config.seed) for key, own in cells(tables["records"], PART)))
 
 
 def ratios(records: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +83,7 @@ def ratios(records: pd.DataFrame) -> pd.DataFrame:
     return (medians["atom"] / medians["random"]).rename("ratio").reset_index()
 
 
-def _cell(key: tuple[Timing, NativeWrite], records: pd.DataFrame, seed: int) -> Cell:
+def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
     table, effect = ratios(records), records[list(ADDED)].min(axis=1)
     seen = pd.Series(False, records.index)
     for _, own in records.groupby("reader"):  # heads' outputs have scales of their own
@@ -97,7 +92,8 @@ def _cell(key: tuple[Timing, NativeWrite], records: pd.DataFrame, seed: int) -> 
     interval = clustered(logs, table.feature.to_numpy(), seed)
     best = table.loc[table.groupby("feature").ratio.idxmax()].sort_values("ratio", ascending=False)
     return Cell(
-        *key, int(records.feature.nunique()), int(records.reader.nunique()), len(records), float(seen.mean()),
+        cast(Timing, key[0]), cast(NativeWrite, key[1]),
+        int(records.feature.nunique()), int(records.reader.nunique()), len(records), float(seen.mean()),
         float(table.ratio.median()), float(np.exp(logs.mean())) if len(logs) else float("nan"),
         Interval(*(float(np.exp(bound)) for bound in interval)), float(ratios(records[seen]).ratio.median()),
         tuple(Reader(int(r["feature"]), str(r["reader"]), float(r["ratio"])) for r in best.to_dict("records")),

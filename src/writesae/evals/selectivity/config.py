@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, not_empty
+from writesae.config import at_least, no_repeats, not_empty
 from writesae.types import NativeWrite, Timing
 
 
@@ -29,4 +29,5 @@ class SelectivityConfig:
 
     def __post_init__(self) -> None:
         not_empty(self, "timings")
+        no_repeats(self, "timings", "native_writes")
         at_least(self, atoms=1, features=0, firings=1, top=1)

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from writesae.evals.common.conditions import ADDED
+from writesae.evals.common.conditions import ADDED, ADDED_WHERE, cells
 from writesae.evals.common.floor import above
 from writesae.evals.common.stats import Interval, clustered
 from writesae.evals.selectivity.config import SelectivityConfig
@@ -17,13 +17,8 @@ from writesae.types import NativeWrite, Timing
 
 AGAINST = ADDED[1:]
 """What an atom is compared with."""
-COLUMNS = {
-    "passage": "number of the passage",
-    "position": "token within it",
-    "feature": "the atom that fires there",
-    "coefficient": "its coefficient",
-    "timing": "whether the edited token reads the edited state itself (at_token) or not (after_token)",
-    "native_write": "the form of the native write at whose norm everything is added",
+PART = ("timing", "native_write")
+COLUMNS = ADDED_WHERE | {
     "kl_*": "KL(native || patched) where this is added: atom, random, orthogonal_to_atom; nats",
     "floor": "KL between two native runs whose rounding differs, nats",
     "overlap_*": "share of the most moved tokens that the atom has in common with this direction",
@@ -62,8 +57,7 @@ class Summary:
 
 def summarise(tables: Mapping[str, pd.DataFrame], config: SelectivityConfig) -> Summary:
     """The summary of the records."""
-    groups = tables["records"].groupby(["timing", "native_write"], sort=False)
-    return Summary(tuple(_cell(cast(tuple[Timing, NativeWrite], key), own, config.seed) for key, own in groups))
+    return Summary(tuple(_cell(key, own, config.seed) for key, own in cells(tables["records"], PART)))
 
 
 def of_atoms(records: pd.DataFrame) -> pd.DataFrame:
@@ -72,13 +66,13 @@ def of_atoms(records: pd.DataFrame) -> pd.DataFrame:
     return own.rename(columns=lambda name: str(name).removeprefix("overlap_"))
 
 
-def _cell(key: tuple[Timing, NativeWrite], records: pd.DataFrame, seed: int) -> Cell:
+def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
     means = of_atoms(records)
     least = records[[f"kl_{name}" for name in ADDED]].min(axis=1)
     seen = above(least, records.floor)
     among = of_atoms(records[seen])
     return Cell(
-        *key, len(means), len(records), float(np.mean(seen)),
+        cast(Timing, key[0]), cast(NativeWrite, key[1]), len(means), len(records), float(np.mean(seen)),
         {name: float(means[name].mean()) for name in AGAINST},
         {name: clustered(means[name].to_numpy(), means.index.to_numpy(), seed) for name in AGAINST},
         {name: float(among[name].mean()) for name in AGAINST},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, not_empty
+from writesae.config import at_least, no_repeats, not_empty
 from writesae.types import Timing
 
 
@@ -21,4 +21,5 @@ class SpectrumConfig:
 
     def __post_init__(self) -> None:
         not_empty(self, "timings")
+        no_repeats(self, "timings")
         at_least(self, writes=1)
