@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fractions
 import io
+import operator
 import os
 import pickle
 import struct
@@ -16,7 +18,8 @@ import torch
 from legacy_files import random_config, random_state, write_payload
 
 from writesae.artifacts.legacy import convert_file, read_archive
-from writesae.artifacts.legacy.machine import STEP_LIMIT
+from writesae.artifacts.legacy.inert import Inert
+from writesae.artifacts.legacy.scan import STEP_LIMIT
 from writesae.errors import InputError, WritesaeError
 
 MEMORY = 256 << 20
@@ -66,6 +69,7 @@ def archive(path: Path, body: bytes, entries: dict[str, bytes] | None = None, co
     kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "w", kind) as file:
         file.writestr("a/data.pkl", b"\x80\x02" + body + STOP)
+        file.writestr("a/version", b"3\n")
         for entry, data in (entries or {"a/data/0": bytes(12)}).items():
             file.writestr(entry, data)
 
@@ -77,7 +81,7 @@ PYTHON = f"open({MARKER!r}, 'w')"
 CODE: dict[str, tuple[bytes, str]] = {
     "os.system": (called("os", "system", text(TOUCH)), "os.system"),
     "posix.system": (called("posix", "system", text(TOUCH)), "posix.system"),
-    "os.system from the stack": (stack_called("os", "system", text(TOUCH)), "os.system"),
+    "os.system from the stack": (stack_called("os", "system", text(TOUCH)), "STACK_GLOBAL"),
     "builtins.eval": (called("builtins", "eval", text(PYTHON)), "builtins.eval"),
     "python 2 eval": (called("__builtin__", "eval", text(PYTHON)), "builtins.eval"),
     "builtins.exec": (called("builtins", "exec", text(PYTHON)), "builtins.exec"),
@@ -107,7 +111,7 @@ CODE: dict[str, tuple[bytes, str]] = {
     "a foreign class with arguments": (name("some_package", "Run") + text(TOUCH) + b"\x85\x81", "with arguments"),
     "a foreign class with keywords": (
         name("some_package", "Run") + b")" + b"}" + text("a") + b"Ns" + b"\x92",
-        "keyword arguments",
+        "NEWOBJ_EX",
     ),
     "nested in an allowed call": (
         called("collections", "OrderedDict", b"]" + called("os", "system", text(TOUCH)) + b"a"),
@@ -121,61 +125,83 @@ CODE: dict[str, tuple[bytes, str]] = {
         name("some_package", "Thing") + b")\x81" + called("builtins", "eval", text(PYTHON)) + b"b",
         "builtins.eval",
     ),
-    "the result of a call": (called("collections", "OrderedDict") + MARK + b"tR", "calls a dict"),
+    "the result of a call": (called("collections", "OrderedDict") + MARK + b"tR", "unrecognized function OrderedDict"),
     "old instance": (MARK + text(TOUCH) + b"ios\nsystem\n", "INST 'os system'"),
     "old object": (MARK + name("os", "system") + text(TOUCH) + b"o", "os.system"),
     "extension code": (b"\x82\x01", "EXT1"),
     "new instance of os.system": (name("os", "system") + b")\x81", "os.system"),
-    "new instance of an allowed function": (name("torch._utils", "_rebuild_tensor_v2") + b")\x81", "makes an instance"),
-    "state of a function": (name("torch._utils", "_rebuild_tensor_v2") + b"}" + b"b", "changes the state of"),
+    "new instance of an allowed function": (
+        name("torch._utils", "_rebuild_tensor_v2") + b")\x81",
+        "not a type object",
+    ),
+    "state of a function": (name("torch._utils", "_rebuild_tensor_v2") + b"}" + b"b", "Can only build"),
     "a reconstructor of something else": (
         called("copyreg", "_reconstructor", name("a", "B"), name("builtins", "dict"), b"}"),
-        "builtins.dict",
+        "copyreg._reconstructor",
     ),
+    "a method in a container": (
+        called("collections", "OrderedDict") + b"}" + text("items") + name("a", "B") + b"s" + b"b",
+        "in place of a method",
+    ),
+    "a method in a tensor": (
+        called(
+            "torch._utils",
+            "_rebuild_parameter_with_state",
+            tensor(storage(), (3,), (1,)) + b"\x88" + called("collections", "OrderedDict"),
+            b"}" + text("detach") + name("a", "B") + b"s",
+        ),
+        "in place of a method",
+    ),
+    "a change of nothing": (b"N" + b"}" + b"b", "changes a value that holds nothing"),
     "persistent name": (b"Pcommand\n", "PERSID"),
-    "persistent object": (text("x") + b"Q", "not a plain storage"),
+    "persistent object": (text("x") + b"Q", "persistent_load id must be tuple"),
     "a storage of objects": (storage(kind="UntypedStorage"), "UntypedStorage"),
     "a storage of another module": (storage(module="os", kind="FloatStorage"), "os.FloatStorage"),
-    "a storage outside": (storage(key="../../x"), "not a plain storage"),
+    "a storage outside": (storage(key="../../x"), "torch refuses it"),
     "buffers": (b"\x97", "NEXT_BUFFER"),
     "a dotted name": (name("collections", "OrderedDict.__init__.__globals__"), "__globals__"),
-    "a name with spaces": (text("some package") + text("x y") + b"\x93", "some package.x y"),
-    "an unhashable key": (b"}" + b"]" + b"Ns", "as a key"),
+    "a name with spaces": (name("some package", "x y"), "some.package x y"),
+    "an unhashable key": (b"}" + b"]" + b"Ns", "unhashable"),
     "a deep key": (b"}" + b")" + b"\x85" * 100_000 + b"Ns", "as a key"),
+    "a key of many parts": (b"}" + b")" + b"q\x00h\x00\x86" * 60 + b"Ns", "as a key"),
     "a deep member": (called("builtins", "set", b"]" + b")" + b"\x85" * 100_000 + b"a"), "as a key"),
-    "an empty stack": (b"0000", "takes more from its stack"),
-    "an unopened group": (b"t", "never opened"),
-    "an unknown memo": (b"h\x07", "never stored"),
+    "an empty stack": (b"R", "damaged or cut short"),
+    "a group taken apart": (b"N" + MARK + b"R", "takes more from its stack"),
+    "an unopened group": (b"t", "damaged or cut short"),
+    "an unknown memo": (b"h\x07", "damaged or cut short"),
 }
 
 SIZES: dict[str, tuple[bytes, str]] = {
-    "huge storage": (tensor(storage(count=1 << 40), (1 << 40,), (1,)), "declares 4,398,046,511,104 bytes"),
-    "huge tensor": (tensor(storage(), (1 << 20, 1 << 20), (1 << 20, 1)), "does not fit into its storage"),
+    "huge storage": (tensor(storage(count=1 << 40), (1 << 40,), (1,)), "torch refuses it"),
+    "huge tensor": (tensor(storage(), (1 << 20, 1 << 20), (1 << 20, 1)), "torch refuses it"),
     "huge expanded tensor": (tensor(storage(), (1 << 20, 1 << 20), (0, 0)), "does not fit into its storage"),
-    "offset beyond": (tensor(storage(), (3,), (1,), 1), "does not fit into its storage"),
-    "negative stride": (tensor(storage(), (3,), (-1,), 2), "malformed"),
-    "negative offset": (tensor(storage(), (3,), (1,), -1), "malformed"),
-    "many axes": (tensor(storage(), (1,) * 99, (1,) * 99), "malformed"),
-    "missing storage": (tensor(storage(key="7"), (3,), (1,)), "the archive holds none"),
+    "offset beyond": (tensor(storage(), (3,), (1,), 1), "torch refuses it"),
+    "negative stride": (tensor(storage(), (3,), (-1,), 2), "torch refuses it"),
+    "negative offset": (tensor(storage(), (3,), (1,), -1), "torch refuses it"),
+    "many axes": (tensor(storage(), (1,) * 99, (1,) * 99), "does not fit into its storage"),
+    "missing storage": (tensor(storage(key="7"), (3,), (1,)), "torch refuses it"),
+    "another storage": (tensor(storage(count=2), (2,), (1,)), "declares 8 bytes, which the file does not hold"),
+    "a large array": (called("builtins", "bytearray", number(1 << 40)), "builtins.bytearray"),
+    "a large tensor": (called("torch", "FloatTensor", number(1 << 40)), "torch.FloatTensor"),
     "huge memo index": (b"Nr\xff\xff\xff\xff", ""),
     "huge text": (b"X\xff\xff\xff\x7f" + b"abc", "damaged or cut short"),
     "huge long": (b"\x8b\xff\xff\xff\x7f" + b"abc", "damaged or cut short"),
     "huge frame": (b"\x95" + struct.pack("<Q", 1 << 60) + b"N", ""),
-    "many objects": (b"\x8f" * (STEP_LIMIT + 10), "more than 500,000 operations"),
+    "many objects": (b"}" * (STEP_LIMIT + 10), "more than 500,000 operations"),
     "copies of a large set": (
-        b"]" + MARK + b"".join(number(n) for n in range(1000)) + b"e" + b"\x94" + b"0"
+        b"]" + MARK + b"".join(number(n) for n in range(1000)) + b"e" + b"q\x00"
         + b"".join(called("builtins", "set", b"h\x00") for _ in range(1000)),
-        "more than 256 items",
+        "more than 500,000 operations",
     ),
     "copies of a large state": (
-        b"}" + MARK + b"".join(number(n) + b"N" for n in range(100_000)) + b"u" + b"\x94" + b"0"
+        b"}" + MARK + b"".join(number(n) + b"N" for n in range(100_000)) + b"u" + b"q\x00"
         + b"".join(name("a", "B") + b")\x81h\x00b" for _ in range(1000)),
         "more than 500,000 operations",
     ),
     "copies of a long text": (
-        text("a" * 1_000_000) + b"\x94" + b"0"
+        text("a" * 1_000_000) + b"q\x00"
         + b"".join(called("_codecs", "encode", b"h\x00", text("latin1")) for _ in range(1000)),
-        "more than 256 items",
+        "more than 500,000 operations",
     ),
     "deep nesting": (b"]" * 200_000 + b"a" * 199_999, ""),
 }  # fmt: skip
@@ -238,6 +264,36 @@ def test_sizes_are_bounded(kind: str, path: Path) -> None:
     body, message = SIZES[kind]
     archive(path, body)
     assert message in refused(path, convert_file)
+
+
+def test_tensors_of_the_older_container_are_bounded(path: Path) -> None:
+    torch.save({"V_enc": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    (place,) = (n for n in range(len(whole)) if whole.startswith(b"K\x00K\x03\x85", n))
+    path.write_bytes(whole[:place] + b"K\x00" + number(1 << 30) + b"\x85" + whole[place + 5 :])
+    refused(path)
+
+
+def test_names_that_the_process_trusts_are_not_trusted_here(path: Path) -> None:
+    archive(path, called("operator", "attrgetter", text("__class__")))
+    with torch.serialization.safe_globals([operator.attrgetter]):
+        assert "operator.attrgetter" in refused(path)
+    archive(path, name("fractions_of_ours", "Thing") + b")\x81}b")
+    with torch.serialization.safe_globals([(fractions.Fraction, "fractions_of_ours.Thing")]):
+        trusted = set(torch.serialization.get_safe_globals())
+        assert isinstance(read_archive(path), Inert)
+        assert set(torch.serialization.get_safe_globals()) == trusted
+
+
+def test_a_tensor_that_differs_from_its_check_sum_is_refused(path: Path) -> None:
+    write_payload(path, random_state("bilinear"), random_config("bilinear"))
+    with zipfile.ZipFile(path) as file:
+        largest = max((entry for entry in file.infolist() if "/data/" in entry.filename), key=lambda e: e.file_size)
+        data = file.read(largest)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(data, largest.header_offset)] ^= 1
+    path.write_bytes(whole)
+    assert "check sum" in refused(path)
 
 
 def test_a_huge_pickle_is_not_read(path: Path) -> None:

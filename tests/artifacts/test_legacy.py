@@ -76,6 +76,21 @@ def test_old_factors_without_a_rank_axis_and_without_a_config(kind: str, tmp_pat
     agree(convert_file(tmp_path / "best.pt", shape=shape), kind, state, k=32)
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "row"])
+def test_what_research_code_leaves_beside_the_tensors(zipped: bool, tmp_path: Path) -> None:
+    state = random_state("bilinear")
+    named = torch.nn.Parameter(state["V_enc"])
+    named.initialised = True  # type: ignore[attr-defined]
+    config = random_config(
+        "bilinear", dtype=torch.bfloat16, path=Path("a/b"), seen={3, 5}, raw=b"ab", betas=(0.9, 0.95)
+    )
+    content = {"model_state_dict": {**state, "V_enc": named}, "config": config, "val_mse": np.float64(0.25)}
+    torch.save(content, tmp_path / "best.pt", _use_new_zipfile_serialization=zipped)
+    converted = convert_file(tmp_path / "best.pt")
+    agree(converted, "bilinear", state)
+    assert converted.record.metrics == {"val_mse": 0.25}
+
+
 def test_a_bare_state_dict(tmp_path: Path) -> None:
     state = random_state("bilinear")
     torch.save(state, tmp_path / "sae.pt")

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from writesae.artifacts.folder import build, save_sae
-from writesae.artifacts.legacy.archive import read_archive
 from writesae.artifacts.legacy.layouts import Payload, find_payload
 from writesae.artifacts.legacy.names import Roles, assign_roles
+from writesae.artifacts.legacy.reader import read_archive
 from writesae.artifacts.manifest import Manifest
 from writesae.config import Json
 from writesae.disk import sha256
@@ -176,7 +176,7 @@ def _sparsity(payload: Payload, roles: Roles, features: int) -> Sparsity:
 def _tensors(payload: Payload, roles: Roles, config: SAEConfig) -> dict[str, Tensor]:
     d_k, d_v, n = config.d_k, config.d_v, config.features
     precise = torch.float64 if "b_gate" in roles else torch.float32
-    read = {name: roles[name].load().to(precise) for name in roles}
+    read = {name: roles[name].detach().to(precise, copy=True) for name in roles}
     for name, tensor in read.items():
         if name in ("enc_v", "enc_w", "dec_v", "dec_w") and tensor.ndim == 2:
             read[name] = tensor.unsqueeze(1)

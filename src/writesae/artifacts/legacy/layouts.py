@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from writesae.artifacts.legacy.rebuild import describe
-from writesae.artifacts.legacy.records import Object, TensorRef
+from torch import Tensor
+
+from writesae.artifacts.legacy.inert import Inert, describe
 from writesae.config import Json
 from writesae.errors import DataError
 
@@ -23,7 +24,7 @@ _DEEPEST = 16
 class Payload:
     """What a checkpoint says about one dictionary."""
 
-    tensors: dict[str, TensorRef]
+    tensors: dict[str, Tensor]
     """Its parameters and buffers by dotted name."""
     config: dict[str, Json]
     """The numbers and words of its config, and for a whole module of the module itself (those win)."""
@@ -41,27 +42,27 @@ def find_payload(root: object) -> Payload:
     for key in _STATE_KEYS:
         if isinstance(outer.get(key), dict):
             return Payload(_named_tensors(outer[key]), config, facts, "state dict")
-    if outer and all(isinstance(value, TensorRef) for value in outer.values()):
+    if outer and all(isinstance(value, Tensor) for value in outer.values()):
         return Payload(_named_tensors(outer), {}, {}, "state dict")
-    module = root if isinstance(root, Object) else _module(outer)
+    module = root if isinstance(root, Inert) else _module(outer)
     if module is None or "_parameters" not in module.state:
         found = ", ".join(str(key) for key in list(outer)[:20]) or describe(root)
         raise DataError(f"no dictionary found: a checkpoint holds a state dict or a pickled module, not {found}")
     own = _config(module.state.get("config")) | _config(module.state.get("cfg")) | _plain(module.state)
     own.pop("training", None)
-    return Payload(_module_tensors(module), config | own, facts, str(module.kind))
+    return Payload(_module_tensors(module), config | own, facts, module.kind)
 
 
-def _module(outer: dict[object, object]) -> Object | None:
+def _module(outer: dict[object, object]) -> Inert | None:
     for key in _MODULE_KEYS:
-        if isinstance(value := outer.get(key), Object):
+        if isinstance(value := outer.get(key), Inert):
             return value
-    modules = [value for value in outer.values() if isinstance(value, Object) and "_parameters" in value.state]
+    modules = [value for value in outer.values() if isinstance(value, Inert) and "_parameters" in value.state]
     return modules[0] if len(modules) == 1 else None
 
 
 def _config(value: object) -> dict[str, Json]:
-    if isinstance(value, Object):
+    if isinstance(value, Inert):
         value = value.state
     return _plain(value) if isinstance(value, dict) else {}
 
@@ -75,15 +76,15 @@ def _plain(values: dict[object, object]) -> dict[str, Json]:
     return cast(dict[str, Json], {key: value for key, value in kept.items() if len(str(value)) < 1000})
 
 
-def _named_tensors(state: dict[object, object]) -> dict[str, TensorRef]:
+def _named_tensors(state: dict[object, object]) -> dict[str, Tensor]:
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, TensorRef):
+        if not isinstance(name, str) or not isinstance(value, Tensor):
             raise DataError(f"the state dict holds {describe(value)} under {str(name)[:80]!r}; only tensors are read")
-    return cast(dict[str, TensorRef], dict(state))
+    return cast(dict[str, Tensor], dict(state))
 
 
-def _module_tensors(root: Object) -> dict[str, TensorRef]:
-    tensors: dict[str, TensorRef] = {}
+def _module_tensors(root: Inert) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
     waiting = [("", root, 0)]
     seen = set()
     while waiting:
@@ -98,9 +99,9 @@ def _module_tensors(root: Object) -> dict[str, TensorRef]:
             for name, value in (members or {}).items():
                 if value is None:
                     continue
-                if group == "_modules" and isinstance(value, Object):
+                if group == "_modules" and isinstance(value, Inert):
                     waiting.append((f"{prefix}{name}.", value, depth + 1))
-                elif group != "_modules" and isinstance(value, TensorRef):
+                elif group != "_modules" and isinstance(value, Tensor):
                     tensors[f"{prefix}{name}"] = value
                 else:
                     raise DataError(f"the pickled module holds {describe(value)} under {prefix}{name}; refused")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from writesae.artifacts.legacy.records import TensorRef
+from torch import Tensor
+
 from writesae.errors import DataError
 
 _IGNORED = {"steps_since_active", "num_batches_not_active", "usage", "fire_count", "step"}
@@ -18,13 +19,13 @@ _SIDES = {"enc": "enc", "encoder": "enc", "dec": "dec", "decoder": "dec"}
 _OTHERS = {"r_mag": "r_mag", "b_mag": "b_mag", "b_gate": "b_gate", "log_threshold": "log_threshold"}
 
 
-class Roles(Mapping[str, TensorRef]):
+class Roles(Mapping[str, Tensor]):
     """Tensors by part: `enc_v enc_w enc b_enc dec_v dec_w dec bias` and those of the gates."""
 
-    def __init__(self, names: dict[str, str], tensors: dict[str, TensorRef]) -> None:
+    def __init__(self, names: dict[str, str], tensors: dict[str, Tensor]) -> None:
         self._names, self._tensors = names, tensors
 
-    def __getitem__(self, role: str) -> TensorRef:
+    def __getitem__(self, role: str) -> Tensor:
         return self._tensors[self._names[role]]
 
     def __iter__(self) -> Iterator[str]:
@@ -59,7 +60,7 @@ class Roles(Mapping[str, TensorRef]):
         return "bilinear" if "enc_v" in self else "bilinear_tied"
 
 
-def assign_roles(tensors: dict[str, TensorRef]) -> Roles:
+def assign_roles(tensors: dict[str, Tensor]) -> Roles:
     """Give every tensor its part; raises DataError for a name that fits none, and where a needed part is missing."""
     names: dict[str, str] = {}
     pair = _pair({word for name in tensors for word in _words(name)})
@@ -86,7 +87,7 @@ def _pair(words: set[str]) -> tuple[str, str]:
     return _PAIRS[0]
 
 
-def _role(name: str, tensor: TensorRef, pair: tuple[str, str]) -> str | None:
+def _role(name: str, tensor: Tensor, pair: tuple[str, str]) -> str | None:
     last = name.rpartition(".")[2].lower()
     if last in _IGNORED:
         return None
@@ -104,7 +105,7 @@ def _role(name: str, tensor: TensorRef, pair: tuple[str, str]) -> str | None:
             return side
         if word in ("bias", "b"):
             return "b_enc" if side == "enc" else "bias"
-    raise DataError(f"its tensor {name[:80]!r} of shape {tensor.shape} belongs to no known type of dictionary")
+    raise DataError(f"its tensor {name[:80]!r} of shape {tuple(tensor.shape)} belongs to no known type of dictionary")
 
 
 def _check(roles: Roles) -> None:
