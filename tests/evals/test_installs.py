@@ -119,6 +119,22 @@ def test_log_probabilities_of_a_bfloat16_host_are_of_float32_logits(passages: to
     assert result.provenance.dtype == "bfloat16"
 
 
+def test_effects_at_the_rounding_are_too_small_to_decide(host: Host, passages: torch.Tensor) -> None:
+    options: dict[str, Any] = {
+        "new_tokens": 1,
+        "timings": "at_token",
+        "directions": "random",
+        "site": ("L5.H0", "L6.H1"),
+    }
+    small = installs(host, passages[:, :13], magnitudes=1e-7, **options)
+    assert all(r.above < 0.5 for r in small.summary.rows)
+    assert "too small to decide" in small.finding
+    assert (small.records["floor"] > 0).all()
+    large = installs(host, passages[:, :13], magnitudes=1.0, **options)
+    assert all(r.above > 0.9 for r in large.summary.rows)
+    np.testing.assert_array_equal(small.records["floor"], large.records["floor"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

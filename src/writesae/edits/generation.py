@@ -57,6 +57,8 @@ class Generation:
     """New tokens alone; cut before the end-of-text token where there is one."""
     texts: list[str]
     """The new tokens' text; their ids for a model without a tokenizer."""
+    logits: Tensor
+    """Of the first new token, float32, `[B, vocabulary]`."""
 
     def sheet(self) -> Sheet:
         """The new text, a prompt a line."""
@@ -79,6 +81,18 @@ class _Draw(LogitsProcessor):
         drawn = torch.stack([torch.rand(1, generator=own, dtype=torch.float64) for own in self.generators])
         token = torch.searchsorted(reached, drawn.to(reached) * reached[:, -1:], right=True)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+
+class _First(LogitsProcessor):
+    """Keep the logits of the first new token."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not self.seen:
+            self.seen.append(scores.clone())
+        return scores
 
 
 class _Report(BaseStreamer):
@@ -150,9 +164,10 @@ def generate(
     rows = encode_prompts(host, prompts)
     end, pad = _special(host)
     ids, mask = (x.to(host.device) for x in pad_left(rows, pad))
-    drawing = LogitsProcessorList()
+    kept = _First()
+    watching = LogitsProcessorList([kept])
     if sampling.temperature > 0:
-        drawing.append(_Draw(sampling, range(first, first + len(rows))))
+        watching.append(_Draw(sampling, range(first, first + len(rows))))
     # an empty plan still needs the context, in which the model is runnable on any device
     with editing(host, edits) if edits else nullcontext(), host.tap():
         whole = host.model.generate(  # type: ignore[operator]
@@ -163,12 +178,13 @@ def generate(
             eos_token_id=end if stop_at_end else None,
             streamer=None if on_tokens is None else _Report(on_tokens),
             do_sample=False,
-            logits_processor=drawing,
+            logits_processor=watching,
             **cache_argument(host, new_cache(host)),
         )
     new = [_cut(row, end if stop_at_end else None) for row in whole[:, ids.shape[1] :].tolist()]
     has_tokenizer = host._tokenizer is not None
-    return Generation(rows, new, [host.text(row) if has_tokenizer else " ".join(f"#{i}" for i in row) for row in new])
+    texts = [host.text(row) if has_tokenizer else " ".join(f"#{i}" for i in row) for row in new]
+    return Generation(rows, new, texts, kept.seen[0])
 
 
 def _special(host: Host) -> tuple[int | None, int]:

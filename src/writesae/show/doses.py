@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from writesae.show.figures import Interval, canvas, label, rounded
 from writesae.show.words import finite
+from writesae.types import DirectionKind
 
-DIRECTION_COLOURS = {"closed": "var(--delete)", "exact": "var(--atom)", "random": "var(--random)"}
+DIRECTION_COLOURS: dict[DirectionKind, str] = {
+    "closed": "var(--delete)",
+    "exact": "var(--atom)",
+    "random": "var(--random)",
+}
 """Of the directions that are written for a target."""
 
 APART = 0.012
@@ -33,6 +38,14 @@ class Curve:
     name: str
     colour: str
     points: Sequence[Point]
+
+
+def by_direction(points: Iterable[tuple[DirectionKind, Point]]) -> list[Curve]:
+    """A curve a direction."""
+    found = dict[DirectionKind, list[Point]]()
+    for kind, point in points:
+        found.setdefault(kind, []).append(point)
+    return [Curve(kind, DIRECTION_COLOURS[kind], own) for kind, own in found.items()]
 
 
 def by_dose(

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
-import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.causal.actions import Edit, Install
 from writesae.causal.budget import passages_at_once
-from writesae.causal.engine import editing
+from writesae.causal.rounding import nudged_logits
 from writesae.causal.schedule import At
 from writesae.edits.directions import Direction, make_many_directions
 from writesae.edits.generation import generate
@@ -55,20 +53,17 @@ class Prompts:
     logits: Tensor
     """Next-token logits, `[n, vocabulary]`, on the CPU."""
     floor: Tensor
-    """The largest difference of any log probability to a second native run, in which the prompts stand in another
-    order, `[n]`: rounding."""
+    """The largest difference of any log probability between two native runs, one of them nudged, `[n]`: rounding."""
     said: list[list[int]]
     """New tokens."""
 
 
-@torch.no_grad()
-def natively(host: Host, tokens: Tensor, passages: tuple[int, ...], new_tokens: int) -> Prompts:
-    """Run prompts `[n, T]` as they are."""
-    logits = host.logits(tokens, keep=1)[:, -1]
-    again = host.logits(tokens.flip(0), keep=1)[:, -1].flip(0)
-    floor = (logits.log_softmax(-1) - again.log_softmax(-1)).abs().amax(-1)
-    said = generate(host, tokens, (), new_tokens, stop_at_end=False).tokens
-    return Prompts(host, tokens, passages, logits.cpu(), floor.cpu(), said)
+def natively(sweep: Sweep, host: Host, tokens: Tensor, passages: tuple[int, ...]) -> Prompts:
+    """Continue prompts `[n, T]` unedited."""
+    native = generate(host, tokens, (), sweep.new_tokens, stop_at_end=False)
+    pair = (host.logits(tokens, keep=1), nudged_logits(host, tokens, sweep.sites, keep=1))
+    one, other = (x[:, -1].log_softmax(-1) for x in pair)
+    return Prompts(host, tokens, passages, native.logits.cpu(), (one - other).abs().amax(-1).cpu(), native.tokens)
 
 
 def batches(host: Host, sites: tuple[Site, ...], length: int, begin: int, end: int) -> Iterator[range]:
@@ -79,62 +74,46 @@ def batches(host: Host, sites: tuple[Site, ...], length: int, begin: int, end: i
 
 def trials(prompts: Prompts, targets: Tensor, sweep: Sweep, *key: object) -> pd.DataFrame:
     """One row a prompt and cell of the grid; `targets` is one token a prompt, and `key` names them for random draws."""
-    logits, wanted = prompts.logits, targets.tolist()
-    own = logits.gather(1, targets[:, None])
+    wanted, own = targets.tolist(), targets[:, None]
+    native = prompts.logits.log_softmax(-1).gather(1, own)[:, 0]
     fixed = {
         "passage": prompts.passages,
         "target": wanted,
-        "rank": (logits > own).sum(1),
-        "native": [token in said for token, said in zip(wanted, prompts.said, strict=True)],
+        "rank": (prompts.logits > prompts.logits.gather(1, own)).sum(1),
+        "native": [token in row for token, row in zip(wanted, prompts.said, strict=True)],
         "floor": prompts.floor.double(),
     }
     tables = []
-    for kind in sweep.directions:
-        for places in sweep.last:
-            for timing in sweep.timings:
-                made = _directions(prompts, wanted, sweep, kind, places, timing, *key)
-                for form in sweep.native_writes:
-                    for magnitude in sweep.magnitudes:
-                        where = At(tuple(range(-places, 0)))
-                        edits = [
-                            Edit(site, Install(*pair, magnitude, form, label=kind), where, timing)
-                            for site, pair in made.items()
-                        ]
-                        lift, said = _edited(prompts, targets, edits, sweep.new_tokens)
-                        found = {
-                            "included": [token in row for token, row in zip(wanted, said, strict=True)],
-                            "lift": lift,
-                            "share": [row.count(token) / len(row) for token, row in zip(wanted, said, strict=True)],
-                        }
-                        cell = {"direction": kind, "last": places, "timing": timing, "native_write": form}
-                        tables.append(pd.DataFrame(fixed | found).assign(**cell, magnitude=magnitude))
+    for kind, last, timing in product(sweep.directions, sweep.last, sweep.timings):
+        made = _directions(prompts, wanted, sweep, kind, last, timing, *key)
+        where = At(tuple(range(-last, 0)))
+        for form, magnitude in product(sweep.native_writes, sweep.magnitudes):
+            installs = {site: Install(*pair, magnitude, form, label=kind) for site, pair in made.items()}
+            edits = [Edit(site, what, where, timing) for site, what in installs.items()]
+            said = generate(prompts.host, prompts.tokens, edits, sweep.new_tokens, stop_at_end=False)
+            pairs = list(zip(wanted, said.tokens, strict=True))
+            found = {
+                "included": [token in row for token, row in pairs],
+                "lift": (said.logits.cpu().log_softmax(-1).gather(1, own)[:, 0] - native).double(),
+                "share": [row.count(token) / len(row) for token, row in pairs],
+            }
+            cell = {"direction": kind, "last": last, "timing": timing, "native_write": form, "magnitude": magnitude}
+            tables.append(pd.DataFrame(fixed | found).assign(**cell))
     return pd.concat(tables, ignore_index=True)
 
 
 def _directions(
-    prompts: Prompts, targets: list[int], sweep: Sweep, kind: DirectionKind, places: int, timing: Timing, *key: object
+    prompts: Prompts, targets: list[int], sweep: Sweep, kind: DirectionKind, last: int, timing: Timing, *key: object
 ) -> dict[Site, Direction]:
-    host, where = prompts.host, tuple(range(-places, 0))
+    host, where = prompts.host, tuple(range(-last, 0))
     if kind != "random":
         return make_many_directions(host, sweep.sites, prompts.tokens, tuple(targets), kind, where, timing)
     made = {}
     for site in sweep.sites:
         layer = host.layer(site.layer)
-        sizes = [(places, layer.d_k), (places, layer.d_v)]
+        sizes = [(last, layer.d_k), (last, layer.d_v)]
         made[site] = Direction(*unit_rows(sweep.seed, site, "random", *key, passages=prompts.passages, sizes=sizes))
     return made
-
-
-@torch.no_grad()
-def _edited(
-    prompts: Prompts, targets: Tensor, edits: list[Edit], new_tokens: int
-) -> tuple[NDArray[np.float64], list[list[int]]]:
-    """Change of the targets' log probability at the first new token, and all new tokens."""
-    with editing(prompts.host, edits):
-        first = prompts.host.run(prompts.tokens, keep=1)[:, -1].cpu()
-    change = (first.log_softmax(-1) - prompts.logits.log_softmax(-1)).gather(1, targets[:, None])[:, 0]
-    said = generate(prompts.host, prompts.tokens, edits, new_tokens, stop_at_end=False).tokens
-    return change.double().numpy(), said
 
 
 def check_last(last: tuple[int, ...], length: int) -> None:

@@ -30,7 +30,7 @@ def measure(subject: Subject, config: InstallsConfig, keep: Keep) -> Measured:
         return pd.concat([_batch(passages) for passages in some], ignore_index=True)
 
     def _batch(passages: range) -> pd.DataFrame:
-        prompts = natively(host, tokens[passages.start : passages.stop], tuple(passages), config.new_tokens)
+        prompts = natively(sweep, host, tokens[passages.start : passages.stop], tuple(passages))
         tables = []
         for low, high in config.ranks:
             for which in range(config.targets):

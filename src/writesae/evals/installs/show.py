@@ -6,9 +6,8 @@ from writesae.evals.common.result import Result
 from writesae.evals.installs.config import InstallsConfig
 from writesae.evals.installs.summary import Row, Summary
 from writesae.show import words
-from writesae.show.doses import DIRECTION_COLOURS, Curve, Point, by_dose
+from writesae.show.doses import Point, by_direction, by_dose
 from writesae.show.parts import Panel, Plot, Table
-from writesae.types import DirectionKind
 
 
 def finding(result: Result[InstallsConfig, Summary]) -> str:
@@ -45,10 +44,10 @@ def panel(result: Result[InstallsConfig, Summary]) -> Panel:
         rate = [(r.direction, Point(r.magnitude, r.rate, r.interval)) for r in rows]
         lift = [(r.direction, Point(r.magnitude, r.lift, r.lift_interval)) for r in rows]
         said = by_dose(
-            _curves(rate), "norm (native writes)", "target is said", words.percent, rows[0].native, share=True
+            by_direction(rate), "norm (native writes)", "target is said", words.percent, rows[0].native, share=True
         )
         plots.append(Plot(f"said-{number}", f"Said: {title}", said, "Dashed: unedited."))
-        first = by_dose(_curves(lift), "norm (native writes)", "first-step lift (nats)", words.signed, 0.0)
+        first = by_dose(by_direction(lift), "norm (native writes)", "first-step lift (nats)", words.signed, 0.0)
         plots.append(Plot(f"lift-{number}", f"Lift: {title}", first, "Bars: 95 % bootstrap intervals over prompts."))
     head = (
         "direction", "timing", "native write", "last tokens", "target\u2019s rank", "dose", "said", "95 % interval",
@@ -83,8 +82,3 @@ def _setting(row: Row) -> str:
 
 def _ranks(ranks: tuple[int, int]) -> str:
     return f"ranks {ranks[0]} to {ranks[1] - 1}"
-
-
-def _curves(points: list[tuple[DirectionKind, Point]]) -> list[Curve]:
-    kinds = dict.fromkeys(kind for kind, _ in points)
-    return [Curve(kind, DIRECTION_COLOURS[kind], [p for own, p in points if own == kind]) for kind in kinds]

@@ -52,7 +52,7 @@ def _piece(
     found = []
     for some in batches(host, sweep.sites, contexts.shape[1], begin, end):
         part = slice(some.start, some.stop)
-        prompts = natively(host, contexts[part], tuple(passages[part]), sweep.new_tokens)
+        prompts = natively(sweep, host, contexts[part], tuple(passages[part]))
         found.append(trials(prompts, targets[part], sweep, name))
     return pd.concat(found, ignore_index=True)
 

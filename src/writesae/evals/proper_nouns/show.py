@@ -6,9 +6,9 @@ from collections import Counter
 
 from writesae.evals.common.result import Result
 from writesae.evals.proper_nouns.config import ProperNounsConfig
-from writesae.evals.proper_nouns.summary import Row, Summary
+from writesae.evals.proper_nouns.summary import Summary
 from writesae.show import words
-from writesae.show.doses import DIRECTION_COLOURS, Curve, Point, by_dose
+from writesae.show.doses import Point, by_direction, by_dose
 from writesae.show.parts import Panel, Plot, Table
 
 
@@ -42,8 +42,10 @@ def panel(result: Result[ProperNounsConfig, Summary]) -> Panel:
         title = f"{cell[0].capitalize()}s, {words.timing(cell[1])}"
         title += f", {cell[2]} write" if len(config.native_writes) > 1 else ""
         x = "norm (native writes)"
-        change = by_dose(_curves(rows, "difference"), x, "change of inclusion", words.percent, 0.0, share=True)
-        lift = by_dose(_curves(rows, "lift"), x, "first-step lift (nats)", words.signed, 0.0)
+        more = by_direction((r.direction, Point(r.magnitude, r.rate - r.native, r.difference)) for r in rows)
+        moved = by_direction((r.direction, Point(r.magnitude, r.lift, r.lift_interval)) for r in rows)
+        change = by_dose(more, x, "change of inclusion", words.percent, 0.0, share=True)
+        lift = by_dose(moved, x, "first-step lift (nats)", words.signed, 0.0)
         plots.append(Plot(f"change-{number}", f"{title}: said more often", change, "Below 0 the direction is erased."))
         plots.append(Plot(f"lift-{number}", f"{title}: lift", lift, "Bars: 95 % bootstrap intervals over passages."))
     head = (
@@ -76,13 +78,3 @@ def _points(share: float) -> str:
 
 def _span(bounds: tuple[float, float]) -> str:
     return words.span((100 * bounds[0], 100 * bounds[1]), 1)
-
-
-def _curves(rows: list[Row], what: str) -> list[Curve]:
-    def point(r: Row) -> Point:
-        if what == "lift":
-            return Point(r.magnitude, r.lift, r.lift_interval)
-        return Point(r.magnitude, r.rate - r.native, r.difference)
-
-    kinds = dict.fromkeys(r.direction for r in rows)
-    return [Curve(kind, DIRECTION_COLOURS[kind], [point(r) for r in rows if r.direction == kind]) for kind in kinds]

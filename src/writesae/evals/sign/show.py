@@ -6,7 +6,7 @@ from writesae.evals.common.result import Result
 from writesae.evals.sign.config import SignConfig
 from writesae.evals.sign.summary import PREDICTORS, Row, Summary
 from writesae.show import words
-from writesae.show.doses import DIRECTION_COLOURS, Curve, Point, by_dose
+from writesae.show.doses import Point, by_direction, by_dose
 from writesae.show.parts import Panel, Plot, Table
 
 NAMES = {"exact": "exact first order", "carried": "closed form with erasing", "closed": "closed form"}
@@ -73,13 +73,6 @@ def panel(result: Result[SignConfig, Summary]) -> Panel:
 
 
 def _agreement(rows: list[Row], name: str, title: str) -> Plot:
-    curves = [
-        Curve(
-            kind,
-            DIRECTION_COLOURS[kind],
-            [Point(r.magnitude, r.agreement, r.interval) for r in rows if r.direction == kind],
-        )
-        for kind in dict.fromkeys(r.direction for r in rows)
-    ]
+    curves = by_direction((r.direction, Point(r.magnitude, r.agreement, r.interval)) for r in rows)
     figure = by_dose(curves, "norm (native writes)", "sign agreement", words.percent, level=0.5, share=True)
     return Plot(name, title, figure, "Dashed: one half.", width="third")
