@@ -17,6 +17,7 @@ from writesae.causal.targets import LogitDifference
 from writesae.errors import InputError
 from writesae.evals import atoms
 from writesae.evals.atoms.describe import contexts, together
+from writesae.cli import main
 from writesae.evals.atoms.export import write_neuronpedia
 from writesae.evals.common.result import Result
 from writesae.hosts import Host
@@ -86,3 +87,6 @@ def test_the_format_of_other_tools(results: dict[str, Result[Any, Any]], tmp_pat
             assert one["bin_min"] <= max(one["values"]) * 1.000001
     with pytest.raises(InputError, match="not a result of boundary"):
         write_neuronpedia(results["boundary"], tmp_path / "np")
+    results["atoms"].save(tmp_path / "portraits")
+    main(["convert", str(tmp_path / "portraits"), str(tmp_path / "command"), "--to", "neuronpedia"])
+    assert (tmp_path / "command" / path.name).read_bytes() == path.read_bytes()

@@ -16,10 +16,11 @@ from writesae.types import Target
 @dataclass(frozen=True)
 class Command:
     """Import released checkpoints without running code from them: one .pt file (a dictionary), a folder with many (a
-    collection, verified against its manifest.json), or a SAELens or sparsify folder. Or export one to SAELens."""
+    collection, verified against its manifest.json), or a SAELens or sparsify folder. Or export one to SAELens, or a
+    result of `eval atoms` to Neuronpedia's format."""
 
     path: Positional[Path]
-    """A .pt file, a downloaded release, a SAELens or sparsify folder; for an export, a dictionary or a run."""
+    """A .pt file, a downloaded release, a SAELens or sparsify folder; for an export, a dictionary, a run or a result."""
     out: Positional[Path]
     """A folder to be made."""
     write_target: Target | None = None
@@ -33,8 +34,8 @@ class Command:
     """Value side of the head, where a flat dictionary does not say it."""
     threshold: float | None = None
     """Threshold to use a BatchTopK checkpoint with (such files hold none)."""
-    to: Literal["writesae", "saelens"] = "writesae"
-    """Format that is written."""
+    to: Literal["writesae", "saelens", "neuronpedia"] = "writesae"
+    """Format that is written: neuronpedia is SAEDashboard's feature JSON, of a result of `eval atoms`."""
     side: Literal["matrix", "key", "value"] | None = None
     """For an export: flattened matrices (if nothing is said), or one side of rank-1 atoms."""
 
@@ -47,6 +48,9 @@ def run(command: Command) -> None:
     if command.to == "saelens":
         _only(command, "an export", "side")
         _export(command)
+    elif command.to == "neuronpedia":
+        _only(command, "an export of portraits")
+        _portraits(command)
     elif (command.path / "cfg.json").exists():
         _only(command, "an SAE of vectors", "write_target", "d_k", "d_v")
         _vectors(command, shape)
@@ -62,6 +66,14 @@ def _export(command: Command) -> None:
     sae, side = load_sae(command.path), command.side or "matrix"
     export_saelens(sae, command.out, side=side)
     print(f"{command.out}: SAELens {side} dictionary of {sae.config.features:,} features")
+
+
+def _portraits(command: Command) -> None:
+    from writesae.evals.atoms.export import write_neuronpedia
+    from writesae.evals.common.result import Result
+
+    result = Result.load(command.path)
+    print(f"{write_neuronpedia(result, command.out)}: {result.n:,} features")
 
 
 def _vectors(command: Command, shape: tuple[int, int] | None) -> None:
@@ -109,5 +121,5 @@ def _only(command: Command, what: str, *takes: str) -> None:
     """Raise InputError where a flag was given that says nothing to `what`."""
     for name in ("write_target", "host", "d_k", "d_v", "threshold", "side"):
         if getattr(command, name) is not None and name not in takes:
-            flags = ", ".join("--" + one.replace("_", "-") for one in takes)
+            flags = ", ".join("--" + one.replace("_", "-") for one in takes) or "none of these flags"
             raise InputError(f"--{name.replace('_', '-')} says nothing to {what}, which takes {flags}: leave it out")
