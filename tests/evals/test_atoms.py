@@ -14,10 +14,10 @@ import torch
 from small_results import SITE, small_sae
 from writesae.causal.gradients import output_gradients
 from writesae.causal.targets import LogitDifference
+from writesae.cli import main
 from writesae.errors import InputError
 from writesae.evals import atoms
 from writesae.evals.atoms.describe import contexts, together
-from writesae.cli import main
 from writesae.evals.atoms.export import write_neuronpedia
 from writesae.evals.common.result import Result
 from writesae.hosts import Host

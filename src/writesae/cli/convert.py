@@ -20,7 +20,7 @@ class Command:
     result of `eval atoms` to Neuronpedia's format."""
 
     path: Positional[Path]
-    """A .pt file, a downloaded release, a SAELens or sparsify folder; for an export, a dictionary, a run or a result."""
+    """A .pt file, a downloaded release, a SAELens or sparsify folder; to export, a dictionary, a run or a result."""
     out: Positional[Path]
     """A folder to be made."""
     write_target: Target | None = None
