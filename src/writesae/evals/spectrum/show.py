@@ -21,7 +21,7 @@ MOST_LINES = 60
 """Heads whose singular values are drawn, beside the chosen one."""
 LEAST_SHARE = 1e-4
 """Where the axis of singular values ends: less is rounding."""
-FORMS = {"delta": "delta write", "value": "native write b k v^T (there is no delta write)"}
+FORMS = {"delta": "delta write", "value": "native write b k v^T, as there is no delta write"}
 
 
 class Map(NamedTuple):
