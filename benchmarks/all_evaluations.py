@@ -18,6 +18,7 @@ from typing import Any
 import tyro
 
 import writesae as ws
+from writesae.errors import WritesaeError
 from writesae.evals import EVALUATIONS
 from writesae.hosts import Host
 from writesae.sae import SAE
@@ -87,8 +88,11 @@ def main(options: Options) -> None:
         own = SLOW.get(name) or {
             "passages": EVALUATIONS[name].passages if EVALUATIONS[name].length else options.passages
         }
-        result = EVALUATIONS[name](model, *given, test, out=place, **own, **more)
-        print(f"{place.name}: {result}\n", flush=True)
+        try:
+            said = str(EVALUATIONS[name](model, *given, test, out=place, **own, **more))
+        except WritesaeError as error:
+            said = f"refused: {error}"
+        print(f"{place.name}: {said}\n", flush=True)
 
     for name, one in EVALUATIONS.items():
         if one.takes in ("one", "heads"):
