@@ -53,7 +53,7 @@ class Cell:
     """Signed ranks over passages against the native loss."""
     recovered: float
     """Loss recovered by the atoms: 1 - (atom - native) / (delete - native) of the summed losses; nan where
-    deletion does not raise the loss."""
+    the interval of what deletion adds holds zero."""
 
     @property
     def decided(self) -> bool:
@@ -82,6 +82,7 @@ def added(records: pd.DataFrame) -> pd.DataFrame:
 def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
     bits, clusters, native = added(records), records.passage.to_numpy(), records.nll_native
     total = {name: float((records[f"nll_{name}"] - native).sum()) for name in CONDITIONS}
+    intervals = {name: clustered(bits[name].to_numpy(), clusters, seed) for name in CONDITIONS}
     effect, floor = (np.square(records[f"nll_{name}"] - native) for name in ("delete", "again"))
     return Cell(
         cast(Timing, key[0]),
@@ -91,7 +92,7 @@ def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
         firings=int(records.firings.sum()),
         above=float(above(effect, floor).mean()),
         bits={name: float(bits[name].mean()) for name in CONDITIONS},
-        intervals={name: clustered(bits[name].to_numpy(), clusters, seed) for name in CONDITIONS},
+        intervals=intervals,
         tests={name: wilcoxon(records[f"nll_{name}"], native) for name in CONDITIONS},
-        recovered=1 - total["atom"] / total["delete"] if total["delete"] > 0 else float("nan"),
+        recovered=1 - total["atom"] / total["delete"] if intervals["delete"].low > 0 else float("nan"),
     )
