@@ -274,6 +274,14 @@ def test_tensors_of_the_older_container_are_bounded(path: Path) -> None:
     refused(path)
 
 
+def test_storages_that_the_older_container_does_not_list_are_not_left_as_memory_was(path: Path) -> None:
+    torch.save({"V_enc": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    listed = whole.rindex(b"\x80\x02]")
+    path.write_bytes(whole[:listed] + pickle.dumps([], 2))
+    assert "does not fit its tensors" in refused(path)
+
+
 def test_names_that_the_process_trusts_are_not_trusted_here(path: Path) -> None:
     archive(path, called("operator", "attrgetter", text("__class__")))
     with torch.serialization.safe_globals([operator.attrgetter]):

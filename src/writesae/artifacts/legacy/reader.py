@@ -100,11 +100,16 @@ def _read_row(path: Path) -> object:
     file = io.BytesIO(data)
     names: dict[str, Callable[..., object] | None] = {}
     edits: dict[int, bytes] = {}
+    storages: set[str] = set()
+    ends: list[int] = []
     for _ in range(5):  # magic number, version, machine, object, list of storages
         found = scan(file)
         names |= found.names
         edits |= found.edits
-        file.seek(found.end)
+        storages |= found.storages
+        ends.append(file.seek(found.end))
+    if data[ends[3] : ends[4]] != pickle.dumps(sorted(storages), 2):  # torch would leave others as its memory was
+        raise DataError("its list of storages does not fit its tensors")
     pieces, done = [], 0
     for position in sorted(edits):
         pieces += [data[done:position], edits[position]]

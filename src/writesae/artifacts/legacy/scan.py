@@ -41,6 +41,8 @@ class Scan:
     """Full names of the functions and classes that it mentions, as torch understands them, and what each stands for."""
     edits: dict[int, bytes] = field(default_factory=dict)
     """Positions in the file where a class reference of the older container must become a call, with what goes there."""
+    storages: set[str] = field(default_factory=set)
+    """Keys of the storages that it refers to."""
     end: int = 0
     """Where it ends."""
 
@@ -53,8 +55,8 @@ class _Held:
     """Position of the mark that opened it."""
     made: int = -9
     """Step that closed it."""
-    module: bool = False
-    """It is the text `module`, or a tuple that begins with it."""
+    texts: tuple[str, ...] = ()
+    """The text that it is, or those of a tuple's items, with an empty one for what is no text."""
 
 
 _ATOM = _Held()
@@ -105,10 +107,10 @@ def scan(file: BinaryIO) -> Scan:
                 held = _Held(1 + sum(item.size for item in taken), place=place, made=step)
                 if name.startswith("TUPLE"):
                     held.depth = 1 + max((item.depth for item in taken), default=0)
-                    held.module = name == "TUPLE" and bool(taken) and taken[0].module
+                    held.texts = tuple(item.texts[0] if len(item.texts) == 1 else "" for item in taken)
                 elif isinstance(argument, str):
                     held.size += len(argument) // _TEXT_UNIT
-                    held.module = argument == "module"
+                    held.texts = (argument,) if name == "BINUNICODE" and len(argument) <= _LARGEST_KEY else ()
                 if held.depth > _DEEPEST:
                     raise DataError(f"the pickle nests tuples deeper than {_DEEPEST}, as a key or elsewhere; refused")
                 held.size = min(held.size, STEP_LIMIT)
@@ -118,10 +120,12 @@ def scan(file: BinaryIO) -> Scan:
                 found.names.setdefault(full_name, stand_in(full_name))
                 if len(found.names) > _MOST_NAMES:
                     raise DataError(f"the pickle names more than {_MOST_NAMES} functions and classes; refused")
-            elif name == "BINPERSID" and taken[0].module and step - taken[0].made <= 2:
+            elif name == "BINPERSID" and taken[0].texts[:1] == ("module",) and step - taken[0].made <= 2:
                 found.edits[taken[0].place] = b"c" + CLASS_REFERENCE.replace(".", "\n").encode() + b"\n("
                 found.edits[position] = b"R"
                 found.names[CLASS_REFERENCE] = stand_in(CLASS_REFERENCE)
+            elif name == "BINPERSID":
+                found.storages.add("".join(taken[0].texts[2:3]))
     except (ValueError, LookupError, OverflowError) as error:
         raise DataError(f"the pickle is damaged or cut short: {str(error)[:160]}") from None
     raise DataError("the pickle has no end")
