@@ -29,7 +29,7 @@ SEEDS = (0, 1, 2)
 SLOW: dict[str, dict[str, Any]] = {
     "sign": {"passages": 1000},
     "installs": {"passages": 100},
-    "proper_nouns": {"passages": 500, "contexts": 100},
+    "proper_nouns": {"passages": 400, "contexts": 100},
     "amplification": {"passages": 60, "found_on": 40},
 }
 """Fewer than the defaults of those that take minutes."""
