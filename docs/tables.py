@@ -28,8 +28,8 @@ BLOCK = re.compile(r"(<!-- (results|published|evaluations|columns)([^>]*?) -->\n
 
 
 def results_block(name: str, host: str = "") -> str:
-    """Every result of an evaluation: what it was measured on, what was found, the table."""
-    found = sorted(RESULTS.glob(f"{host or '*'}/{name}*/summary.json"))
+    """Every result of an evaluation, the quickstart's own only where they are named: facts, finding, table."""
+    found = sorted(RESULTS.glob(f"{host or 'tiny-*'}/{name}*/summary.json"))
     found = [path for path in found if re.fullmatch(rf"{name}(-.*)?", path.parent.name)]
     if not found:
         raise SystemExit(f"docs/results holds no result of {name} {host}: run benchmarks/all_evaluations.py")
