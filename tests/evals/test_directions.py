@@ -16,6 +16,7 @@ from writesae.evals import readers, selectivity
 from writesae.evals.common.conditions import ADDED
 from writesae.evals.common.directions import directions
 from writesae.evals.common.evaluation import Evaluation
+from writesae.evals.common.floor import too_small
 from writesae.evals.readers import summary as read
 from writesae.evals.readers.config import ReadersConfig
 from writesae.evals.readers.measure import readings
@@ -52,7 +53,7 @@ def test_selectivity_by_hand() -> None:
     assert cell.selectivity == {"random": (0.75 + 0.0) / 2, "orthogonal_to_atom": 0.75}
     assert cell.above_selectivity == {"random": 0.75, "orthogonal_to_atom": 0.75}  # without the third firing
     assert cell.above == pytest.approx(2 / 3)
-    assert cell.decided
+    assert not too_small(cell.above)
 
 
 def test_directions_are_orthogonal_and_as_large_as_the_write(host: Host, passages: torch.Tensor) -> None:
@@ -103,7 +104,7 @@ def test_what_moves_no_more_than_rounding_is_no_finding(
 
     monkeypatch.setattr(import_module(f"writesae.evals.{evaluation.name}.measure"), "directions", small)
     result = evaluation(host, dictionary(), passages[:3], site=SITE, atoms=3, firings=2)
-    assert all(cell.above < 0.1 and not cell.decided for cell in result.summary.cells)
+    assert all(cell.above < 0.1 and too_small(cell.above) for cell in result.summary.cells)
     assert result.finding.startswith("Too small to decide")
 
 

@@ -53,9 +53,14 @@ def floor_of(wins: ArrayLike, effect: ArrayLike, floor: ArrayLike, clusters: Arr
     return Floor(median, standing, among, verdict(standing, among))
 
 
+def too_small(standing: float) -> bool:
+    """Whether fewer than half of the effects stand above rounding, so that they decide nothing."""
+    return not standing >= 0.5
+
+
 def verdict(standing: float, among: Share) -> Verdict:
     """What the wins among the firings above the floor decide, where `standing` is the share of these."""
-    if not standing >= 0.5:
+    if too_small(standing):
         return "too small to decide"
     if among.interval.low > 0.5:
         return "wins"

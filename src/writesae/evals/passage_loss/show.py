@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from writesae.evals.common.conditions import CONDITIONS
+from writesae.evals.common.floor import too_small
 from writesae.evals.common.result import Result
 from writesae.evals.passage_loss.config import PassageLossConfig
 from writesae.evals.passage_loss.summary import PART, Cell, Summary, added
@@ -22,7 +23,7 @@ def finding(result: Result[PassageLossConfig, Summary]) -> str:
     number = (
         f"{words.count(cell.firings)} firings of the class in {words.plural(cell.passages, 'passage')} ({_where(cell)})"
     )
-    if not cell.decided:
+    if too_small(cell.above):
         return (
             f"Too small to decide what replacing {number} costs: deletion changes the loss by more than rounding in "
             f"{words.percent(cell.above)} of them."

@@ -55,11 +55,6 @@ class Cell:
     """Loss recovered by the atoms: 1 - (atom - native) / (delete - native) of the summed losses; nan where
     the interval of what deletion adds holds zero."""
 
-    @property
-    def decided(self) -> bool:
-        """Whether at least half of the passages stand above rounding."""
-        return self.above >= 0.5
-
 
 @dataclass(frozen=True)
 class Summary:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from writesae.evals.common.floor import too_small
 from writesae.evals.common.result import Result
 from writesae.evals.readers.config import ReadersConfig
 from writesae.evals.readers.summary import Cell, Summary, ratios
@@ -26,7 +27,7 @@ def finding(result: Result[ReadersConfig, Summary]) -> str:
         f"{_where(cell)}; n = {words.plural(cell.atoms, 'atom')}, {words.plural(cell.heads, 'later head')}, "
         f"{words.count(cell.readings)} readings, {words.percent(cell.above)} of them above rounding"
     )
-    if not cell.decided:
+    if too_small(cell.above):
         return f"Too small to decide how later heads read atoms: {number}."
     best = cell.strongest[0]
     return (

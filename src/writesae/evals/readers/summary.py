@@ -58,11 +58,6 @@ class Cell:
     strongest: tuple[Reader, ...]
     """Each atom's strongest reader, strongest first."""
 
-    @property
-    def decided(self) -> bool:
-        """Whether at least half of the readings stand above rounding."""
-        return self.above >= 0.5
-
 
 @dataclass(frozen=True)
 class Summary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from writesae.evals.common.floor import too_small
 from writesae.evals.common.result import Result
 from writesae.evals.selectivity.config import SelectivityConfig
 from writesae.evals.selectivity.summary import AGAINST, Cell, Summary, of_atoms
@@ -20,7 +21,7 @@ def finding(result: Result[SelectivityConfig, Summary]) -> str:
     """How many of the most moved tokens are an atom's own."""
     cell = result.summary.cells[0]
     number = f"n = {words.plural(cell.atoms, 'atom')}, {words.plural(cell.firings, 'firing')}"
-    if not cell.decided:
+    if too_small(cell.above):
         return (
             f"Too small to decide whether atoms move tokens of their own: {_where(cell)}, only "
             f"{words.percent(cell.above)} of firings move them more than rounding does ({number})."

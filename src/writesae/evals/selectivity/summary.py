@@ -42,11 +42,6 @@ class Cell:
     above_selectivity: dict[str, float]
     """The same over the firings above rounding alone."""
 
-    @property
-    def decided(self) -> bool:
-        """Whether at least half of the firings stand above rounding."""
-        return self.above >= 0.5
-
 
 @dataclass(frozen=True)
 class Summary:
