@@ -17,14 +17,14 @@ class ProperNounsConfig:
     """Contexts a class, each of its own passage."""
     prompt: int = 24
     """Tokens of a context."""
+    new_tokens: int = 20
+    """Tokens that are generated."""
     directions: tuple[DirectionKind, ...] = ("closed", "exact", "random")
     """exact: most raises the target's logit to first order; closed: the target's unembedding through the head."""
     magnitudes: tuple[float, ...] = (-3.0, 3.0)
     """Frobenius norms of each write, in native writes; negative ones erase along the direction."""
     last: int = 3
     """How many last tokens of the context are written at."""
-    new_tokens: int = 20
-    """Tokens that are generated."""
     timings: tuple[Timing, ...] = ("after_token", "at_token")
     """Whether the written token itself reads the write."""
     native_writes: tuple[NativeWrite, ...] = ("value",)
