@@ -42,7 +42,13 @@ def test_kl_against_scipy_and_at_tiny_values() -> None:
     step = torch.zeros(11, dtype=torch.float64)
     step[3] = 1e-6  # KL = p (1 - p) eps^2 / 2 to leading order
     uniform = torch.zeros(11, dtype=torch.float64)
-    assert kl_divergence(uniform, uniform + step).item() == pytest.approx(10 / 121 * 1e-12 / 2, rel=1e-3)
+    assert kl_divergence(uniform, uniform + step).item() == pytest.approx(10 / 121 * 1e-12 / 2, rel=1e-6)
+    assert kl_divergence(uniform, uniform + step, "patched||native").item() == pytest.approx(
+        10 / 121 * 1e-12 / 2, rel=1e-6
+    )
+    far = torch.tensor([0.0, 2000.0], dtype=torch.float64)
+    for direction in ("native||patched", "patched||native"):
+        assert kl_divergence(far, far.flip(0), direction).item() == pytest.approx(2000.0)
 
 
 def test_paired_tests_by_hand() -> None:

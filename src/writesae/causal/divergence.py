@@ -10,21 +10,45 @@ from torch.nn.functional import cross_entropy
 
 from writesae.types import KLDirection
 
+FAR = 300.0
+"""Change of a logit from which on the ratio of two probabilities is not computed."""
+
 
 def kl_divergence(native: Tensor, patched: Tensor, direction: KLDirection = "native||patched") -> Tensor:
-    """KL in nats over the last axis of logits, computed in float64.
-
-    In float64 the rounding of the logits enters only to second order, so values far below 1e-6 are meaningful
-    (`rounding_floor`).
-    """
+    """KL in nats over the last axis of logits, computed in float64."""
     return kl_divergences(native, patched, (direction,))[0]
 
 
 def kl_divergences(native: Tensor, patched: Tensor, directions: Sequence[KLDirection]) -> Tensor:
-    """The same in several directions, the first axis."""
-    p, q = (torch.log_softmax(x.double(), -1) for x in (native, patched))
+    """The same in several directions, the first axis.
+
+    With `p` the native probabilities and `d` the change of the logits less its mean under `p`, KL(p||q) is
+    `log sum p exp(d)` and KL(q||p) is `sum q d` less that. Nothing large is subtracted, so that the rounding of the
+    logits enters to second order alone, and values far below 1e-6 are meaningful (`rounding_floor`).
+    """
+    wide = native.double()
+    p = torch.softmax(wide, -1)
+    change = patched.double() - wide
+    change -= _mean(p, change).unsqueeze(-1)
+    if change.numel() and float(change.max()) > FAR:
+        return _far(wide, patched.double(), directions)
+    grown = torch.expm1(change)
+    total = _mean(p, grown)
+    log = torch.log1p(total)
+    ways = {"native||patched": lambda: log, "patched||native": lambda: _mean(p, grown * change) / (1 + total) - log}
+    return torch.stack([ways[direction]().clamp_min(0.0) for direction in directions])
+
+
+def _far(native: Tensor, patched: Tensor, directions: Sequence[KLDirection]) -> Tensor:
+    """The same from logarithms of both distributions, where their ratio may not be a number."""
+    p, q = (torch.log_softmax(x, -1) for x in (native, patched))
     ways = {"native||patched": lambda: p.exp() * (p - q), "patched||native": lambda: q.exp() * (q - p)}
     return torch.stack([ways[direction]().sum(-1).clamp_min(0.0) for direction in directions])
+
+
+def _mean(p: Tensor, x: Tensor) -> Tensor:
+    """The mean of `x` over its last axis under probabilities `p`."""
+    return torch.einsum("...v,...v->...", p, x)
 
 
 def rounding_floor(native: Tensor, again: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from writesae.hosts.fork import NativeRun
 from writesae.recurrence import replay
 from writesae.types import Amplitude, KLDirection, NativeWrite, Timing
 
-CHUNK = 1 << 21
+CHUNK = 1 << 18
 """Logits that are compared at once."""
 
 
@@ -71,47 +72,51 @@ def score_firings(run: NativeRun, heads: Heads, grid: Grid, offset: int) -> pd.D
     first = some[0].firings
     token = run.tokens[first.passage, first.position]
     place = {"passage": first.passage + offset, "position": first.position, "token": token}
-    about = {form: _columns(place | _about(run, own)) for form, own in heads.items()}
-    tables = []
+    about = {form: place | _about(run, own) for form, own in heads.items()}
+    names = (*CONDITIONS, *grid.controls)
+    found: list[dict[str, Tensor | str]] = []
     for timing in grid.timings:
         kl, moved, floor = _measured(run, edits, timing, grid)
         for form in grid.native_writes:
             for amplitude in grid.amplitudes:
-                names = (*CONDITIONS, *grid.controls)
                 where = [rows.index(Condition(form, n, None if n == "delete" else amplitude)) for n in names]
-                top = {f"top1_{n}": moved[:, i] for n, i in zip(names, where, strict=True)}
                 for d, direction in enumerate(grid.directions):
-                    own = kl[d][:, where]
-                    columns = {"floor": floor[d]} | {f"kl_{n}": own[:, i].mean(-1) for i, n in enumerate(names)} | top
-                    if grid.horizon > 1:
-                        columns |= {
-                            step_column(n, s + 1): own[:, i, s]
-                            for s in range(grid.horizon)
-                            for i, n in enumerate(names)
-                        }
                     cell = {"timing": timing, "native_write": form, "amplitude": amplitude, "direction": direction}
-                    tables.append(about[form].assign(**cell, **_columns(columns)))
-    return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)  # a firing's records together
+                    own = kl[d][:, where]
+                    columns = {f"kl_{n}": own[:, i].mean(-1) for i, n in enumerate(names)}
+                    columns |= {f"top1_{n}": moved[:, i] for n, i in zip(names, where, strict=True)}
+                    if grid.horizon > 1:
+                        steps = range(grid.horizon)
+                        columns |= {step_column(n, s + 1): own[:, i, s] for s in steps for i, n in enumerate(names)}
+                    found.append({**about[form], **cell, "floor": floor[d], **columns})
+    return _records(found, len(first.passage))
+
+
+def _records(cells: Sequence[Mapping[str, Tensor | str]], places: int) -> pd.DataFrame:
+    """The columns of every cell as records, those of one place together."""
+    columns = {}
+    for name, first in cells[0].items():
+        if isinstance(first, str):
+            columns[name] = np.tile(np.array([cell[name] for cell in cells], dtype=object), places)
+        else:
+            columns[name] = torch.stack([cast(Tensor, cell[name]).cpu() for cell in cells], 1).flatten().numpy()
+    return pd.DataFrame(columns)
 
 
 def _measured(run: NativeRun, edits: dict[int, Edits], timing: Timing, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
     """KLs `[D, R, C, horizon]`, whether the most likely token changes `[R, C]`, and rounding floors `[D, R]`."""
     weight = edits[run.layer].weight
     places, conditions = weight.shape[0], weight.shape[1]
-    kl = torch.empty(len(grid.directions), places, conditions + 1, grid.horizon, dtype=torch.float64)
-    moved = torch.empty(places, conditions, dtype=torch.bool)
+    kl = torch.empty(len(grid.directions), places, conditions, grid.horizon, dtype=torch.float64)
+    moved, floor = torch.empty(places, conditions, dtype=torch.bool), kl.new_empty(len(grid.directions), places)
     for scored in patched_logits(run, edits, timing, grid.horizon):
-        native, others = scored.native.unsqueeze(1), torch.cat([scored.patched, scored.again.unsqueeze(1)], 1)
-        for some in torch.split(torch.arange(len(others)), max(1, CHUNK // others[0].numel())):
-            which = scored.which[some]
-            kl[:, which] = kl_divergences(native[some], others[some], grid.directions).cpu()
-            kl[:, which, -1:] = kl[:, which, -1:].maximum(smallest_kl(native[some]).cpu())
-            moved[which] = (others[some, :-1, 0].argmax(-1) != native[some, :, 0].argmax(-1)).cpu()
-    return kl[:, :, :-1], moved, kl[:, :, -1].mean(-1)
-
-
-def _columns(columns: Mapping[str, Tensor]) -> pd.DataFrame:
-    return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+        size = max(1, CHUNK // scored.patched[0].numel())
+        for which, native, patched, again in zip(*(torch.split(x, size) for x in scored), strict=True):
+            kl[:, which] = kl_divergences(native.unsqueeze(1), patched, grid.directions).cpu()
+            rounding = kl_divergences(native, again, grid.directions).maximum(smallest_kl(native))
+            floor[:, which] = rounding.mean(-1).cpu()
+            moved[which] = (patched[:, :, 0].argmax(-1) != native[:, :1].argmax(-1)).cpu()
+    return kl, moved, floor
 
 
 def _conditions(grid: Grid) -> list[Condition]:
