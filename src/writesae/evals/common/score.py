@@ -24,8 +24,8 @@ from writesae.hosts.fork import NativeRun
 from writesae.recurrence import replay
 from writesae.types import Amplitude, KLDirection, NativeWrite, Timing
 
-CHUNK = 1 << 18
-"""Logits that are compared at once."""
+CHUNK = 1 << 17
+"""Logits that are compared at once: what a cache holds, for memory that is new each time costs more than the sums."""
 
 
 @dataclass(frozen=True)
