@@ -51,7 +51,7 @@ def test_the_list_of_commands_needs_no_parser() -> None:
 
 def test_unknown_and_renamed_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown command 'trian': choose one of quickstart" in failed(["trian"], capsys)
-    assert f"is now `{RENAMED['experiment']}`" in failed(["experiment", "sign"], capsys)
+    assert f"is gone, {RENAMED['experiment']}" in failed(["experiment", "sign"], capsys)
 
 
 def test_words_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

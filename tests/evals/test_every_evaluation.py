@@ -63,6 +63,15 @@ def test_provenance_says_what_was_measured_on_what(name: str, results: Results) 
     assert source.budget > 0
 
 
+def test_a_dictionary_in_low_precision_is_used_in_float32_and_left_as_it_is(host: Host, passages: Tensor) -> None:
+    low = small_sae().bfloat16()
+    same = SAE(low.config)
+    same.load_state_dict(low.state_dict())  # the rounded values, in float32
+    first, second = (writesae.evals.boundary(host, sae, passages, site=SITE) for sae in (low, same))
+    assert next(low.parameters()).dtype == torch.bfloat16
+    pd.testing.assert_frame_equal(first.records, second.records)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_sentence_and_the_panel(name: str, results: Results) -> None:
     result = results[name]

@@ -26,6 +26,7 @@ from writesae.causal.writes import no_delta_write, stream_writes
 from writesae.config import Json
 from writesae.edits.dictionaries import Allow, Dictionaries, check_choice, check_model, place_all
 from writesae.edits.generation import Prompts, encode_text
+from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.recurrence import Stream, adjoint_products, delta_values
 from writesae.sae import SAE
@@ -165,7 +166,9 @@ class Attribution:
 
 
 def _largest(effects: Tensor, count: int) -> Iterator[tuple[tuple[int, int], float]]:
-    """The largest of `[T, n]` by size: where, and how large."""
+    """The largest of `[T, n]` by size: where, and how large. Raises InputError for a count below 1."""
+    if count < 1:
+        raise InputError(f"the top {count} were asked for: ask for at least 1")
     for flat in effects.abs().flatten().topk(min(count, effects.numel())).indices.tolist():
         row, column = divmod(flat, effects.shape[1])
         yield (row, column), float(effects[row, column])

@@ -32,8 +32,10 @@ COMMANDS: dict[str, str] = {
 GROUPS = ("eval",)
 """Commands whose first word chooses among several: their module's `parse` reads the words after the name."""
 
-RENAMED = {"experiment": "writesae eval NAME, with NAME one of sign, installs, erasure, amplification, proper_nouns"}
-"""Old command -> its successor."""
+RENAMED = {
+    "experiment": "its probes are evaluations: writesae eval sign (or installs, erasure, amplification, proper_nouns)"
+}
+"""Old command -> where to find it."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,7 +76,7 @@ def _main(words: list[str]) -> None:
     name = words[0]
     if name not in COMMANDS:
         if name in RENAMED:
-            _fail(f"`writesae {name}` is now `{RENAMED[name]}`")
+            _fail(f"`writesae {name}` is gone, {RENAMED[name]}")
         _fail(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
     from writesae.errors import WritesaeError
 

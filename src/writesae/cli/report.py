@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,5 +29,8 @@ def run(command: Command) -> None:
     check_there(command.folder)
     check_place(command.folder / "report.html", file=True)
     from writesae.page import report
+    from writesae.page.find import find
 
     print(report(command.folder))
+    for one in find(command.folder).unreadable:
+        print(f"left out: {one.place}: {one.reason}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -43,6 +43,8 @@ def load(
     Raises InputError where there is no such model or device, HostError where it has no known recurrent layer,
     ReplayError where the self-check fails.
     """
+    if dtype not in (None, *get_args(DType)):
+        raise InputError(f"dtype={dtype!r} was given: choose one of {', '.join(get_args(DType))}")
     if isinstance(source, PreTrainedModel):
         _refuse_changes(source, device, dtype, revision, device_map)
         name = source.config.name_or_path or type(source).__name__

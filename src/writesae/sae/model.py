@@ -197,9 +197,11 @@ class SAE(nn.Module):
         return self.bias + torch.einsum("...n,nkv->...kv", dense, self.atom_matrices())
 
     def on(self, device: torch.device) -> SAE:
-        """This dictionary where it stands on the device already, and a copy there where it does not."""
-        here = next(self.parameters()).device
-        return self if here == torch.device(device) else copy.deepcopy(self).to(device)
+        """This dictionary, or a copy where it is not on the device in float32 or more."""
+        one = next(self.parameters())
+        dtype = torch.promote_types(one.dtype, torch.float32)
+        there = (one.device, one.dtype) == (torch.device(device), dtype)
+        return self if there else copy.deepcopy(self).to(device, dtype)
 
     def atom_matrices(self, features: Tensor | None = None) -> Tensor:
         """Atoms as matrices: of these features, `[n, K, V]`, or of all, `[N, K, V]`."""

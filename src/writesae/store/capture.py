@@ -180,6 +180,8 @@ def _layers(host: CaptureHost, layers: Sequence[int] | Literal["all"]) -> tuple[
     known = sorted(host.layers)
     if layers == "all":
         return tuple(known)
+    if isinstance(layers, str | int):
+        raise InputError(f'layers={layers!r} was given: give a list, of {known}, or "all"')
     wanted = sorted({int(layer) for layer in layers})
     unknown = [layer for layer in wanted if layer not in known]
     if unknown or not wanted:

@@ -193,7 +193,7 @@ def check_precision(host: Host, allow: tuple[Allowance, ...]) -> list[Allowance]
         dtype = str(host.dtype).removeprefix("torch.")
         raise InputError(
             f"{host.name} runs in {dtype}, whose rounding hides small effects: load it in "
-            'float32, or measure it as it is with allow="precision"'
+            'float32, or measure it as it is with allow="precision" (--allow precision)'
         )
     return ["precision"]
 
@@ -212,7 +212,7 @@ def check_fit(
     if not reason:
         return []
     if "mismatch" not in allow:
-        raise InputError(f'{reason}; measure it all the same with allow="mismatch"')
+        raise InputError(f'{reason}; measure it all the same with allow="mismatch" (--allow mismatch)')
     return ["mismatch"]
 
 
@@ -224,6 +224,7 @@ def check_overlap(source: Provenance, allow: tuple[Allowance, ...]) -> list[Allo
     if "overlap" not in allow:
         raise InputError(
             f"{worst:.1%} of the text was in the training of a dictionary: evaluate on the other part of the split "
-            '(writesae.text(...).split()), or measure it all the same with allow="overlap"'
+            '(writesae.text(...).split(), --part test), or measure it all the same with allow="overlap" '
+            "(--allow overlap)"
         )
     return ["overlap"]

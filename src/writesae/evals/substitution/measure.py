@@ -81,8 +81,8 @@ def _prepared(subject: Subject, config: SubstitutionConfig) -> Test:
     controlled = "flat_svd" in config.controls
     if flats and not controlled:
         raise InputError(
-            f'two dictionaries of {next(iter(flats))} were given: the second is that of the control "flat_svd", which '
-            "was not asked for"
+            f"two dictionaries of {next(iter(flats))} were given: give one of a head, or ask for the control "
+            '"flat_svd" (--controls flat_svd), which is what a second one is for'
         )
     bare = next((site for site in first if site not in flats), None)
     if controlled and bare is not None:

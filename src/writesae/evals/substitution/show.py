@@ -38,7 +38,7 @@ COLOUR = {"delta": "var(--atom)", "value": "var(--violet)"}
 def finding(result: Result[SubstitutionConfig, Summary]) -> str:
     """How often the atom wins, for every timing and form of the write."""
     said = "; ".join(f"{_named(cell)}, {rate(cell.wins, cell.floor)}" for cell in result.summary.main)
-    return f"The atom disturbs the model less than deleting the write does: {said}."
+    return f"How often the atom disturbs the model less than deleting the write does: {said}."
 
 
 def panel(result: Result[SubstitutionConfig, Summary]) -> Panel:
