@@ -33,9 +33,9 @@ def test_it_finds_what_generation_says(host: Host, passages: torch.Tensor) -> No
     assert [str(site) for site in result.provenance.sites] == list(SITES)
     assert len(rows) == 3 * 2
     for (_, magnitude), row in rows.items():
-        assert row.n == 7
+        assert row.said.n == 7
         if magnitude == 0:
-            assert (row.rate, row.lift, row.p_native, row.above) == (row.native, 0, 1, 0)
+            assert (row.said.value, row.lift, row.p_native, row.above) == (row.native, 0, 1, 0)
     assert rows["exact", 5.0].lift > max(rows["random", 5.0].lift, 0)
     assert rows["closed", 0.0].random == rows["closed", 0.0].native
     found = result.records.query("direction == 'exact' and magnitude == 5").sort_values("passage")
@@ -84,7 +84,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_result(tmp_path: Path) -> None:
     assert {(r.last, r.direction) for r in again.summary.rows} == {
         (p, d) for p in (1, 2) for d in ("closed", "exact", "random")
     }
-    assert all(r.n == 202 for r in again.summary.rows)
+    assert all(r.said.n == 202 for r in again.summary.rows)
     with pytest.raises(OutputError):
         installs(host, prompts, out=tmp_path, **(options | {"site": "L0.H3"}))
 
@@ -100,8 +100,9 @@ def test_several_targets_of_a_prompt_count_as_one_trial() -> None:
         rank_low=3, rank_high=9, floor=[1.5] * 8, share=0.6, target=5, rank=4,
     )  # fmt: skip
     (row,) = summarise({"records": records}, InstallsConfig()).rows
-    assert (row.n, row.p_native, row.p_lift, row.saturated) == (8, 1.0, 0.125, 1.0)
-    assert (row.rate, row.native, row.above) == (0.5, 0.5, 7 / 8)
+    assert (row.said.n, row.p_native, row.p_lift, row.saturated) == (8, 1.0, 0.125, 1.0)
+    assert (row.said.value, row.native, row.above) == (0.5, 0.5, 7 / 8)
+    assert row.said.wilson is None
     gained = records.assign(native=False).query("passage < 3")
     (row,) = summarise({"records": gained}, InstallsConfig()).rows
     assert row.p_native == pytest.approx(0.25)  # three of three prompts: 2 / 2^3

@@ -13,6 +13,7 @@ from random_hosts import some_tokens, tiny_host
 from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.evals import sign
+from writesae.evals.common.stats import wilson
 from writesae.hosts import Host
 
 DRAWN = ["token", "magnitude", "direction", "timing", "native_write"]
@@ -25,16 +26,17 @@ def test_it_counts_what_was_measured(name: str) -> None:
     assert len(rows) == 3 * 3 * 2 * 2
     assert result.n == result.attempted == 23
     small = [r for r in rows if r.predictor == "exact" and r.magnitude == 0.01]
-    assert all(r.agreement >= 0.9 and r.r2 > 0.9 for r in small)
+    assert all(r.agreement.value >= 0.9 and r.r2 > 0.9 for r in small)
     for row in rows:
         part = result.records.query(
             "direction == @row.direction and timing == @row.timing and magnitude == @row.magnitude"
         )
         agree = np.sign(part[row.predictor]) == np.sign(part["change"])
-        assert row.n == 23
-        assert row.agreement == pytest.approx(float(agree.mean()))
-        above = part["change"].abs() > part["floor"]
-        assert (row.above, row.agreement_above) == (pytest.approx(above.mean()), pytest.approx(agree[above].mean()))
+        assert row.agreement.n == 23
+        assert row.agreement.value == pytest.approx(float(agree.mean()))
+        assert row.agreement.bounds == wilson(int(agree.sum()), 23)
+        above = part["change"].abs() > part["floor"].clip(lower=part["floor"].median())
+        assert (row.above, row.among.value) == (pytest.approx(above.mean()), pytest.approx(agree[above].mean()))
     exact = result.records.query("direction == 'exact'")
     assert (exact["exact"] >= 0).all()
 

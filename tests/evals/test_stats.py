@@ -167,8 +167,8 @@ def test_clusters_are_what_is_tested() -> None:
     assert stats.moved(np.arange(1, 91), np.arange(90) % 3) == pytest.approx(0.25)
     assert stats.moved(np.zeros(6), clusters[:6]) == 1
     hits = [True, False, True, True]
-    assert stats.share_interval(hits, [0, 1, 2, 3], 0) == wilson(3, 4)
-    assert stats.share_interval(hits, [0, 0, 1, 1], 0) == clustered(hits, [0, 0, 1, 1], 0)
+    assert stats.share(hits, [0, 1, 2, 3], 0).bounds == wilson(3, 4)
+    assert stats.share(hits, [0, 0, 1, 1], 0).bounds == clustered(hits, [0, 0, 1, 1], 0)
 
 
 def test_a_null_needs_a_test_of_equivalence() -> None:

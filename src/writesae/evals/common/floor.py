@@ -45,6 +45,15 @@ def above(effect: ArrayLike, floor: ArrayLike) -> NDArray[np.bool_]:
     return stands
 
 
+def stands_out(change: ArrayLike, floor: ArrayLike) -> NDArray[np.bool_]:
+    """Which changes of one logit or log probability are larger than any that rounding makes (`floor`: the largest of
+    the whole vocabulary between two native runs), at their own place and at the median one."""
+    own = np.asarray(floor, float)
+    least = np.maximum(own, np.median(own) if own.size else 0.0)
+    larger: NDArray[np.bool_] = np.abs(np.asarray(change, float)) > least
+    return larger
+
+
 def floor_of(wins: ArrayLike, effect: ArrayLike, floor: ArrayLike, clusters: ArrayLike, seed: int) -> Floor:
     """Wins against an effect (the KL of deletion, say) whose firings have these floors and stand in these clusters."""
     seen, floors = above(effect, floor), np.asarray(floor, float)

@@ -32,13 +32,6 @@ def wilson(wins: int, n: int) -> Interval:
     return Interval(float(low), float(high))
 
 
-def share_interval(hits: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
-    """Of a proportion: Wilson's where every value is of its own cluster (passage), else a bootstrap of clusters."""
-    x, names = np.asarray(hits, float), np.asarray(clusters)
-    own = len(np.unique(names)) == len(names)
-    return wilson(int(x.sum()), len(x)) if own else clustered(x, names, seed)
-
-
 def clustered(values: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
     """Percentile bootstrap of a mean that resamples whole clusters (passages, features), not single values.
 
@@ -77,6 +70,11 @@ class Share:
     """Resampling whole clusters."""
     wilson: Interval | None
     """Wilson's, which takes all values for independent; only where every one is of a cluster of its own."""
+
+    @property
+    def bounds(self) -> Interval:
+        """Wilson's where there is one, as it does not shrink to nothing at none and all; else that of clusters."""
+        return self.interval if self.wilson is None else self.wilson
 
 
 def share(holds: ArrayLike, clusters: ArrayLike, seed: int) -> Share:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from writesae.evals.common.floor import too_small
 from writesae.evals.common.result import Result
 from writesae.evals.erasure.config import ErasureConfig
 from writesae.evals.erasure.summary import Row, Summary
@@ -33,7 +34,7 @@ def finding(result: Result[ErasureConfig, Summary]) -> str:
 
 def _said(row: Row) -> str:
     name = CONDITIONS[row.condition][0]
-    if row.above < 0.5:
+    if too_small(row.above):
         return f"{name} too small to decide ({words.percent(row.above)} of {row.n} changes above rounding)"
     return (
         f"{name} {words.signed(row.mean, 4)} ({words.span(row.interval, 4)}; {words.count(row.n)} places in "

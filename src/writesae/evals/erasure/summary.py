@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 import pandas as pd
 
+from writesae.evals.common.floor import stands_out
 from writesae.evals.common.stats import Interval, clustered, holm, moved
 from writesae.evals.erasure.config import ErasureConfig
 from writesae.types import NativeWrite, Timing
@@ -78,7 +79,7 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: ErasureConfig) -> Summ
                 int(name[0]), int(name[1]), *name[2:6], float(name[6]), len(part), part["passage"].nunique(),
                 float(part["change"].median()), float(part["change"].mean()),
                 clustered(part["change"], part["passage"], config.seed), p,
-                float((part["change"].abs() > part["floor"]).mean()),
+                float(stands_out(part["change"], part["floor"]).mean()),
             )
             for (name, part), p in zip(groups, corrected, strict=True)
         )

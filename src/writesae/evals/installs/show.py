@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from writesae.evals.common.floor import too_small
 from writesae.evals.common.result import Result
 from writesae.evals.installs.config import InstallsConfig
 from writesae.evals.installs.summary import Row, Summary
@@ -13,18 +14,18 @@ from writesae.show.parts import Panel, Plot, Table
 def finding(result: Result[InstallsConfig, Summary]) -> str:
     """The setting that installs best, and how many differ from the unedited continuations."""
     meant = [r for r in result.summary.rows if r.direction != "random"] or list(result.summary.rows)
-    best = min(meant, key=lambda r: (r.p_native, -abs(r.rate - r.native), -abs(r.lift)))
+    best = min(meant, key=lambda r: (r.p_native, -abs(r.said.value - r.native), -abs(r.lift)))
     random = "" if not words.finite(best.random) else f", {words.percent(best.random)} with random directions"
     where = result.provenance.site
     said = (
-        f"Written at {where} ({_setting(best)}), {words.percent(best.rate)} ({words.interval(best.interval)}) of "
-        f"{words.count(best.n)} continuations hold the target, {words.percent(best.native)} unedited{random} (p "
-        f"{words.quantity(best.p_native)}, Holm-corrected); "
+        f"Written at {where} ({_setting(best)}), {words.percent(best.said.value)} "
+        f"({words.interval(best.said.bounds)}) of {words.count(best.said.n)} continuations hold the target, "
+        f"{words.percent(best.native)} unedited{random} (p {words.quantity(best.p_native)}, Holm-corrected); "
     )
     differ = sum(r.p_native < 0.05 for r in meant)
     said += f"{differ} of {words.plural(len(meant), 'setting')} differ from the unedited ones. "
     lift = f"{words.signed(best.lift)} nats ({words.span(best.lift_interval)})"
-    if best.above < 0.5:
+    if too_small(best.above):
         return said + (
             f"Its first-step lift is too small to decide: {words.percent(best.above)} of the prompts are moved by more "
             "than rounding."
@@ -41,7 +42,7 @@ def panel(result: Result[InstallsConfig, Summary]) -> Panel:
         rows = [r for r in summary.rows if (r.timing, r.native_write, r.last, r.ranks) == cell]
         title = f"{words.timing(cell[0])}, last {cell[2]} tokens, {_ranks(cell[3])}"
         title += f", {cell[1]} write" if len(result.config.native_writes) > 1 else ""
-        rate = [(r.direction, Point(r.magnitude, r.rate, r.interval)) for r in rows]
+        rate = [(r.direction, Point(r.magnitude, r.said.value, r.said.bounds)) for r in rows]
         lift = [(r.direction, Point(r.magnitude, r.lift, r.lift_interval)) for r in rows]
         said = by_dose(
             by_direction(rate), "norm (native writes)", "target is said", words.percent, rows[0].native, share=True
@@ -57,7 +58,7 @@ def panel(result: Result[InstallsConfig, Summary]) -> Panel:
     table = [
         (
             r.direction, words.timing(r.timing), r.native_write, words.count(r.last), _ranks(r.ranks),
-            f"{words.plain(r.magnitude)}\u00d7", words.percent(r.rate), words.interval(r.interval),
+            f"{words.plain(r.magnitude)}\u00d7", words.percent(r.said.value), words.interval(r.said.bounds),
             words.percent(r.native), words.percent(r.random), words.signed(r.lift), words.span(r.lift_interval),
             words.percent(r.above), words.percent(r.saturated), words.quantity(r.p_native),
             words.quantity(r.p_random), words.quantity(r.p_lift),

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from writesae.evals.common.stats import Interval, clustered, holm, moved, share_interval, sign_test
+from writesae.evals.common.floor import stands_out
+from writesae.evals.common.stats import Interval, Share, clustered, holm, moved, share, sign_test
 from writesae.evals.installs.config import InstallsConfig
 from writesae.types import DirectionKind, NativeWrite, Timing
 
@@ -50,16 +51,12 @@ class Row:
     magnitude: float
     last: int
     ranks: tuple[int, int]
-    n: int
-    """Continuations."""
-    rate: float
-    """Share of continuations that contain the target."""
-    interval: Interval
-    """Wilson's where a prompt has one target, else a bootstrap over prompts."""
+    said: Share
+    """Continuations that contain the target."""
     native: float
-    """The same unedited."""
+    """Share of the unedited ones that do."""
     random: float
-    """The same with random directions of the same norm; NaN where they were not run."""
+    """Share with random directions of the same norm; NaN where they were not run."""
     lift: float
     """Mean change of the target's log probability at the first new token, nats."""
     lift_interval: Interval
@@ -108,11 +105,11 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: InstallsConfig) -> Sum
         random = groups.get(("random", *name[1:]))
         rows.append(
             Row(
-                name[0], name[1], name[2], float(name[3]), int(name[4]), (int(name[5]), int(name[6])), len(part),
-                float(part["included"].mean()), share_interval(part["included"], part["passage"], config.seed),
+                name[0], name[1], name[2], float(name[3]), int(name[4]), (int(name[5]), int(name[6])),
+                share(part["included"], part["passage"], config.seed),
                 float(part["native"].mean()), float("nan") if random is None else float(random["included"].mean()),
                 float(part["lift"].mean()), clustered(part["lift"], part["passage"], config.seed),
-                float(part["lift"].median()), float((part["lift"].abs() > part["floor"]).mean()),
+                float(part["lift"].median()), float(stands_out(part["lift"], part["floor"]).mean()),
                 float((part["share"] >= SATURATED).mean()), corrected[name, "native"],
                 corrected.get((name, "random"), float("nan")), p,
             )

@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 import pandas as pd
 
+from writesae.evals.common.floor import stands_out
 from writesae.evals.common.stats import Interval, clustered, equivalence, holm, mann_whitney, moved
 from writesae.evals.installs.summary import TRIALS, gain_test
 from writesae.evals.proper_nouns.config import ProperNounsConfig
@@ -88,7 +89,7 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: ProperNounsConfig) -> 
                 *name[:4], float(name[4]), len(part), float(part["native"].mean()), float(part["included"].mean()),
                 clustered(change[name], part["passage"], config.seed), p[i], same[i], verdict,
                 float(part["lift"].mean()), clustered(part["lift"], part["passage"], config.seed),
-                float((part["lift"].abs() > part["floor"]).mean()), p_lift[i], p_words.get(name, float("nan")),
+                float(stands_out(part["lift"], part["floor"]).mean()), p_lift[i], p_words.get(name, float("nan")),
             )
         )  # fmt: skip
     sizes = records.groupby("targets")["tokens_of_class"].first()

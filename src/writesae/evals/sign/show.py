@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from writesae.evals.common.floor import too_small
 from writesae.evals.common.result import Result
 from writesae.evals.sign.config import SignConfig
 from writesae.evals.sign.summary import PREDICTORS, Row, Summary
@@ -34,9 +35,9 @@ def finding(result: Result[SignConfig, Summary]) -> str:
 
 def _said(row: Row) -> str:
     of = f"{NAMES[row.predictor]} on {row.direction} writes"
-    if row.above < 0.5:
+    if too_small(row.above):
         return f"{of} too small to decide ({words.percent(row.above)} of the changes above rounding)"
-    return f"{of} {words.percent(row.agreement)} ({words.interval(row.interval)})"
+    return f"{of} {words.percent(row.agreement.value)} ({words.interval(row.agreement.bounds)})"
 
 
 def panel(result: Result[SignConfig, Summary]) -> Panel:
@@ -60,7 +61,7 @@ def panel(result: Result[SignConfig, Summary]) -> Panel:
     for r in rows:
         dose = f"{r.magnitude:g}\u00d7"
         line = table.setdefault((r.direction, words.timing(r.timing), r.native_write, dose, words.percent(r.above)), [])
-        line.append(f"{words.percent(r.agreement)} ({words.interval(r.interval)})")
+        line.append(f"{words.percent(r.agreement.value)} ({words.interval(r.agreement.bounds)})")
         line.append(f"{words.r_squared(r.r2)}, {words.decimals(r.correlation)}")
     note = (
         "A dose is the Frobenius norm of the write in native writes of the same token. The closed form is the "
@@ -73,6 +74,6 @@ def panel(result: Result[SignConfig, Summary]) -> Panel:
 
 
 def _agreement(rows: list[Row], name: str, title: str) -> Plot:
-    curves = by_direction((r.direction, Point(r.magnitude, r.agreement, r.interval)) for r in rows)
+    curves = by_direction((r.direction, Point(r.magnitude, r.agreement.value, r.agreement.bounds)) for r in rows)
     figure = by_dose(curves, "norm (native writes)", "sign agreement", words.percent, level=0.5, share=True)
     return Plot(name, title, figure, "Dashed: one half.", width="third")

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from writesae.evals.common.stats import Interval, r_squared, share_interval
+from writesae.evals.common.floor import stands_out
+from writesae.evals.common.stats import Share, r_squared, share
 from writesae.evals.sign.config import SignConfig
 from writesae.types import DirectionKind, NativeWrite, Timing
 
@@ -42,17 +43,15 @@ class Row:
     timing: Timing
     native_write: NativeWrite
     magnitude: float
-    n: int
-    agreement: float
-    """Share of contexts whose logit moved the predicted way; one that moved nothing counts against it."""
-    interval: Interval
+    agreement: Share
+    """Contexts whose logit moved the predicted way; one that moved nothing counts against it."""
     r2: float
     """Of the size of the change, with nothing fitted."""
     correlation: float
     above: float
     """Share of contexts whose change is above the rounding."""
-    agreement_above: float
-    """Share of the predicted sign among those; NaN where there are none."""
+    among: Share
+    """The agreement among those."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,15 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: SignConfig) -> Summary
     for name, part in tables["records"].groupby(by, sort=False):
         direction, timing, form, magnitude = cast(tuple[DirectionKind, Timing, NativeWrite, float], name)
         change = part["change"].to_numpy(float)
-        above = np.abs(change) > part["floor"].to_numpy(float)
+        above, passage = stands_out(change, part["floor"]), part["passage"].to_numpy()
         for predictor in PREDICTORS:
             predicted = part[predictor].to_numpy(float)
             right = (np.sign(predicted) == np.sign(change)) & (change != 0)
             rows.append(
                 Row(
-                    direction, predictor, timing, form, float(magnitude), len(part), float(right.mean()),
-                    share_interval(right, part["passage"], config.seed), r_squared(change, predicted),
-                    _correlation(predicted, change), float(above.mean()),
-                    float(right[above].mean()) if above.any() else float("nan"),
+                    direction, predictor, timing, form, float(magnitude), share(right, passage, config.seed),
+                    r_squared(change, predicted), _correlation(predicted, change), float(above.mean()),
+                    share(right[above], passage[above], config.seed),
                 )
             )  # fmt: skip
     return Summary(tuple(rows))
