@@ -30,7 +30,7 @@ from writesae.attribution import (
     write_map,
 )
 from writesae.causal.targets import Target, describe_target
-from writesae.edits import AddMatrix, At, Edit, ScaleFeatures, editing
+from writesae.edits import AddMatrix, At, ChangeFeatures, Edit, editing
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.hosts.output import head_columns, unembedding
@@ -98,8 +98,8 @@ def test_measured_edits_are_those_of_the_editing_engine(tiny: Host) -> None:
     site, text, target = Site(0, 3), some_text(), Logit((7,))
     key, value = torch.randn(5, generator=torch.Generator().manual_seed(2)), torch.ones(7)
     for timing in ("at_token", "after_token"):
-        args = (torch.tensor([3]), torch.tensor([4]), key[None], value[None], timing)
-        got = edited_scores(tiny, text, target, 0, *args)  # type: ignore[arg-type]
+        args = (torch.tensor([4]), key[None], value[None], timing)
+        got = edited_scores(tiny, text, target, [site], *args)  # type: ignore[arg-type]
         edit = Edit(site, AddMatrix(torch.outer(key, value)), At((4,)), timing)
         with torch.no_grad(), editing(tiny, [edit]):
             expected = tiny.run(text[None])[0, -1, 7]
@@ -120,7 +120,7 @@ def test_taking_an_atom_out_is_suppressing_it(tiny: Host, seed: int | None) -> N
         site, feature, place = re.fullmatch(r"(\S+) atom (\d+) at (\d+)", item).groups()  # type: ignore[union-attr]
         where, i, t = Site.parse(site), int(feature), int(place)
         assert predicted == pytest.approx(float(found.atoms[where].effect[t, i]))
-        edit = Edit(where, ScaleFeatures(saes[where], (i,), 0.0), At((t,)), "at_token")
+        edit = Edit(where, ChangeFeatures(saes[where], (i,), 0.0), At((t,)), "at_token")
         with torch.no_grad(), editing(tiny, [edit]):
             erased = float(tiny.run(text[None])[0, -1, 7])
         assert measured == pytest.approx(native - erased, rel=1e-3, abs=1e-6)

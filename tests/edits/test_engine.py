@@ -15,11 +15,10 @@ from random_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some
 from writesae.causal.actions import Action
 from writesae.causal.seen import Seen
 from writesae.edits import (
-    AddFeatures,
     AddMatrix,
     Always,
     At,
-    ClampFeatures,
+    ChangeFeatures,
     Edit,
     EraseWrite,
     Firing,
@@ -27,7 +26,6 @@ from writesae.edits import (
     OnTokens,
     Predicate,
     ReplaceByAtom,
-    ScaleFeatures,
     Transplant,
     editing,
     generate,
@@ -96,7 +94,7 @@ def test_zero_edits_change_no_bit(any_host: Host) -> None:
     layer, sae = any_host.layers[site.layer], dictionary(any_host, site)
     key, value = torch.ones(layer.d_k), torch.ones(layer.d_v)
     actions: list[Action] = [
-        Install(key, value, 0.0), ScaleFeatures(sae, (1, 2), 1.0), AddFeatures(sae, (3,), 0.0),
+        Install(key, value, 0.0), ChangeFeatures(sae, (1, 2), 1.0), ChangeFeatures(sae, (3,), amounts=(0.0,)),
         AddMatrix(torch.zeros(layer.d_k, layer.d_v)),
     ]  # fmt: skip
     edits = [Edit(site, what, Always(), timing) for what in actions for timing in timings()]
@@ -173,10 +171,10 @@ def test_every_action_is_what_it_says(tiny: Host) -> None:
     cases: list[tuple[Action, Tensor]] = [
         (EraseWrite("value"), -native),
         (EraseWrite("delta"), -delta),
-        (ScaleFeatures(sae, (top, 1), 3.0), 2 * (code[top] * atoms[top] + code[1] * atoms[1])),
-        (ScaleFeatures(state_sae, (int(state_code.argmax()),), 0.0), -state_code.max() * atoms[state_code.argmax()]),
-        (AddFeatures(sae, (4,), 0.7), 0.7 * atoms[4]),
-        (ClampFeatures(sae, (top,), (0.2,)), (0.2 - code[top]) * atoms[top]),
+        (ChangeFeatures(sae, (top, 1), 3.0), 2 * (code[top] * atoms[top] + code[1] * atoms[1])),
+        (ChangeFeatures(state_sae, (int(state_code.argmax()),), 0.0), -state_code.max() * atoms[state_code.argmax()]),
+        (ChangeFeatures(sae, (4,), amounts=(0.7,)), 0.7 * atoms[4]),
+        (ChangeFeatures(sae, (top,), 0.0, (0.2,)), (0.2 - code[top]) * atoms[top]),
         (ReplaceByAtom(sae), code[top] * atoms[top] - delta),
         (ReplaceByAtom(sae, 5, "norm"), delta.norm() * atoms[5] / atoms[5].norm() - delta),
         (Install(key, value, 2.0), 2 * native.norm() * torch.outer(key, value)),
@@ -201,8 +199,8 @@ def test_no_edit_makes_the_matrices_of_all_atoms(tiny: Host, monkeypatch: pytest
     sae = dictionary(tiny, site)
     monkeypatch.setattr(SAE, "atom_matrices", counted)
     actions: list[Action] = [
-        ScaleFeatures(sae, (2, 3), 0.0), AddFeatures(sae, (2, 3), 1.0), ClampFeatures(sae, (2, 3), (1.0, 2.0)),
-        ReplaceByAtom(sae), ReplaceByAtom(sae, 5, "norm"),
+        ChangeFeatures(sae, (2, 3), 0.0), ChangeFeatures(sae, (2, 3), amounts=(1.0, 2.0)),
+        ChangeFeatures(sae, (2, 3), 0.0, (1.0, 2.0)), ReplaceByAtom(sae), ReplaceByAtom(sae, 5, "norm"),
     ]  # fmt: skip
     for what in actions:
         edited_logits(tiny, [Edit(site, what, At((CUT,)))], some_tokens())
@@ -285,9 +283,9 @@ def test_a_dictionary_of_another_host_and_bad_numbers(tiny: Host) -> None:
     other = tiny_host("kimi_linear")
     foreign = dictionary(other, Site(0, 0))
     with pytest.raises(InputError, match="7 x 7 matrices, but L0"):
-        edited_logits(tiny, [Edit(Site(0, 1), ScaleFeatures(foreign, (1,), 0.0), Always())], some_tokens())
+        edited_logits(tiny, [Edit(Site(0, 1), ChangeFeatures(foreign, (1,), 0.0), Always())], some_tokens())
     with pytest.raises(InputError, match="features 0 to 12"):
-        ScaleFeatures(foreign, (13,), 0.0)
+        ChangeFeatures(foreign, (13,), 0.0)
     for bad in (float("nan"), float("inf")):
         with pytest.raises(InputError, match="finite"):
             Install(torch.ones(5), torch.ones(7), bad)

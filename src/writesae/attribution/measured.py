@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.attribution.effects import Attribution
-from writesae.causal.actions import Edit, EraseWrite
-from writesae.causal.passages import edited_logits, whole_passes
-from writesae.causal.patching import Edits
+from writesae.causal.actions import Edit, EraseWrite, Transplant, Write
+from writesae.causal.passages import edited_logits
 from writesae.causal.schedule import Places
 from writesae.causal.targets import Target, check_target, positions_kept
+from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.hosts import Host
-from writesae.recurrence import delta_values
 from writesae.types import Site, Timing
 
 
@@ -27,24 +27,21 @@ def edited_scores(
     host: Host,
     tokens: Tensor,
     target: Target,
-    layer: int,
-    head: Tensor,
+    sites: Sequence[Site],
     position: Tensor,
     key: Tensor,
     value: Tensor,
     timing: Timing,
 ) -> Tensor:
     """The target's value for `R` edited copies of a text `[T]`: copy `r` adds `key[r] value[r]^T` to the state of
-    `head[r]` after token `position[r]`. Returns `[R]`, float32.
+    `sites[r]` after token `position[r]`. Returns `[R]`, float32.
     """
-    heads, rows = sorted(set(head.tolist())), torch.arange(len(head))
-    key, value = (x.unsqueeze(1).expand(-1, len(heads), -1) for x in (key, value))
-    weight = (head.cpu()[:, None] == torch.tensor(heads)).float().unsqueeze(1)
-    edits = Edits(heads, torch.zeros_like(rows), position, key, value, weight)
-    places = torch.full((len(rows), len(tokens)), -1).scatter(1, position.cpu()[:, None], rows[:, None])
-    return _scores(
-        host, tokens, target, len(rows), whole_passes({layer: edits}, timing, places, torch.zeros_like(rows))
-    )
+    edits, here = [], torch.arange(len(tokens)) == position.cpu()[:, None]
+    for site in dict.fromkeys(sites):
+        mine = torch.tensor([own == site for own in sites])[:, None]
+        places = Places(torch.where(here & mine, 0, -1))
+        edits.append(Edit(site, Transplant(Write(key, value), replaced=None), places, timing))
+    return _scores(host, tokens, target, len(sites), edits)
 
 
 @torch.no_grad()
@@ -106,12 +103,9 @@ def small_edits(found: Attribution, site: Site, atom: Tensor, position: Tensor, 
     atoms = found.atoms[site]
     atom, position = atom.to(atoms.v.device), position.to(atoms.v.device)
     norm = atoms.v[atom].norm(dim=-1) * atoms.w[atom].norm(dim=-1)
-    key, value = atoms.v[atom] / norm[:, None] * size, atoms.w[atom]
-    head = torch.full_like(atom, site.head)
+    key, value, sites = atoms.v[atom] / norm[:, None] * size, atoms.w[atom], [site] * len(atom)
     up, down = (
-        edited_scores(
-            found.host, found.tokens, found.target, site.layer, head, position, sign * key, value, found.timing
-        )
+        edited_scores(found.host, found.tokens, found.target, sites, position, sign * key, value, found.timing)
         for sign in (1, -1)
     )
     items = tuple(f"atom {a} at {p}" for a, p in zip(atom.tolist(), position.tolist(), strict=True))
@@ -122,8 +116,7 @@ class _Deletion(NamedTuple):
     """Something rank-1 that was written once: what it is called, and what its effect was said to be."""
 
     name: str
-    layer: int
-    head: int
+    site: Site
     position: int
     key: Tensor
     """`[K]`."""
@@ -134,41 +127,40 @@ class _Deletion(NamedTuple):
 
 def _delete(found: Attribution, deletions: list[_Deletion]) -> Compared:
     """Delete each in its own copy of the text and measure what it contributed."""
-    items, predicted, measured = [], [], []
-    for layer in sorted({d.layer for d in deletions}):
-        here = [d for d in deletions if d.layer == layer]
-        head, position = (torch.tensor([getattr(d, n) for d in here[:1] + here]) for n in ("head", "position"))
-        # a copy with nothing added stands beside them, so that both carry the same rounding
-        key = torch.stack([torch.zeros_like(here[0].key)] + [-d.key for d in here])
-        value = torch.stack([here[0].value] + [d.value for d in here])
-        scores = edited_scores(found.host, found.tokens, found.target, layer, head, position, key, value, found.timing)
-        items += [d.name for d in here]
-        predicted += [d.predicted for d in here]
-        measured += (scores[0].double() - scores[1:]).tolist()
-    return Compared(tuple(items), np.array(predicted), np.array(measured))
+    # a copy with nothing added stands beside them, so that both carry the same rounding
+    every = [deletions[0]._replace(key=torch.zeros_like(deletions[0].key)), *deletions]
+    position, sites = torch.tensor([d.position for d in every]), [d.site for d in every]
+    key, value = torch.stack([-d.key for d in every]), torch.stack([d.value for d in every])
+    scores = edited_scores(found.host, found.tokens, found.target, sites, position, key, value, found.timing)
+    measured = _numbers(scores[0].double() - scores[1:])
+    return Compared(tuple(d.name for d in deletions), np.array([d.predicted for d in deletions]), measured)
+
+
+T = TypeVar("T")
+
+
+def _some(largest: Sequence[T], every: Iterable[T], count: int, seed: int | None) -> list[T]:
+    """The largest, or with a seed as many at random."""
+    if seed is None:
+        return list(largest)
+    all_of = list(every)
+    picked = np.random.default_rng(seed).choice(len(all_of), min(count, len(all_of)), replace=False)
+    return [all_of[i] for i in picked.tolist()]
 
 
 def ablate_writes(found: Attribution, count: int = 20, seed: int | None = None) -> Compared:
     """Delete native writes and measure what they contributed: the `count` with the largest effects, or with a `seed`
     as many at random."""
-    if seed is None:
-        chosen = [(c.site.layer, c.position, c.site.head) for c in found.top_writes(count)]
-    else:
-        every = [(i, t, h) for i, x in found.writes.items() for t in range(len(x)) for h in range(x.shape[1])]
-        picked = np.random.default_rng(seed).choice(len(every), min(count, len(every)), replace=False)
-        chosen = [every[i] for i in picked.tolist()]
+    largest = [(c.site, c.position) for c in found.top_writes(count)]
+    every = ((Site(i, h), t) for i, x in found.writes.items() for t in range(len(x)) for h in range(x.shape[1]))
     streams = found.host.record(found.tokens[None], list(found.writes))
-    sides = {i: x.value if found.native_write == "value" else delta_values(x)[0] for i, x in streams.items()}
-    return _delete(
-        found,
-        [
-            _Deletion(
-                f"{Site(i, h)} write at {t}", i, h, t, streams[i].key[0, t, h], sides[i][0, t, h],
-                float(found.writes[i][t, h]),
-            )
-            for i, t, h in chosen
-        ],
-    )  # fmt: skip
+    deletions = []
+    for site, t in _some(largest, every, count, seed):
+        writes = stream_writes(streams[site.layer].heads(site.head))
+        key, value = writes.written.key[0, t], writes.side(found.native_write)[0, t]
+        effect = float(found.writes[site.layer][t, site.head])
+        deletions.append(_Deletion(f"{site} write at {t}", site, t, key, value, effect))
+    return _delete(found, deletions)
 
 
 def ablate_atoms(found: Attribution, count: int = 20, seed: int | None = None) -> Compared:
@@ -179,21 +171,13 @@ def ablate_atoms(found: Attribution, count: int = 20, seed: int | None = None) -
     """
     if not found.atoms:
         raise InputError("atoms were to be taken out, but no dictionary was priced: give `attribute` dictionaries")
-    if seed is None:
-        chosen = [(c.site, c.position, c.feature) for c in found.top_atoms(count) if c.feature is not None]
-    else:
-        every = [(site, t, i) for site, x in found.atoms.items() for t, i in x.coefficient.nonzero().tolist()]
-        picked = np.random.default_rng(seed).choice(len(every), min(count, len(every)), replace=False)
-        chosen = [every[i] for i in picked.tolist()]
+    largest = [(c.site, c.position, c.feature) for c in found.top_atoms(count) if c.feature is not None]
+    every = ((site, t, i) for site, x in found.atoms.items() for t, i in x.coefficient.nonzero().tolist())
     deletions = []
-    for site, t, i in chosen:
+    for site, t, i in _some(largest, every, count, seed):
         atoms = found.atoms[site]
-        deletions.append(
-            _Deletion(
-                f"{site} atom {i} at {t}", site.layer, site.head, t, atoms.v[i] * atoms.coefficient[t, i], atoms.w[i],
-                float(atoms.effect[t, i]),
-            )
-        )  # fmt: skip
+        key, effect = atoms.v[i] * atoms.coefficient[t, i], float(atoms.effect[t, i])
+        deletions.append(_Deletion(f"{site} atom {i} at {t}", site, t, key, atoms.w[i], effect))
     return _delete(found, deletions)
 
 

@@ -28,12 +28,6 @@ def _features(sae: SAE, features: tuple[int, ...]) -> None:
         raise InputError(f"features {features} were asked of a dictionary with features 0 to {sae.config.features - 1}")
 
 
-def _sum_of_atoms(sae: SAE, features: tuple[int, ...], amounts: Tensor) -> Tensor:
-    """`sum_i amounts_i atom_i`, `[B, K, V]`; `amounts` is `[B, len(features)]`."""
-    atoms = sae.atom_matrices(torch.tensor(features)).detach()
-    return torch.einsum("bn,nkv->bkv", amounts, atoms.to(amounts))
-
-
 @dataclass(frozen=True)
 class EraseWrite:
     """Take out the token's native write."""
@@ -49,74 +43,45 @@ class EraseWrite:
 
 
 @dataclass(frozen=True, eq=False)
-class ScaleFeatures:
-    """Multiply what features contribute: 0 erases, below 1 suppresses, above 1 amplifies.
+class ChangeFeatures:
+    """Bring features' coefficients from `a` to `factor a + amount`, as the dictionary reads them.
 
-    For a dictionary of states the coefficient is read off the state as edited so far. At every token, a factor `m`
-    therefore compounds: with decay `d` a component grows where `m d > 1`.
+    A factor of 0 erases what they contribute, and with amounts clamps them; below 1 suppresses, above 1 amplifies.
+    Amounts are added to features that fire and to those that do not. For a dictionary of states the coefficient is read
+    off the state as edited so far: at every token, a factor `m` compounds; with decay `d` a component grows where
+    `m d > 1`.
     """
 
     sae: SAE
     features: tuple[int, ...]
-    factor: float
+    factor: float = 1.0
+    amounts: tuple[float, ...] = ()
+    """One a feature; none for 0."""
 
     def __post_init__(self) -> None:
-        _finite("factor", self.factor)
+        for name, value in [("factor", self.factor), *(("amount", amount) for amount in self.amounts)]:
+            _finite(name, value)
         _features(self.sae, self.features)
+        if self.amounts and len(self.amounts) != len(self.features):
+            raise InputError(f"{len(self.amounts)} amounts were given for {len(self.features)} features: give one each")
 
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
-        """`(factor - 1) sum_i a_i atom_i`, `[B, K, V]`."""
-        return _sum_of_atoms(self.sae, self.features, (self.factor - 1) * seen.coefficients(self.sae, self.features))
+        """`sum_i ((factor - 1) a_i + amount_i) atom_i`, `[B, K, V]`."""
+        change = torch.tensor(self.amounts or (0.0,)).to(seen.key).expand(len(seen.key), len(self.features))
+        if self.factor != 1:
+            change = change + (self.factor - 1) * seen.coefficients(self.sae, self.features)
+        atoms = self.sae.atom_matrices(torch.tensor(self.features)).detach()
+        return torch.einsum("bn,nkv->bkv", change, atoms.to(change))
 
     def __str__(self) -> str:
-        return f"multiply features {', '.join(map(str, self.features))} by {self.factor:g}"
-
-
-@dataclass(frozen=True, eq=False)
-class AddFeatures:
-    """Add the same amount to features' coefficients, fired or not."""
-
-    sae: SAE
-    features: tuple[int, ...]
-    amount: float
-
-    def __post_init__(self) -> None:
-        _finite("amount", self.amount)
-        _features(self.sae, self.features)
-
-    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
-        """`amount sum_i atom_i`, `[B, K, V]`."""
-        amounts = torch.full((len(seen.key), len(self.features)), self.amount).to(seen.key)
-        return _sum_of_atoms(self.sae, self.features, amounts)
-
-    def __str__(self) -> str:
-        return f"add {self.amount:g} to features {', '.join(map(str, self.features))}"
-
-
-@dataclass(frozen=True, eq=False)
-class ClampFeatures:
-    """Bring features' coefficients to values, as the dictionary reads them."""
-
-    sae: SAE
-    features: tuple[int, ...]
-    values: tuple[float, ...]
-    """One a feature."""
-
-    def __post_init__(self) -> None:
-        for value in self.values:
-            _finite("value", value)
-        _features(self.sae, self.features)
-        if len(self.values) != len(self.features):
-            raise InputError(f"{len(self.features)} features were to be clamped to {len(self.values)} values")
-
-    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
-        """`sum_i (value_i - a_i) atom_i`, `[B, K, V]`."""
-        values = torch.tensor(self.values).to(seen.key)
-        return _sum_of_atoms(self.sae, self.features, values - seen.coefficients(self.sae, self.features))
-
-    def __str__(self) -> str:
-        pairs = zip(self.features, self.values, strict=True)
-        return "clamp " + ", ".join(f"feature {feature} to {value:g}" for feature, value in pairs)
+        names = ", ".join(map(str, self.features))
+        if not self.amounts:
+            return f"multiply features {names} by {self.factor:g}"
+        pairs = list(zip(self.features, self.amounts, strict=True))
+        if self.factor == 0:
+            return "clamp " + ", ".join(f"feature {feature} to {amount:g}" for feature, amount in pairs)
+        added = "add " + ", ".join(f"{amount:g} to feature {feature}" for feature, amount in pairs)
+        return added if self.factor == 1 else f"multiply features {names} by {self.factor:g}, {added}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,12 +160,14 @@ class Transplant:
     """Add a write of another run, in place of the token's own or on top of it."""
 
     write: Write
+    """Or one for each row of the pass: `[rows, K]` and `[rows, V]`."""
     replaced: NativeWrite | None = "delta"
     """The native write that gives way; None keeps it."""
 
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`other write - write`, `[B, K, V]`."""
-        other = torch.outer(self.write.key, self.write.value).to(seen.key)
+        key, value = (x.to(seen.key)[seen.row] if x.ndim == 2 else x.to(seen.key) for x in self.write)
+        other = key[..., :, None] * value[..., None, :]
         return other.expand_as(seen.state) if self.replaced is None else other - seen.write(self.replaced)
 
     def __str__(self) -> str:
@@ -275,7 +242,7 @@ def check_edit(host: Host, edit: Edit) -> None:
     if isinstance(what, Install):
         given = (what.key.shape[-1], what.value.shape[-1])
     elif isinstance(what, Transplant):
-        given = (len(what.write.key), len(what.write.value))
+        given = (what.write.key.shape[-1], what.write.value.shape[-1])
     elif isinstance(what, AddMatrix):
         given = tuple(what.matrix_.shape[-2:])
     if given is not None and given != size:

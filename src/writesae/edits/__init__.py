@@ -1,14 +1,12 @@
 """Change what a host has written into its memory, and let it speak: see `install`, `erase` and `amplify`."""
 
 from writesae.causal.actions import (
-    AddFeatures,
     AddMatrix,
-    ClampFeatures,
+    ChangeFeatures,
     Edit,
     EraseWrite,
     Install,
     ReplaceByAtom,
-    ScaleFeatures,
     Transplant,
     Write,
     take_write,
@@ -31,9 +29,9 @@ from writesae.edits.plan import (
 )
 
 __all__ = [
-    "AddFeatures", "AddMatrix", "Always", "At", "ClampFeatures", "Comparison", "Direction", "Edit", "Edited",
+    "AddMatrix", "Always", "At", "ChangeFeatures", "Comparison", "Direction", "Edit", "Edited",
     "EraseWrite", "Firing", "Generation", "Install", "OnTokens", "Predicate", "ReplaceByAtom", "Sampling",
-    "ScaleFeatures", "Transplant", "Write", "amplify", "atom_direction", "clamp", "edited", "editing", "erase",
+    "Transplant", "Write", "amplify", "atom_direction", "clamp", "edited", "editing", "erase",
     "generate", "install", "make_many_directions", "replace_by_atom", "sentence_ends", "take_write", "token_id",
     "transplant",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from writesae.causal.actions import AddFeatures, ClampFeatures, Edit, ReplaceByAtom, ScaleFeatures
+from writesae.causal.actions import ChangeFeatures, Edit, ReplaceByAtom
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.seen import Seen
 from writesae.hosts import Host
@@ -105,7 +105,7 @@ class Watch:
 def features_of(edit: Edit) -> tuple[SAE, tuple[int, ...]] | None:
     """The dictionary and features that an edit names."""
     what = edit.what
-    if isinstance(what, ScaleFeatures | AddFeatures | ClampFeatures):
+    if isinstance(what, ChangeFeatures):
         return what.sae, what.features
     return (what.sae, (what.feature,)) if isinstance(what, ReplaceByAtom) and what.feature is not None else None
 

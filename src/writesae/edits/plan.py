@@ -16,13 +16,11 @@ from torch import Tensor
 
 from writesae.causal.actions import (
     Action,
-    AddFeatures,
-    ClampFeatures,
+    ChangeFeatures,
     Edit,
     EraseWrite,
     Install,
     ReplaceByAtom,
-    ScaleFeatures,
     Transplant,
     Write,
     check_edit,
@@ -144,7 +142,7 @@ def erase(
     spot = _spot(model, at, where)
     if features is None:
         return _made(model, spot, EraseWrite(native_write), where)
-    return _made(model, spot, ScaleFeatures(*_chosen(spot, features), 0.0), where)
+    return _made(model, spot, ChangeFeatures(*_chosen(spot, features), 0.0), where)
 
 
 def replace_by_atom(
@@ -175,11 +173,10 @@ def amplify(
     if (factor is None) == (amount is None):
         raise InputError("give either a factor, which multiplies coefficients, or an amount, which is added to them")
     spot = _spot(model, sae, where)
-    chosen = _chosen(spot, features)
-    if factor is not None:
-        return _made(model, spot, ScaleFeatures(*chosen, factor), where)
-    assert amount is not None
-    return _made(model, spot, AddFeatures(*chosen, amount), where)
+    dictionary, chosen = _chosen(spot, features)
+    amounts = () if amount is None else (amount,) * len(chosen)
+    change = ChangeFeatures(dictionary, chosen, 1.0 if factor is None else factor, amounts)
+    return _made(model, spot, change, where)
 
 
 def clamp(model: Host, sae: SAE, values: Mapping[int, float], **where: Unpack[Where]) -> Edited:
@@ -187,7 +184,8 @@ def clamp(model: Host, sae: SAE, values: Mapping[int, float], **where: Unpack[Wh
     if not isinstance(values, Mapping):
         raise InputError(f"clamp was given {values!r}: give the value of each feature, such as {{412: 2.0}}")
     spot = _spot(model, sae, where)
-    return _made(model, spot, ClampFeatures(*_chosen(spot, tuple(values)), tuple(values.values())), where)
+    change = ChangeFeatures(*_chosen(spot, tuple(values)), 0.0, tuple(values.values()))
+    return _made(model, spot, change, where)
 
 
 def transplant(

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.actions import Edit, ScaleFeatures
+from writesae.causal.actions import ChangeFeatures, Edit
 from writesae.causal.budget import generations_at_once
 from writesae.causal.schedule import Always
 from writesae.edits.generation import Sampling, generate
@@ -45,7 +45,7 @@ def measure(subject: Subject, config: AmplificationConfig, keep: Keep) -> Measur
     tables = []
     for condition, timing, dose in runs:
         edits = [
-            Edit(site, ScaleFeatures(sae, _chosen(features, site, condition), dose), Always(), timing)
+            Edit(site, ChangeFeatures(sae, _chosen(features, site, condition), dose), Always(), timing)
             for site, sae in saes.items()
             if timing is not None
         ]
