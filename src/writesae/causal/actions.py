@@ -77,10 +77,10 @@ class ChangeFeatures:
         names = ", ".join(map(str, self.features))
         if not self.amounts:
             return f"multiply features {names} by {self.factor:g}"
-        pairs = list(zip(self.features, self.amounts, strict=True))
         if self.factor == 0:
+            pairs = zip(self.features, self.amounts, strict=True)
             return "clamp " + ", ".join(f"feature {feature} to {amount:g}" for feature, amount in pairs)
-        added = "add " + ", ".join(f"{amount:g} to feature {feature}" for feature, amount in pairs)
+        added = f"add {', '.join(f'{amount:g}' for amount in dict.fromkeys(self.amounts))} to features {names}"
         return added if self.factor == 1 else f"multiply features {names} by {self.factor:g}, {added}"
 
 
