@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from random_hosts import TIME, TOLERANCE, dictionary, first_site, relative, some_tokens, tiny_host
+from writesae import edits
 from writesae.causal.actions import Action
 from writesae.causal.seen import Seen
 from writesae.edits import (
@@ -205,6 +206,22 @@ def test_no_edit_makes_the_matrices_of_all_atoms(tiny: Host, monkeypatch: pytest
     for what in actions:
         edited_logits(tiny, [Edit(site, what, At((CUT,)))], some_tokens())
     assert made == [2] * 5
+
+
+def test_changes_of_features_in_words(tiny: Host) -> None:
+    sae = dictionary(tiny, Site(1, 4))
+    said = {
+        "multiply features 3, 5 by 2": ChangeFeatures(sae, (3, 5), 2.0),
+        "add 0.5 to features 3, 5": ChangeFeatures(sae, (3, 5), amounts=(0.5, 0.5)),
+        "add 0.5, 1 to features 3, 5": ChangeFeatures(sae, (3, 5), amounts=(0.5, 1.0)),
+        "clamp feature 3 to 2, feature 5 to 1": ChangeFeatures(sae, (3, 5), 0.0, (2.0, 1.0)),
+        "multiply features 3 by 2, add 1 to features 3": ChangeFeatures(sae, (3,), 2.0, (1.0,)),
+    }
+    assert [str(what) for what in said.values()] == list(said)
+    with pytest.raises(InputError, match="1 amounts were given for 2 features"):
+        ChangeFeatures(sae, (3, 5), 0.0, (1.0,))
+    with pytest.raises(AttributeError, match="ChangeFeatures now"):
+        edits.ScaleFeatures  # noqa: B018
 
 
 def test_later_edits_see_earlier_ones(tiny: Host) -> None:

@@ -80,7 +80,8 @@ class ChangeFeatures:
         if self.factor == 0:
             pairs = zip(self.features, self.amounts, strict=True)
             return "clamp " + ", ".join(f"feature {feature} to {amount:g}" for feature, amount in pairs)
-        added = f"add {', '.join(f'{amount:g}' for amount in dict.fromkeys(self.amounts))} to features {names}"
+        each = self.amounts if len(set(self.amounts)) > 1 else self.amounts[:1]
+        added = f"add {', '.join(f'{amount:g}' for amount in each)} to features {names}"
         return added if self.factor == 1 else f"multiply features {names} by {self.factor:g}, {added}"
 
 

@@ -35,3 +35,11 @@ __all__ = [
     "generate", "install", "make_many_directions", "replace_by_atom", "sentence_ends", "take_write", "token_id",
     "transplant",
 ]  # fmt: skip
+
+_RENAMED = dict.fromkeys(("AddFeatures", "ClampFeatures", "ScaleFeatures"), "ChangeFeatures")
+"""Old names -> their successor."""
+
+
+def __getattr__(name: str) -> object:
+    now = f": it is writesae.edits.{_RENAMED[name]} now" if name in _RENAMED else ""
+    raise AttributeError(f"module 'writesae.edits' has no attribute {name!r}{now}")
