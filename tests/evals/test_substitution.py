@@ -266,7 +266,7 @@ def test_rwkv7_has_native_writes_only() -> None:
         substitution(other, random_dictionary(other, site, "write-delta"), text, site=site, firings=6)
     with pytest.raises(InputError, match="not one of state"):
         partition(other, random_dictionary(other, site, "state"), text, site=site)
-    with pytest.raises(InputError, match='no delta write: use native_writes="value"'):
+    with pytest.raises(InputError, match='no delta write: use native_write="value"'):
         substitution(other, random_dictionary(other, site), text, site=site, firings=6, native_write="delta")
 
 
