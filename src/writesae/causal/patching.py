@@ -113,7 +113,7 @@ def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, la
     skip = first_step(timing)
     places = edits.position[:, None] + torch.arange(horizon + skip)
     stream = run.streams[run.layer if layer is None else layer]
-    local = stream.heads(edits.heads).map(lambda x: x[edits.passage[:, None], places])
+    local = stream.map(lambda x: x[edits.passage[:, None], places][:, :, edits.heads])
     components = respond(local, edits.key.unsqueeze(1), edits.value.unsqueeze(1), timing == "at_token")[:, 0, skip:]
     combined = torch.einsum(
         "rcm,rtmv,mh->rcthv", edits.weight.to(components), components, _placed(edits, stream, components)
