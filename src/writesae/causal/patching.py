@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from writesae.causal.budget import rows_at_once
+from writesae.causal.writes import no_delta_write
 from writesae.hosts import KernelCall
 from writesae.hosts.fork import NativeRun, Response, Rows
 from writesae.recurrence import Stream, respond
@@ -150,7 +151,7 @@ def _own_writes(rows: Rows, heads: list[int], form: NativeWrite, layer: int, loc
     if form == "value" or local.erase_read is None:
         return value
     if local.erase_gate is None:
-        raise ValueError("a family with an erase direction of its own has no delta value")
+        raise no_delta_write()
     before = rows.repeat(rows.states(layer)[:, heads])
     return value - local.erase_gate[:, 0] * torch.einsum("nmkv,nmk->nmv", before, local.erase_read[:, 0])
 
