@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from test_every_evaluation import NAMES, Results
 from torch import Tensor
 
 from small_results import small_result
+from writesae.evals import EVALUATIONS
+from writesae.evals.common.result import Result
 from writesae.hosts import Host, load
+
+Results = dict[str, Result[Any, Any]]
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,7 +28,7 @@ def on_gpu() -> Host:
     return load("tiny-gdn", device="cuda")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(EVALUATIONS))
 def test_the_same_is_scored(name: str, on_gpu: Host, few_passages: dict[str, Tensor], results: Results) -> None:
     result, here = small_result(name, on_gpu, few_passages[name]), results[name]
     assert result.provenance.device.startswith("cuda")
