@@ -71,7 +71,8 @@ def state_gradients(found: Gradients, site: Site, timing: Timing) -> Tensor:
 
 @torch.no_grad()
 def continue_greedily(host: Host, tokens: Tensor, steps: int) -> Tensor:
-    """Tokens `[B, T]` and the model's own `steps` most likely next ones, `[B, T + steps]`."""
+    """Tokens `[B, T]` and the model's own `steps` most likely next ones, `[B, T + steps]`, on the host's device."""
+    tokens = tokens.to(host.device)
     for _ in range(steps):
         tokens = torch.cat([tokens, host.logits(tokens, keep=1)[:, -1].argmax(-1, keepdim=True)], 1)
     return tokens
