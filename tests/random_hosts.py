@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiny_models import TINY_MODELS, build_tiny
+from tiny_models import TINY_MODELS, build_tiny, lacking
 from writesae.hosts import Host, load
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Target
@@ -26,21 +26,18 @@ if find_spec("fla") is not None:  # its import warns of missing GPUs
 
 
 @cache
-def tiny_host(name: str) -> Host:
+def tiny_host(name: str, seed: int = 0) -> Host:
     """A random tiny model."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fla's RWKV-7
-        return load(build_tiny(name))
+        warnings.simplefilter("ignore")  # fla warns of missing GPUs, of torch's own changes, and of its RWKV-7
+        return load(build_tiny(name, seed))
 
 
 def host_parameter(name: str) -> object:
-    """A host's name, skipped where its package is not installed."""
-    extra = TINY_MODELS[name].extra
-    if extra is None:
-        return name
-    missing = find_spec(TINY_MODELS[name].module.partition(".")[0]) is None
-    skip = pytest.mark.skipif(missing, reason=f"needs writesae[{extra}]")
-    return pytest.param(name, marks=[getattr(pytest.mark, extra), skip])
+    """A host's name, skipped where its package is not installed or its release lacks the class."""
+    extra, why = TINY_MODELS[name].extra, lacking(name)
+    marks = [] if extra is None else [getattr(pytest.mark, extra)]
+    return pytest.param(name, marks=[*marks, pytest.mark.skipif(why is not None, reason=why or "")])
 
 
 ALL_HOSTS = [host_parameter(name) for name in TINY_MODELS]

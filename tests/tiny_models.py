@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import cast
 
@@ -17,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from writesae.errors import InputError
+from writesae.hosts.versions import release
 
 VOCABULARY = 101
 Settings = dict[str, object]
@@ -230,6 +232,16 @@ TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
         "fla_rwkv7": _fla("rwkv7", "RWKV7", _RWKV7 | {"hidden_size": 28}),
     }
 )
+
+
+def lacking(name: str) -> str | None:
+    """Why one of `TINY_MODELS` cannot be built here; None where it can."""
+    spec = TINY_MODELS[name]
+    if find_spec(spec.module.partition(".")[0]) is None:
+        return f"needs writesae[{spec.extra}]"
+    if find_spec(spec.module) is None:
+        return f"transformers {'.'.join(map(str, release()))} has no {spec.model}"
+    return None
 
 
 def build_tiny(name: str, seed: int = 0) -> PreTrainedModel:

@@ -5,45 +5,23 @@ from __future__ import annotations
 import copy
 import sys
 import threading
-import warnings
-from functools import cache
-from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
-from tiny_models import TINY_MODELS, build_tiny
-from writesae.hosts import Host, KernelCall, KernelResult, Tap, load
+from random_hosts import ALL_HOSTS, BATCH, TIME, TOLERANCE, relative, some_tokens, tiny_host
+from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import cache_argument, new_cache, read_state, run_cached, write_state
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
-from writesae.hosts.selfcheck import TOLERANCE, measure_replay, relative
+from writesae.hosts.selfcheck import measure_replay
 from writesae.recurrence import Stream, adjoint_reference, replay, respond_reference
 
-ALL_HOSTS = tuple(TINY_MODELS)
-BATCH, TIME, CUT = 2, 17, 7
+CUT = 7
 
 
-def _parameter(name: str) -> object:
-    extra = TINY_MODELS[name].extra
-    if extra is None:
-        return name
-    package = TINY_MODELS[name].module.partition(".")[0]
-    missing = find_spec(package) is None
-    return pytest.param(
-        name, marks=[getattr(pytest.mark, extra), pytest.mark.skipif(missing, reason=f"needs writesae[{extra}]")]
-    )
-
-
-@cache
-def tiny_host(name: str, seed: int = 0) -> Host:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fla warns of missing GPUs, of torch's own changes, and of its RWKV-7
-        return load(build_tiny(name, seed))
-
-
-@pytest.fixture(params=[_parameter(name) for name in ALL_HOSTS])
+@pytest.fixture(params=ALL_HOSTS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -59,13 +37,9 @@ def twin(name: str) -> Host:
     return tiny_host(name, 1)
 
 
-def tokens(seed: int = 0, time: int = TIME) -> Tensor:
-    return torch.randint(3, 101, (BATCH, time), generator=torch.Generator().manual_seed(seed))
-
-
 def some_edit(host: Host, layer: int, seed: int = 3) -> Tensor:
     """Half the size of the state after `CUT` tokens."""
-    states = replay(host.record(tokens()[:, : CUT + 1], [layer])[layer]).final
+    states = replay(host.record(some_tokens()[:, : CUT + 1], [layer])[layer]).final
     noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(seed))
     return noise * (0.5 * float(states.norm()) / float(noise.norm()))
 
@@ -85,14 +59,14 @@ def responding(layer: int, edit: Tensor) -> Tap:
 
 def test_replay_reproduces_states_and_outputs(host: Host) -> None:
     """Prefill, two decode steps, a continuation of several tokens: every call, every layer."""
-    measured = measure_replay(host, tokens(), (11, 1, 1, 4))
+    measured = measure_replay(host, some_tokens(), (11, 1, 1, 4))
     assert set(measured) == set(host.layers)
     for errors in measured.values():
         assert max(errors.state, errors.output) <= TOLERANCE
 
 
 def test_the_stream_is_recorded_before_the_first_and_after_the_last_layer(host: Host) -> None:
-    streams = host.record(tokens(), list(host.layers))
+    streams = host.record(some_tokens(), list(host.layers))
     for index, layer in host.layers.items():
         stream = streams[index]
         assert stream.key.shape == stream.query.shape == (BATCH, TIME, layer.heads, layer.d_k)
@@ -105,15 +79,15 @@ def test_the_stream_is_recorded_before_the_first_and_after_the_last_layer(host: 
 
 def test_a_recording_run_has_the_same_bits(host: Host) -> None:
     with torch.no_grad(), host.tap():
-        plain = host.model(input_ids=tokens(), use_cache=False).logits
-    assert torch.equal(host.logits(tokens()), plain)
+        plain = host.model(input_ids=some_tokens(), use_cache=False).logits
+    assert torch.equal(host.logits(some_tokens()), plain)
     seen: list[Stream] = []
 
     def after(call: KernelCall, result: KernelResult) -> KernelResult:
         seen.append(call.stream)
         return result
 
-    assert torch.equal(host.logits(tokens(), Tap(after=after)), plain)
+    assert torch.equal(host.logits(some_tokens(), Tap(after=after)), plain)
     assert len(seen) == len(host.layers)
 
 
@@ -122,10 +96,10 @@ def test_an_edit_by_response_equals_editing_the_cache(host: Host) -> None:
     edit = some_edit(host, layer)
     live = new_cache(host)
     with host.tap():
-        run_cached(host, tokens()[:, : CUT + 1], live, 0)
+        run_cached(host, some_tokens()[:, : CUT + 1], live, 0)
         write_state(host, live, layer, read_state(host, live, layer) + edit)
-        edited = run_cached(host, tokens()[:, CUT + 1 :], live, CUT + 1)
-    plain, patched = host.logits(tokens()), host.logits(tokens(), responding(layer, edit))
+        edited = run_cached(host, some_tokens()[:, CUT + 1 :], live, CUT + 1)
+    plain, patched = host.logits(some_tokens()), host.logits(some_tokens(), responding(layer, edit))
     # not to the bit: where tokens share experts, other tokens' routing changes the order of the sums
     assert relative(patched[:, : CUT + 1], plain[:, : CUT + 1]) <= 1e-6
     assert relative(patched[:, CUT + 1 :], plain[:, CUT + 1 :]) > 1e-3
@@ -136,11 +110,11 @@ def test_a_response_passes_a_decode_step_s_own_gate(host: Host) -> None:
     """The same edit, continued token by token: each decode step's output gets its part of the response."""
     layer = next(iter(host.layers))
     edit = some_edit(host, layer)
-    response = respond_reference(host.record(tokens(), [layer])[layer].map(lambda x: x[:, CUT:]), edit, False)
-    expected = host.logits(tokens(), responding(layer, edit))
+    response = respond_reference(host.record(some_tokens(), [layer])[layer].map(lambda x: x[:, CUT:]), edit, False)
+    expected = host.logits(some_tokens(), responding(layer, edit))
     live = new_cache(host)
     with host.tap():
-        run_cached(host, tokens()[:, : CUT + 1], live, 0)
+        run_cached(host, some_tokens()[:, : CUT + 1], live, 0)
     for step in (1, 2):
 
         def after(call: KernelCall, result: KernelResult, step: int = step) -> KernelResult:
@@ -150,7 +124,7 @@ def test_a_response_passes_a_decode_step_s_own_gate(host: Host) -> None:
 
         at = CUT + step
         with host.tap(Tap(after=after)):
-            got = run_cached(host, tokens()[:, at : at + 1], live, at)
+            got = run_cached(host, some_tokens()[:, at : at + 1], live, at)
         assert relative(got[:, 0], expected[:, at]) <= TOLERANCE
 
 
@@ -169,7 +143,7 @@ def test_the_adjoint_equals_autograd_and_finite_differences(host: Host) -> None:
 
     def score(what: Tap) -> Tensor:
         with host.tap(what):
-            logits = host.run(tokens(), keep=0)
+            logits = host.run(some_tokens(), keep=0)
         return logits[:, CUT + 1 :].log_softmax(-1)[..., 5].sum()
 
     (output_grad,) = torch.autograd.grad(score(Tap(after=after)), bump)
@@ -196,7 +170,7 @@ class _EditOnce(LogitsProcessor):
 def test_edits_during_generate_act_from_the_next_step_on(host: Host) -> None:
     layer = next(iter(host.layers))
     edit = 4 * some_edit(host, layer)
-    prompt = tokens()[:, : CUT + 1]
+    prompt = some_tokens()[:, : CUT + 1]
     scores = []
     for amount in (0.0, 1.0):
         live = new_cache(host)
@@ -222,9 +196,9 @@ def test_edits_during_generate_act_from_the_next_step_on(host: Host) -> None:
 
 def test_left_padding_changes_nothing(host: Host) -> None:
     pad = 5
-    padded = torch.cat([torch.zeros(BATCH, pad, dtype=torch.long), tokens()], 1)
-    mask = torch.cat([torch.zeros(BATCH, pad, dtype=torch.long), torch.ones_like(tokens())], 1)
-    plain, with_pads = host.record(tokens(), list(host.layers)), host.record(padded, list(host.layers), mask)
+    padded = torch.cat([torch.zeros(BATCH, pad, dtype=torch.long), some_tokens()], 1)
+    mask = torch.cat([torch.zeros(BATCH, pad, dtype=torch.long), torch.ones_like(some_tokens())], 1)
+    plain, with_pads = host.record(some_tokens(), list(host.layers)), host.record(padded, list(host.layers), mask)
     for index in host.layers:
         whole = replay(plain[index])
         shifted = replay(with_pads[index])
@@ -232,7 +206,7 @@ def test_left_padding_changes_nothing(host: Host) -> None:
         assert relative(shifted.outputs[:, pad:], whole.outputs) <= TOLERANCE
         assert relative(with_pads[index].value[:, pad:], plain[index].value) <= TOLERANCE
     with torch.no_grad(), host.tap():
-        assert relative(host.run(padded, mask, keep=1), host.run(tokens(), keep=1)) <= TOLERANCE
+        assert relative(host.run(padded, mask, keep=1), host.run(some_tokens(), keep=1)) <= TOLERANCE
 
 
 def test_leaving_restores_everything_also_after_an_exception(host: Host) -> None:
@@ -248,31 +222,31 @@ def test_leaving_restores_everything_also_after_an_exception(host: Host) -> None
 
     before = trace()
     with pytest.raises(ZeroDivisionError):
-        host.logits(tokens(), Tap(before=fail))
-    host.record(tokens(), list(host.layers)[:1])
-    record_outputs(host, tokens(), list(host.layers)[:1])
+        host.logits(some_tokens(), Tap(before=fail))
+    host.record(some_tokens(), list(host.layers)[:1])
+    record_outputs(host, some_tokens(), list(host.layers)[:1])
     assert trace() == before
 
 
 def test_two_models_at_once(host: Host, twin: Host) -> None:
     ours: list[int] = []
     with host.tap(Tap(before=lambda call: ours.append(call.layer))):
-        twin.logits(tokens())
+        twin.logits(some_tokens())
         assert ours == []
-        host.run(tokens())
+        host.run(some_tokens())
     assert ours == list(host.layers)
 
 
 def test_two_threads_at_once(host: Host) -> None:
     layers = list(host.layers)
-    expected = {seed: host.record(tokens(seed), layers) for seed in (0, 1)}
+    expected = {seed: host.record(some_tokens(seed), layers) for seed in (0, 1)}
     wrong: list[str] = []
     barrier = threading.Barrier(2)
 
     def work(seed: int) -> None:
         barrier.wait()
         for _ in range(3):
-            streams = host.record(tokens(seed), layers)
+            streams = host.record(some_tokens(seed), layers)
             if not all(torch.equal(streams[i].value, expected[seed][i].value) for i in layers):
                 wrong.append(f"thread {seed} saw another stream")
 
@@ -288,21 +262,21 @@ def test_a_state_read_is_the_state_that_the_next_call_reads(host: Host) -> None:
     layer = list(host.layers)[-1]
     live = new_cache(host)
     with host.tap():
-        run_cached(host, tokens()[:, :CUT], live, 0)
-        stream = host.record(tokens()[:, :CUT], [layer])[layer]
+        run_cached(host, some_tokens()[:, :CUT], live, 0)
+        stream = host.record(some_tokens()[:, :CUT], [layer])[layer]
         assert relative(replay(stream).final, read_state(host, live, layer)) <= TOLERANCE
         fork = copy.deepcopy(live)
         write_state(host, live, layer, 2 * read_state(host, fork, layer))
         initial: list[Tensor | None] = []
         with host.tap(Tap(before=lambda call: initial.append(call.initial) if call.layer == layer else None)):
-            run_cached(host, tokens()[:, CUT:], live, CUT)
+            run_cached(host, some_tokens()[:, CUT:], live, CUT)
     assert initial[0] is not None
     assert relative(initial[0], 2 * read_state(host, fork, layer)) <= 1e-6
 
 
 def test_the_output_path_is_the_model_s_own(host: Host) -> None:
     """Norm, per-head columns, final norm and unembedding, each against what the modules really passed on."""
-    outputs = record_outputs(host, tokens(), list(host.layers))
+    outputs = record_outputs(host, some_tokens(), list(host.layers))
     projected: dict[int, Tensor] = {}
     hidden: list[Tensor] = []
     stops = []
@@ -311,7 +285,7 @@ def test_the_output_path_is_the_model_s_own(host: Host) -> None:
         hook = out.register_forward_hook(lambda module, x, y, at=index: projected.__setitem__(at, y - bias(module)))
         stops.append(hook.remove)
     stops.append(final_norm(host).register_forward_pre_hook(lambda _, x: hidden.append(x[0])).remove)
-    logits = host.logits(tokens())
+    logits = host.logits(some_tokens())
     for stop in stops:
         stop()
     for index, layer in host.layers.items():
@@ -336,28 +310,28 @@ def test_a_bfloat16_host_has_a_float32_stream(host: Host, name: str) -> None:
     nn.Module.to(small, torch.bfloat16)
     half = Host(small, None, "half", lambda: "none")
     layer = next(iter(half.layers))
-    stream = half.record(tokens(), [layer])[layer]
+    stream = half.record(some_tokens(), [layer])[layer]
     assert stream.key.dtype == stream.value.dtype == stream.log_decay.dtype == torch.float32
-    exact = host.record(tokens(), [layer])[layer]
+    exact = host.record(some_tokens(), [layer])[layer]
     assert relative(replay(stream).final, replay(exact).final) < 0.05
     live = new_cache(half)
     with half.tap():
-        run_cached(half, tokens(), live, 0)
+        run_cached(half, some_tokens(), live, 0)
     assert relative(replay(stream).final, read_state(half, live, layer)) <= allowed
 
 
 def test_chosen_positions_alone_reach_the_vocabulary(host: Host) -> None:
     """The same logits as of all positions; only the chosen ones are made, in float32 whatever the weights."""
-    whole, made = host.logits(tokens()), list[Tensor]()
+    whole, made = host.logits(some_tokens()), list[Tensor]()
     head = host.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     handle = head.register_forward_hook(lambda *call: made.append(call[2]))
     try:
         for keep in (torch.tensor([5, -1, 2]), torch.tensor([[3, 11], [0, 5]])):
-            got = host.logits(tokens(), keep=keep)
+            got = host.logits(some_tokens(), keep=keep)
             rows = torch.arange(BATCH)[:, None]
             assert relative(got, whole[rows, keep.expand(BATCH, -1)]) <= TOLERANCE
             assert made.pop().shape[:2] == got.shape[:2] == (BATCH, keep.shape[-1])
     finally:
         handle.remove()
     small = Host(nn.Module.to(copy.deepcopy(host.model), torch.bfloat16), None, "half", lambda: "none")
-    assert small.logits(tokens()).dtype == torch.float32
+    assert small.logits(some_tokens()).dtype == torch.float32

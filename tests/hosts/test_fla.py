@@ -16,7 +16,8 @@ from torch import Tensor
 from tiny_models import build_tiny
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, fla_on_cpu, load
 from writesae.hosts.fla import delta_stream
-from writesae.hosts.kernels import Arguments, grouped, tensor, torch_reference
+from writesae.hosts.internals import torch_reference
+from writesae.hosts.kernels import Arguments, grouped, tensor
 from writesae.hosts.selfcheck import TOLERANCE, relative
 
 pytestmark = [

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tiny_models import TINY_MODELS, build_tiny
+from tiny_models import TINY_MODELS, build_tiny, lacking
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, load
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.hosts.selfcheck import allowed_error, measure_replay, relative
@@ -21,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 CUT = 7
-HERE = [name for name, spec in TINY_MODELS.items() if find_spec(spec.module.partition(".")[0]) is not None]
+HERE = [name for name in TINY_MODELS if lacking(name) is None]
 
 
 @pytest.fixture(params=HERE, scope="module")

@@ -14,7 +14,8 @@ import tiny_models
 from tiny_models import TINY_MODELS, build_tiny
 from writesae.errors import ReplayError
 from writesae.hosts import Host, load, mamba2
-from writesae.hosts.kernels import grouped, tensor, torch_reference
+from writesae.hosts.internals import torch_reference
+from writesae.hosts.kernels import grouped, tensor
 from writesae.hosts.selfcheck import TOLERANCE, measure_replay
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tiny_models import build_tiny
-from writesae.hosts import load
+from random_hosts import host_parameter, tiny_host
 from writesae.hosts.selfcheck import TOLERANCE, relative
 from writesae.recurrence import replay
 
+NAMES = ("qwen3_5", "kimi_linear", "mamba2", "falcon_h1", "olmo_hybrid")
 
-@pytest.mark.parametrize("name", ["qwen3_5", "kimi_linear", "mamba2", "falcon_h1", "olmo_hybrid"])
+
+@pytest.mark.parametrize("name", [host_parameter(name) for name in NAMES])
 def test_each_row_is_as_if_alone(name: str) -> None:
-    host = load(build_tiny(name))
+    host = tiny_host(name)
     g = torch.Generator().manual_seed(0)
     lengths = torch.tensor([13, 1, 7])
     mask = (torch.arange(13) >= 13 - lengths[:, None]).long()

@@ -26,6 +26,7 @@ from writesae.causal.seen import Seen, Tokens
 from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.intercept import patched
+from writesae.hosts.internals import find_cache
 from writesae.recurrence import Stream
 
 Note = Callable[[int, Seen, Tensor], None]
@@ -98,9 +99,9 @@ class _Session:
         real = torch.ones_like(tokens, dtype=torch.bool)
         if isinstance(mask, Tensor) and mask.ndim == 2:
             real = mask[:, -width:].bool()
-        cache = kwargs.get(self.host.cache_kind.keyword(self.host.model))
+        cache = find_cache(kwargs)
         counts = real.sum(1)
-        known = self.caches.get(cache) if isinstance(cache, Cache) else None
+        known = None if cache is None else self.caches.get(cache)
         if known is None:
             past = self._past(cache, mask, width, counts)
             row = self.first + torch.arange(len(tokens), device=tokens.device) // _generating.copies
@@ -109,17 +110,17 @@ class _Session:
             run = known
         position = torch.where(real, run.length[:, None] + real.cumsum(1) - 1, -1)
         run.length = run.length + counts
-        if isinstance(cache, Cache):
+        if cache is not None:
             self.caches[cache] = run
         self.ran = max(self.ran, int(run.length.max()))
         self.run, self.now = run, Tokens(tokens, position, run.prompt, run.row)
         self._reach(self.now)
 
-    def _past(self, cache: object, mask: object, width: int, counts: Tensor) -> Tensor:
+    def _past(self, cache: Cache | None, mask: object, width: int, counts: Tensor) -> Tensor:
         """Tokens of each row that ran before the edits began, `[B]`."""
         none = torch.zeros_like(counts)
         first = next(iter(self.host.layers))
-        if not isinstance(cache, Cache) or self.host.cache_kind.read(cache, first) is None:
+        if cache is None or self.host.cache_kind.read(cache, first) is None:
             return none
         if isinstance(mask, Tensor) and mask.shape[1] > width:
             return mask[:, :-width].sum(1)
@@ -133,10 +134,8 @@ class _Session:
         """Remember the cache where the model made it itself, and refuse a run that broke down."""
         if threading.get_ident() != self.owner or self.now is None:
             return
-        for name in ("past_key_values", "cache_params"):
-            cache = getattr(output, name, None)
-            if isinstance(cache, Cache) and self.run is not None:
-                self.caches[cache] = self.run
+        if (cache := find_cache(output)) is not None and self.run is not None:
+            self.caches[cache] = self.run
         logits = getattr(output, "logits", None)
         self.now = None
         if isinstance(logits, Tensor) and not bool(logits.isfinite().all()):

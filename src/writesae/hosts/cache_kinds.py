@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import cast
 
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import LinearAttentionLayer
+
+from writesae.hosts.internals import recurrent_state
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,6 @@ class CacheKind:
 
     new: Callable[[PreTrainedModel], Cache]
     """An empty cache for a model."""
-    keyword: Callable[[PreTrainedModel], str]
-    """The argument under which the model's forward takes its cache."""
     read: Callable[[Cache, int], Tensor | None]
     """A layer's state: the live tensor, or None before the first call."""
     write: Callable[[Cache, int, Tensor], None]
@@ -59,30 +57,19 @@ def _rwkv7_write(cache: Cache, layer: int, state: Tensor) -> None:
     cache.recurrent_state[layer] = state.clone()  # type: ignore[attr-defined]
 
 
-def _transformers_keyword(model: PreTrainedModel) -> str:
-    takes = inspect.signature(model.forward).parameters
-    return "past_key_values" if "past_key_values" in takes else "cache_params"
-
-
-def _transformers_read(cache: Cache, layer: int) -> Tensor | None:
-    return cast(LinearAttentionLayer, cache.layers[layer]).recurrent_states[0]
-
-
 def _transformers_write(cache: Cache, layer: int, state: Tensor) -> None:
     cache.update_recurrent_state(state, layer)
 
 
 TRANSFORMERS = CacheKind(
     new=lambda model: DynamicCache(config=model.config.get_text_config()),
-    keyword=_transformers_keyword,
-    read=_transformers_read,
+    read=recurrent_state,
     write=_transformers_write,
 )
 """One buffer a layer, allocated once and changed in place."""
 
 RWKV7_HF = CacheKind(
     new=_rwkv7_new,
-    keyword=lambda model: "past_key_values",
     read=_rwkv7_read,
     write=_rwkv7_write,
 )
@@ -90,7 +77,6 @@ RWKV7_HF = CacheKind(
 
 FLA = CacheKind(
     new=_fla_new,
-    keyword=lambda model: "past_key_values",
     read=_fla_read,
     write=_fla_write,
 )

@@ -11,6 +11,7 @@ from transformers import Cache
 
 from writesae.errors import InputError
 from writesae.hosts.host import Host
+from writesae.hosts.internals import cache_keyword
 
 
 def new_cache(host: Host) -> Cache:
@@ -20,7 +21,7 @@ def new_cache(host: Host) -> Cache:
 
 def cache_argument(host: Host, cache: Cache) -> dict[str, object]:
     """The keyword under which the host's forward takes its cache."""
-    return {host.cache_kind.keyword(host.model): cache, "use_cache": True}
+    return {cache_keyword(host.model): cache, "use_cache": True}
 
 
 @torch.no_grad()

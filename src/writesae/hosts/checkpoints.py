@@ -14,16 +14,18 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Mamba2ForCausalLM, PreTrainedModel
 from transformers.utils import logging
-from transformers.utils.hub import cached_file
 
 from writesae.errors import HostError
 from writesae.hosts.identity import WEIGHTS
+from writesae.hosts.internals import repository_file
 from writesae.hosts.mamba_ssm_format import TOKENIZER, is_mamba_ssm, load_mamba_ssm
 from writesae.hosts.sources import Place
 from writesae.hosts.versions import installed_version, require_package
 
 FLA_TYPES = ("delta_net", "gated_deltanet", "gla", "kda", "rwkv7")
 """`model_type`s of flash-linear-attention that have a matrix state and a recurrence we know."""
+TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""Files that say that a checkpoint has a tokenizer of its own."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,7 @@ class Request:
 
     def file(self, name: str, required: bool = True) -> str | None:
         """Where one of its files is on this machine; None where it has none that is not required."""
-        return cached_file(
-            self.place.where,
-            name,
-            revision=self.revision,
-            local_files_only=self.place.cache_only,
-            _raise_exceptions_for_missing_entries=required,
-        )
+        return repository_file(self.place.where, name, self.revision, self.place.cache_only, required)
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,8 @@ class Loaded:
     model: PreTrainedModel
     files: Path
     """The folder that it was loaded from: its own, or the one in the Hub's cache."""
-    tokenizer: str
-    """Where its tokenizer is."""
+    tokenizer: str | None
+    """Where its tokenizer is; None where it has none."""
 
 
 def load_checkpoint(request: Request) -> Loaded:
@@ -73,21 +69,20 @@ def load_checkpoint(request: Request) -> Loaded:
         file = Path(cast(str, request.file("config.json")))
         config = json.loads(file.read_text())
         with _no_progress_bar():
-            model, tokenizer = _load(request, config)
+            model = _load(request, config)
+        own = request.place.where if _first_file(request, TOKENIZERS) else None
     except (OSError, ValueError, KeyError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HostError(f"cannot load {where} as a language model: {first_line}") from error
     if request.device is not None:
         model = cast(PreTrainedModel, cast(nn.Module, model).to(request.device))
-    return Loaded(model, file.parent, tokenizer)
+    return Loaded(model, file.parent, own or (TOKENIZER if is_mamba_ssm(config) else None))
 
 
-def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel, str]:
+def _load(request: Request, config: dict[str, object]) -> PreTrainedModel:
     if is_mamba_ssm(config):
         dtype = cast(torch.dtype, getattr(torch, "float32" if request.dtype == "auto" else request.dtype))
-        own = _first_file(request, ("tokenizer_config.json", "tokenizer.json"))
-        model = load_mamba_ssm(config, _weights(request), request.place.where, dtype)
-        return model, TOKENIZER if own is None else request.place.where
+        return load_mamba_ssm(config, _weights(request), request.place.where, dtype)
     loader = AutoModelForCausalLM
     if config.get("model_type") == "mamba2" and not request.trust_remote_code:
         # fla, once imported, registers a class of its own for this type
@@ -102,7 +97,7 @@ def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel,
         trust_remote_code=request.trust_remote_code,
         local_files_only=request.place.cache_only,
     )
-    return cast(PreTrainedModel, loaded), request.place.where
+    return cast(PreTrainedModel, loaded)
 
 
 def _fla_loader(request: Request, model_type: str) -> type[AutoModelForCausalLM]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, cast
 
 import torch
@@ -20,6 +21,7 @@ from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 from writesae.errors import HostError
 from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.host import Host
+from writesae.hosts.internals import hold_attention, hold_state, watch_convolution, whole_attention
 
 Name = tuple[int, str]
 """(layer, what)."""
@@ -90,28 +92,26 @@ def _watch_inputs(module: nn.Module, name: Name, memory: Memory, stack: ExitStac
 def _transformers_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: ExitStack) -> None:
     for index, part in enumerate(cache.layers):
         if index >= layer and isinstance(part, LinearAttentionLayer):
-            _watch_convolution(part, (index, "convolution"), memory)
+            watch_convolution(part, partial(_convolved, memory, (index, "convolution")))
 
     def attention() -> None:
         for index, part in enumerate(cache.layers):
             if index >= layer and isinstance(part, DynamicLayer) and part.keys is not None:
+                kept = whole_attention(part, part.get_seq_length())
+                if isinstance(kept, str):
+                    raise HostError(
+                        f"{host.name} layer {index} keeps {kept} of its {part.get_seq_length()}: runs cannot be forked "
+                        "from there; give shorter passages"
+                    )
                 memory.series[index, "keys"] = part.keys.transpose(1, 2)
                 memory.series[index, "values"] = cast(Tensor, part.values).transpose(1, 2)
 
     stack.callback(attention)
 
 
-def _watch_convolution(part: LinearAttentionLayer, name: Name, memory: Memory) -> None:
-    """Let this cache hand over the whole input of a layer's convolution."""
-    update: Callable[..., Tensor] = part.update_conv_state
-
-    def keep(inputs: Tensor, *args: object, **kwargs: object) -> Tensor:
-        kept = update(inputs, *args, **kwargs)
-        memory.series[name] = inputs.transpose(1, 2)
-        memory.shapes[name] = (inputs.shape[1], int(cast(int, part.conv_kernel_size[0])))
-        return kept
-
-    part.update_conv_state = keep  # type: ignore[method-assign, assignment]
+def _convolved(memory: Memory, name: Name, inputs: Tensor, width: int) -> None:
+    memory.series[name] = inputs.transpose(1, 2)
+    memory.shapes[name] = (inputs.shape[1], width)
 
 
 def _transformers_fill(host: Host, cache: Cache, layer: int, memory: Memory, place: Place) -> None:
@@ -122,9 +122,7 @@ def _transformers_fill(host: Host, cache: Cache, layer: int, memory: Memory, pla
             recurrent = cast(LinearAttentionLayer, part)
             inputs = window(memory.series[name], place, memory.shapes[name][1])
             recurrent.update_conv_state(place.repeat(inputs.transpose(1, 2).contiguous()))
-            recurrent.recurrent_states[0] = stored_placeholder(host, index, rows)
-            recurrent.is_recurrent_states_initialized[0] = True
-            recurrent.update_recurrent_state = lambda after, *_, **__: after  # type: ignore[method-assign]
+            hold_state(recurrent, stored_placeholder(host, index, rows))
         if (index, "keys") in memory.series:
             kept = [memory.series[index, what][place.passage, :past] for what in ("keys", "values")]
             _hold(cast(DynamicLayer, part), kept, place)
@@ -142,15 +140,7 @@ def _hold(part: DynamicLayer, kept: list[Tensor], place: Place) -> None:
         room = x.new_empty(rows, place.copies, heads, past + place.steps, width)
         room[..., :past, :] = x.transpose(1, 2).unsqueeze(1)
         whole.append(room.flatten(0, 1))
-
-    def update(keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        for room, x in zip(whole, (keys, values), strict=True):
-            room[:, :, past:] = x
-        return whole[0], whole[1]
-
-    part.lazy_initialization(*whole)
-    part.keys, part.values = (room[:, :, :past] for room in whole)
-    part.update = update  # type: ignore[method-assign, assignment]
+    hold_attention(part, (whole[0], whole[1]), past)
 
 
 def _transformers_skip(arguments: dict[str, object], hidden: Tensor, returns: int) -> object:

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from writesae.hosts.internals import rounds_unit_vectors
 from writesae.hosts.kernels import Arguments, Kernel, KernelResult, grouped, optional_tensor, tensor
 from writesae.recurrence import Stream
 
@@ -26,9 +27,11 @@ def delta_rule_stream(arguments: Arguments) -> Stream:
     """A gated delta-rule call as a stream, float32. `g` is the log decay, a scalar a head or a vector (KDA)."""
     value = tensor(arguments, "v").float()
     heads, normalise = value.shape[2], bool(arguments.get("use_qk_l2norm_in_kernel", False))
-    query, key = (grouped(tensor(arguments, name).float(), heads) for name in ("q", "k"))
+    narrow = rounds_unit_vectors(value.device.type)
+    query, key = (tensor(arguments, name) if narrow else tensor(arguments, name).float() for name in ("q", "k"))
     if normalise:
         query, key = unit(query), unit(key)
+    query, key = (grouped(x.float(), heads) for x in (query, key))
     scale = arguments.get("scale")
     query = query * (scale if isinstance(scale, float) else query.shape[-1] ** -0.5)
     log_decay = tensor(arguments, "g").float()

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from writesae.errors import HostError, InputError
 from writesae.hosts.cache_kinds import CacheKind
 from writesae.hosts.intercept import KernelCall, Mixer, Tap, tap
+from writesae.hosts.internals import execution_device
 from writesae.hosts.quiet import Quiet
 from writesae.hosts.registry import Architecture, architecture_of, known_architectures
 from writesae.recurrence import Stream
@@ -109,7 +110,7 @@ class Host:
         embeddings = self.model.get_input_embeddings()
         place = cast(Tensor, embeddings.weight).device
         if place.type == "meta":  # offloaded: its weights are elsewhere between calls
-            place = torch.device(cast(str, embeddings._hf_hook.execution_device))  # type: ignore[union-attr]
+            place = execution_device(embeddings)
         return place
 
     @property

@@ -17,7 +17,8 @@ from functools import cached_property, partial
 
 from torch import Tensor, nn
 
-from writesae.hosts.kernels import Arguments, Kernel, KernelResult, torch_reference
+from writesae.hosts.internals import torch_reference
+from writesae.hosts.kernels import Arguments, Kernel, KernelResult
 from writesae.recurrence import Stream
 
 

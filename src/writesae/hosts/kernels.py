@@ -5,12 +5,10 @@ A family file (`gated_delta.py`, ...) holds one `Kernel` for every symbol that i
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from writesae.recurrence import Stream
@@ -87,17 +85,3 @@ def grouped(x: Tensor, heads: int) -> Tensor:
     """Repeat key heads so that each serves its group of value heads: `[B, T, Hk, d]` -> `[B, T, H, d]`."""
     repeats = heads // x.shape[2]
     return x if repeats == 1 else x.repeat_interleave(repeats, dim=2)
-
-
-def torch_reference(symbol: Callable[..., object]) -> Callable[..., object]:
-    """The pure-torch function behind a kernel symbol.
-
-    transformers picks an installed GPU package at import time whatever the device, so on CPU tensors the symbol
-    itself may be unusable; the torch fallback is what `functools.wraps` keeps. The hub `kernels` package turns
-    the symbol into a module whose `forward` closes over that function.
-    """
-    if isinstance(symbol, torch.nn.Module):
-        forward = type(symbol).forward
-        names, cells = forward.__code__.co_freevars, forward.__closure__ or ()
-        symbol = dict(zip(names, (cell.cell_contents for cell in cells), strict=True))["func"]
-    return cast(Callable[..., object], inspect.unwrap(symbol))

@@ -55,8 +55,8 @@ def load(
             raise InputError(f"give device={device!r} or device_map={device_map!r}, not both")
         where = choose_device(device) if device_map is None else None
         loaded = load_checkpoint(Request(place, dtype or "float32", where, device_map, revision, trust_remote_code))
-        if tokenizer is None:
-            tokens = str(EMBEDDED["tiny-gdn"]) if str(source) in EMBEDDED else loaded.tokenizer
+        tokens = str(EMBEDDED["tiny-gdn"]) if str(source) in EMBEDDED else loaded.tokenizer
+        if tokenizer is None and tokens is not None:
             tokenizer = _load_tokenizer(tokens, place, revision, trust_remote_code)
         host = Host(loaded.model, tokenizer, str(source), files_revision(loaded.files))
     else:
@@ -86,12 +86,8 @@ def _refuse_changes(
         )
 
 
-def _load_tokenizer(
-    where: str, place: Place, revision: str | None, trust_remote_code: bool
-) -> PreTrainedTokenizerBase | None:
+def _load_tokenizer(where: str, place: Place, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     folder = Path(where)
-    if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
-        return None
     if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
         tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|endoftext|>"

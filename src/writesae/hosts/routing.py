@@ -14,7 +14,7 @@ from functools import wraps
 from torch import Tensor, nn
 
 from writesae.hosts.intercept import patched
-from writesae.hosts.kernels import torch_reference
+from writesae.hosts.internals import mended, torch_reference
 
 Operation = Callable[..., object]
 
@@ -35,8 +35,12 @@ def routed(on_cpu: Operation, original: Operation) -> Operation:
 
 @contextmanager
 def transformers_on_cpu(model: nn.Module) -> Iterator[None]:
-    """Make a transformers model's convolutions run where its tensors are; the recurrence's kernels route themselves."""
+    """Make a transformers model's convolutions run where its tensors are, and mend what its release has wrong; the
+    recurrence's kernels route themselves."""
     with ExitStack() as stack:
+        for module in model.modules():
+            if (mend := mended(module)) is not None:
+                stack.enter_context(patched(module, "forward", mend))
         for name in sorted({type(module).__module__ for module in model.modules()}):
             for symbol in BESIDE_THE_RECURRENCE:
                 if symbol in vars(sys.modules[name]):

@@ -23,14 +23,19 @@ def installed_version(package: str) -> str | None:
         return None
 
 
+def release() -> tuple[int, ...]:
+    """The first two numbers of the installed transformers, `()` where there is none."""
+    found = installed_version("transformers") or ""
+    return tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+
+
 def require_transformers() -> None:
     """Raise HostError where transformers is too old to be intercepted."""
-    found = installed_version("transformers") or "none"
-    if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) < OLDEST_TRANSFORMERS:
+    if release() < OLDEST_TRANSFORMERS:
         oldest = ".".join(map(str, OLDEST_TRANSFORMERS))
         raise HostError(
-            f"transformers {found} is too old: writesae needs {oldest} or newer, whose recurrence kernels can be "
-            f"intercepted (pip install 'transformers>={oldest}')"
+            f"transformers {installed_version('transformers')} is too old: writesae needs {oldest} or newer, whose "
+            f"recurrence kernels can be intercepted (pip install 'transformers>={oldest}')"
         )
 
 

@@ -1,0 +1,154 @@
+"""What transformers, torch and accelerate do not promise: each name that a release changed, each attribute of theirs.
+
+Nothing else in the library touches them; `tests/hosts/test_internals.py` says which release changed what.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, wraps
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
+from transformers.utils.hub import cached_file
+
+from writesae.hosts.versions import installed_version, release
+
+T = TypeVar("T")
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+"""A model's cache, as an argument and in its output: 5.24 renamed the other two to the first."""
+
+SINCE = {"KimiLinearForCausalLM": (5, 17), "BailingHybridForCausalLM": (5, 20)}
+"""Classes that are younger than the oldest release that is supported."""
+
+
+def cache_keyword(model: nn.Module) -> str:
+    """The argument under which a model's forward takes its cache."""
+    takes = inspect.signature(model.forward).parameters
+    return next(name for name in CACHE_NAMES if name in takes)
+
+
+def find_cache(names: Mapping[str, object] | object) -> Cache | None:
+    """The cache among the arguments of a call, under any release's name, or in a model's output."""
+    held = names if isinstance(names, Mapping) else {name: getattr(names, name, None) for name in CACHE_NAMES}
+    return next((found for name in CACHE_NAMES if isinstance(found := held.get(name), Cache)), None)
+
+
+def recurrent_state(kept: Cache, layer: int) -> Tensor | None:
+    """The live state of a layer in a transformers cache; None before the first call. 5.21 has a public reader."""
+    return cast(LinearAttentionLayer, kept.layers[layer]).recurrent_states[0]
+
+
+def hold_state(part: LinearAttentionLayer, state: Tensor) -> None:
+    """Let a cache's layer have this very tensor as its state, which no call changes."""
+    part.recurrent_states[0] = state
+    part.is_recurrent_states_initialized[0] = True
+    part.update_recurrent_state = lambda after, *_, **__: after  # type: ignore[method-assign]
+
+
+def watch_convolution(part: LinearAttentionLayer, seen: Callable[[Tensor, int], None]) -> None:
+    """Hand over the whole input `[B, channels, T]` of a layer's convolution, and the convolution's width."""
+    update: Callable[..., Tensor] = part.update_conv_state
+
+    def keep(inputs: Tensor, *args: object, **kwargs: object) -> Tensor:
+        kept = update(inputs, *args, **kwargs)
+        seen(inputs, int(cast(int, part.conv_kernel_size[0])))
+        return kept
+
+    part.update_conv_state = keep  # type: ignore[method-assign, assignment]
+
+
+def whole_attention(part: object, tokens: int) -> bool | str:
+    """Whether a cache's layer keeps the keys and values of every one of so many tokens; else a name for what it keeps.
+
+    False where it is no attention layer.
+    """
+    if not isinstance(part, DynamicLayer):
+        return False
+    if isinstance(part, DynamicSlidingWindowLayer):
+        return tokens < part.sliding_window or f"a window of {part.sliding_window} tokens"
+    known = type(part) is DynamicLayer or isinstance(part, LinearAttentionLayer)
+    return known or f"more than keys and values ({type(part).__name__})"
+
+
+def hold_attention(part: DynamicLayer, whole: tuple[Tensor, Tensor], past: int) -> None:
+    """Give an attention layer of a cache keys and values `[R, H, past + steps, d]`; the next call fills the last."""
+
+    def update(keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        for room, x in zip(whole, (keys, values), strict=True):
+            room[:, :, past:] = x
+        return whole
+
+    part.lazy_initialization(*whole)
+    part.keys, part.values = (room[:, :, :past] for room in whole)
+    if isinstance(part, DynamicSlidingWindowLayer):
+        part.cumulative_length = past
+    part.update = update  # type: ignore[method-assign, assignment]
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Where accelerate runs a module whose weights are elsewhere between calls."""
+    return torch.device(cast(str, module._hf_hook.execution_device))  # type: ignore[union-attr]
+
+
+def repository_file(where: str, name: str, revision: str | None, cache_only: bool, required: bool) -> str | None:
+    """Where a file of a folder or Hub repository is on this machine; None where it has none that is not required."""
+    return cached_file(
+        where,
+        name,
+        revision=revision,
+        local_files_only=cache_only,
+        _raise_exceptions_for_missing_entries=required,
+    )
+
+
+def torch_reference(symbol: Callable[..., object]) -> Callable[..., object]:
+    """The pure-torch function behind a kernel symbol.
+
+    transformers picks an installed GPU package at import time whatever the device, so on CPU tensors the symbol
+    itself may be unusable; the torch fallback is what `functools.wraps` keeps. The hub `kernels` package turns
+    the symbol into a module whose `forward` closes over that function.
+    """
+    if isinstance(symbol, nn.Module):
+        forward = type(symbol).forward
+        names, cells = forward.__code__.co_freevars, forward.__closure__ or ()
+        symbol = dict(zip(names, (cell.cell_contents for cell in cells), strict=True))["func"]
+    return cast(Callable[..., object], inspect.unwrap(symbol))
+
+
+@cache
+def rounds_unit_vectors(device: str) -> bool:
+    """Whether the gated delta rule normalises queries and keys before it widens them: torch's own did until 5.17."""
+    return release() < (5, 17) and (device == "cpu" or installed_version("fla") is None)
+
+
+def mended(module: nn.Module) -> Callable[[Callable[..., object]], Callable[..., object]] | None:
+    """What to wrap a module's `forward` in where its release has it wrong; None where it is right.
+
+    Falcon-H1's gated norm loses the time axis of a single token until 5.23, which mixes the rows of a batch.
+    """
+    return _one_token if type(module).__name__ == "FalconH1RMSNormGated" and release() < (5, 23) else None
+
+
+def _one_token(forward: Callable[..., object]) -> Callable[..., object]:
+    @wraps(forward)
+    def call(x: Tensor, gate: Tensor | None = None) -> object:
+        if x.ndim != 3 or x.shape[1] != 1:
+            return forward(x, gate)
+        return cast(Tensor, forward(x.squeeze(1), None if gate is None else gate.squeeze(1))).unsqueeze(1)
+
+    return call
+
+
+def uncompiled(module: nn.Module) -> Iterator[tuple[str, object]]:
+    """What stands in the way of running a compiled module as it was written: names of its attributes, and what to have
+    there instead."""
+    if module._compiled_call_impl is not None:  # `module.compile()`
+        yield "_compiled_call_impl", None
+    plain = getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
+    if plain is not None:  # `module.forward = torch.compile(module.forward)`
+        yield "forward", plain
