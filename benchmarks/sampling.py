@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from train_end_to_end import advance
 
 from writesae.sae import TopK, evaluate
+from writesae.sae.workspace import Workspace
 from writesae.store import StreamStore, open_store
 from writesae.training import TrainConfig
 from writesae.training.log import Loggers
@@ -64,10 +66,10 @@ def sample_store(folder: Path) -> StreamStore:
 def trained(store: StreamStore, config: TrainConfig, out: Path) -> tuple[float, float]:
     """Held-out MSE and milliseconds of processor time a step."""
     run = Run(store, config, out)
-    run.prepare()
+    left, work = run.begin(Loggers([])), Workspace()
     started = time.process_time()
-    for batch in run.batches():
-        run.advance(batch, Loggers([]))
+    for batch in left:
+        advance(run, batch, work)
     seconds = time.process_time() - started
     run.sae.normalise_()
     return evaluate(run.sae, run.held_out, run.scale).mse, 1e3 * seconds / run.step

@@ -34,10 +34,12 @@ from writesae.devices import choose_device
 from writesae.errors import InputError
 from writesae.recurrence import Stream
 from writesae.sae import TopK
+from writesae.sae.batch import Batch
+from writesae.sae.workspace import Workspace
 from writesae.store import capture, open_store
 from writesae.training import TrainConfig
 from writesae.training.log import Loggers
-from writesae.training.loop import Run
+from writesae.training.loop import Run, losses
 from writesae.training.process import cpu_threads
 from writesae.types import Site
 
@@ -135,16 +137,21 @@ class Seconds(NamedTuple):
         return Seconds(self.wall / tokens, self.processor / tokens)
 
 
+def advance(run: Run, batch: Batch, work: Workspace) -> None:
+    """One step."""
+    [loss] = losses([run], [batch], work)
+    run.learn(batch, loss)
+
+
 def bare(path: Path, config: TrainConfig, out: Path) -> Seconds:
     """Per token, of the run's own steps on its own batches, all at hand; a few of them to warm up."""
     run = Run(open_store(path), config, out)
-    run.prepare()
-    batches = list(itertools.islice(run.batches(), 64))
+    batches, work = list(itertools.islice(run.begin(Loggers([])), 64)), Workspace()
     for batch in batches[:6]:
-        run.advance(batch, Loggers([]))
+        advance(run, batch, work)
     clock = Clock(run.device)
     for batch in batches[6:]:
-        run.advance(batch, Loggers([]))
+        advance(run, batch, work)
     return clock.seconds().a_token(sum(batch.tokens for batch in batches[6:]))
 
 
@@ -154,10 +161,10 @@ def end_to_end(path: Path, config: TrainConfig, out: Path) -> tuple[Seconds, flo
     Path("/proc/self/clear_refs").write_text("5")  # start the peak afresh
     clock = Clock(choose_device(config.device))
     run = Run(open_store(path), config, out)
-    run.prepare()
+    left, work = run.begin(Loggers([])), Workspace()
     ready = clock.seconds().wall
-    for batch in run.batches():
-        run.advance(batch, Loggers([]))
+    for batch in left:
+        advance(run, batch, work)
     tokens = run.step * run.sampler.tokens_per_batch
     return clock.seconds().a_token(tokens), ready, len(run.sampler.steps_per_pool)
 

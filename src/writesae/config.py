@@ -92,7 +92,7 @@ def at_least(config: object, **least: float) -> None:
     """Raises ConfigError where a field, or a member of it, is smaller than it may be."""
     for name, bound in least.items():
         given = getattr(config, name)
-        if any(x < bound for x in (given if isinstance(given, tuple) else (given,))):
+        if given is not None and any(x < bound for x in (given if isinstance(given, tuple) else (given,))):
             raise ConfigError(f"{name.replace('_', ' ')} {given} is too small: give at least {bound}")
 
 

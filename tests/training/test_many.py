@@ -1,5 +1,9 @@
 """Several runs at once are the runs one by one."""
 
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +14,11 @@ import torch
 from memory_store import MemoryStore
 from test_train import small
 
+from writesae.errors import DataError
 from writesae.sae import SAE, BatchTopK, TopK
 from writesae.sae.loss import Loss
 from writesae.sae.step import losses_and_gradients
-from writesae.training import many, train, train_many
+from writesae.training import TrainConfig, TrainResult, loop, train, train_many
 from writesae.types import Site, Target
 
 
@@ -50,9 +55,77 @@ def test_runs_that_share_their_products_equal_one_by_one(
         groups.append(len(saes))
         return losses_and_gradients(saes, *rest)
 
-    monkeypatch.setattr(many, "losses_and_gradients", counted)
-    for config, result in zip(wanted, train_many(store, wanted, tmp_path / "together", together=True), strict=True):
+    monkeypatch.setattr(loop, "losses_and_gradients", counted)
+    results = train_many(store, wanted, tmp_path / "together", together=True)
+    assert groups == [4] * 25 + [1] * 25
+    for config, result in zip(wanted, results, strict=True):
         alone = train(store, config, tmp_path / f"{config.site}{config.seed}")
         for name, want in alone.sae.state_dict().items():
             torch.testing.assert_close(result.sae.state_dict()[name], want, rtol=1e-3, atol=1e-5)
-    assert groups == [4] * 25
+
+
+def members(steps: int = 60) -> list[TrainConfig]:
+    """Two that end, a head that never writes, and one that diverges after its first checkpoint."""
+    base = small("write-delta", steps=steps, checkpoint_every=5)
+    bad = replace(base, seed=1, lr=1e3, lr_end=1e3, warmup=150, clip=None, renormalise_every=0, resample_every=0)
+    return [replace(base, seed=0), bad, replace(base, site=Site(3, 0)), replace(base, seed=2)]
+
+
+def half_silent() -> MemoryStore:
+    store = MemoryStore()
+    store.data[0].update.zero_()
+    return store
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_fails_is_named_and_the_others_are_finished(together: bool, tmp_path: Path) -> None:
+    store, wanted, heard = half_silent(), members(), list[TrainResult]()
+    with pytest.raises(DataError) as caught:
+        train_many(store, wanted, tmp_path, together=together, ended=heard.append)
+    for words in (
+        r"^L3\.H1_write-delta_seed1: the (loss|gradient) of L3\.H1 is (nan|inf) at step \d+ .*"
+        r"the checkpoint of step \d+ is kept.*; "
+        r"L3\.H0_write-delta_seed0: L3\.H0: \d+ sampled training matrices have variance 0.*"
+        r"; the other 2 of 4 runs are finished$",
+    ):
+        assert re.search(words, str(caught.value)), str(caught.value)
+    assert [result.config for result in heard] == [wanted[0], wanted[3]]
+    kept = torch.load(tmp_path / "L3.H1_write-delta_seed1" / "checkpoint.pt", weights_only=True)
+    assert all(bool(x.isfinite().all()) for x in kept["sae"].values())
+    with pytest.raises(DataError, match=rf"checkpoint of step {kept['step']} is kept"):
+        train(store, wanted[1], tmp_path / "L3.H1_write-delta_seed1")
+
+
+SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+from test_many import half_silent, members
+from writesae.training import train_many
+train_many(half_silent(), members(150), {out!r}, workers={workers})
+"""
+
+
+@pytest.mark.parametrize(("kills", "workers"), [(2, 1), *(pytest.param(20, n, marks=pytest.mark.slow) for n in (1, 2))])
+def test_sigkill_beside_one_that_diverges_leaves_the_same_bits(kills: int, workers: int, tmp_path: Path) -> None:
+    """Some members end before a kill, some are killed in their middle, one fails every time."""
+    script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "killed"), workers=workers)
+    for number in range(kills):
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        before, began = set(_marks(tmp_path / "killed")), time.monotonic()
+        while process.poll() is None and len(set(_marks(tmp_path / "killed")) - before) < 2 + number % 5:
+            assert time.monotonic() - began < 120
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    store, wanted = half_silent(), members(150)
+    with pytest.raises(DataError, match=r"seed1: the .* of 4 runs are finished$"):
+        train_many(store, wanted, tmp_path / "killed", workers=workers)
+    for config in (wanted[0], wanted[3]):
+        whole = train(store, config, tmp_path / f"whole {config.seed}")
+        found = train(store, config, tmp_path / "killed" / f"L3.H1_write-delta_seed{config.seed}")
+        assert found.metrics == whole.metrics
+        for name, want in whole.sae.state_dict().items():
+            assert torch.equal(found.sae.state_dict()[name], want), name
+
+
+def _marks(folder: Path) -> list[tuple[Path, int]]:
+    return [(path, path.stat().st_mtime_ns) for path in folder.rglob("checkpoint.pt")]

@@ -25,7 +25,7 @@ from writesae.training import TrainConfig, open_logger, train
 from writesae.training.chunks import make_chunks, whole_batches
 from writesae.training.data import Sampler
 from writesae.training.initial import initial_sae, moments
-from writesae.training.log import JsonLines, StepRecord, read_history
+from writesae.training.log import JsonLines, Service, StepRecord, read_history
 from writesae.training.plots import plot_atom, plot_cosines, plot_history
 from writesae.training.resample import leading_pair, resample
 from writesae.training.schedule import active_features, bandwidth, learning_rate
@@ -101,20 +101,21 @@ def test_the_start_has_the_right_bias_and_scale() -> None:
     store = MemoryStore()
     writes = read_sequences(store, SMALL, list(range(19)))
     raw = whole_batches(writes, SMALL, 13, 1.0)
-    mean, variance = moments(raw)
+    mean, variance = moments(raw, SITE)
     states = _states(writes)
     torch.testing.assert_close(mean, states.mean(0))
     assert variance == pytest.approx(float((states - states.mean(0)).square().sum((1, 2)).mean()), rel=1e-4)
+    scaled_batches = whole_batches(writes, SMALL, 13, variance**-0.5)
     for from_writes in (False, True):
-        sae = initial_sae(SMALL.sae(5, 7), whole_batches(writes, SMALL, 13, variance**-0.5), from_writes, 0)
+        sae = initial_sae(SMALL.sae(5, 7), scaled_batches, mean * variance**-0.5, from_writes, 0)
         torch.testing.assert_close(sae.preactivations(sae.bias), torch.zeros(23), atol=1e-5, rtol=0)
         scaled = states * variance**-0.5
         assert (scaled - sae(scaled)).square().sum((1, 2)).mean() < 1  # better than the mean alone
     still = whole_batches(
         replace(writes, written=writes.written._replace(update=0 * writes.written.update)), SMALL, 13, 1.0
     )
-    with pytest.raises(DataError, match="nothing to learn"):
-        moments(still)
+    with pytest.raises(DataError, match=r"L3\.H1: 1007 sampled .*nothing to learn"):
+        moments(still, SITE)
 
 
 def test_leading_pairs_are_the_singular_ones() -> None:
@@ -148,6 +149,13 @@ def test_resampling_revives_the_dead_where_it_is_worst_and_forgets_their_past() 
         if name != "bias":
             assert (optimiser.state[parameter]["exp_avg"][dead] == 0).all()
             assert (optimiser.state[parameter]["exp_avg_sq"][~dead] != 0).any()
+
+
+def test_a_run_without_renormalising_is_possible(tmp_path: Path) -> None:
+    found = train(MemoryStore(), small("write-delta", renormalise_every=0, steps=20), tmp_path)
+    torch.testing.assert_close(found.sae.v_dec.flatten(1).norm(dim=1), torch.ones(23))  # at its end it is
+    with pytest.raises(ConfigError, match="renormalise every -1 is too small"):
+        small("write-delta", renormalise_every=-1)
 
 
 def test_early_stopping_and_refusals(tmp_path: Path) -> None:
@@ -196,12 +204,13 @@ def test_loggers_that_are_not_installed_say_so(tmp_path: Path, monkeypatch: pyte
         open_logger("trackio", "run", tmp_path)
 
 
-def test_trackers_get_every_scalar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Fake:
-        calls: list[object] = []  # noqa: RUF012
-
-        def init(self, project: str, name: str) -> None:
-            self.calls.append((project, name))
+@pytest.mark.parametrize("service", ["wandb", "trackio"])
+def test_each_tracker_gets_every_scalar_of_its_own_run(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FakeRun:
+        def __init__(self) -> None:
+            self.calls: list[object] = []
 
         def log(self, values: dict[str, float], step: int) -> None:
             self.calls.append((step, sorted(values)))
@@ -209,12 +218,26 @@ def test_trackers_get_every_scalar(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         def finish(self) -> None:
             self.calls.append("finished")
 
-    monkeypatch.setitem(sys.modules, "wandb", Fake())
-    logger = open_logger("wandb", "L3.H1", tmp_path)
-    logger.record(_record(2))
-    logger.close()
+    class Fake:
+        """Like wandb, it gives the run that is on already, unless it is told otherwise."""
+
+        runs: dict[str, FakeRun] = {}  # noqa: RUF012
+
+        def init(self, project: str, name: str, reinit: str | None = None) -> FakeRun:
+            if service == "trackio":
+                assert reinit is None
+            elif reinit != "create_new" and self.runs:
+                return next(iter(self.runs.values()))
+            return self.runs.setdefault(f"{project} {name}", FakeRun())
+
+    monkeypatch.setitem(sys.modules, service, Fake())
+    one, two = open_logger(service, "L3.H1", tmp_path), open_logger(service, "L3.H0", tmp_path)
+    for logger, step in ((one, 2), (two, 4), (one, 6)):
+        logger.record(_record(step))
+    one.close()
     names = ["alive", "explained_variance", "loss", "lr", "mse", "resampled", "seconds", "tokens"]
-    assert Fake.calls == [("writesae", "L3.H1"), (2, names), "finished"]
+    assert Fake.runs["writesae L3.H1"].calls == [(2, names), (6, names), "finished"]
+    assert Fake.runs["writesae L3.H0"].calls == [(4, names)]
 
 
 def test_console_prints_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

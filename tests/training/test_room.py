@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from memory_store import MemoryStore
@@ -11,9 +12,10 @@ from test_train import SMALL
 
 from writesae.errors import InputError
 from writesae.sae import PRESETS, SAE, TopK
-from writesae.training import train, train_many
+from writesae.training import many, train, train_many
 from writesae.training.data import Sampler
-from writesae.training.room import parameters, refuse_unless_room, room
+from writesae.training.loop import losses
+from writesae.training.room import at_once, parameters, room
 from writesae.training.sequences import read_sequences, split_sequences
 from writesae.types import Site
 
@@ -51,21 +53,42 @@ def test_a_run_that_does_not_fit_is_refused_with_numbers_and_leaves_nothing(tmp_
 
 def test_runs_at_work_at_one_time_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
-    wanted = [(replace(SMALL, site=Site(3, head)), tmp_path / str(head)) for head in (0, 1)]
-    one, step = sum(room(store, SMALL)), room(store, SMALL).step
-    for free, workers, fits in (
-        (2 * one - step, 1, True),
-        (2 * one - step - 1, 1, False),
-        (2 * one, 2, True),
-        (2 * one - 1, 2, False),
-    ):
+    wanted = [replace(SMALL, site=Site(3, head)) for head in (0, 1)]
+    one = sum(room(store, SMALL))
+    for free, most, fits in ((one, 1, True), (one - 1, 1, False), (2 * one, 2, True), (2 * one - 1, 2, False)):
         monkeypatch.setattr("writesae.memory.free_bytes", lambda _, free=free: free)
         if fits:
-            refuse_unless_room(store, wanted, workers)
+            assert at_once(store, wanted, most) == most
         else:
-            with pytest.raises(InputError, match=r"and 1 run\(s\) beside it need"):
-                refuse_unless_room(store, wanted, workers)
-    (tmp_path / "0").mkdir()
-    (tmp_path / "0" / "result.json").touch()
-    monkeypatch.setattr("writesae.memory.free_bytes", lambda _: one)
-    refuse_unless_room(store, wanted, 2)  # the other is finished
+            with pytest.raises(InputError, match=r"and 1 run\(s\) beside it need" if most == 2 else "are free"):
+                at_once(store, wanted, most)
+    monkeypatch.setattr("writesae.memory.free_bytes", lambda _: 1.5 * one)
+    with pytest.raises(InputError, match="beside it"):
+        train_many(store, [replace(config, steps=2) for config in wanted], tmp_path, workers=2)
+    (tmp_path / "L3.H0_state_seed0").mkdir()
+    train(store, replace(wanted[0], steps=2), tmp_path / "L3.H0_state_seed0")
+    train_many(store, [replace(config, steps=2) for config in wanted], tmp_path, workers=2)  # one is finished
+
+
+@pytest.mark.parametrize("way", ["workers", "together"])
+def test_runs_hold_the_memory_of_one_together(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore(length=97)
+    data = room(store, SMALL).data
+    wanted = [replace(SMALL, site=Site(3, n % 2), seed=n, steps=2, memory=2.5 * data / 2**30) for n in range(5)]
+    groups = []
+    if way == "workers":
+        monkeypatch.setattr(many, "run_side_by_side", lambda store, jobs, workers, hear: groups.append(workers))
+        with pytest.warns(UserWarning, match="2 runs at a time instead of 4"):
+            train_many(store, wanted, tmp_path, workers=4)
+        assert groups == [2]
+    else:
+        real = losses
+
+        def counted(runs: Any, *rest: Any) -> Any:
+            groups.append(len(runs))
+            return real(runs, *rest)
+
+        monkeypatch.setattr(many, "losses", counted)
+        train_many(store, wanted, tmp_path, together=True)
+        assert groups == [2, 2, 2, 2, 1, 1]
+    assert at_once(store, [replace(config, memory=4.0) for config in wanted], 4) == 4

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import resource
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from writesae.config import from_json, to_json
 from writesae.disk import claim
 from writesae.errors import ConfigError, DataError, InputError, OutputError
 from writesae.recurrence.written import states_reference
-from writesae.sae import BatchTopK, Bilinear, Gated, JumpReLU, SoftGated, Sparsity, TopK
+from writesae.sae import SAE, BatchTopK, Bilinear, Gated, JumpReLU, SoftGated, Sparsity, TopK
+from writesae.sae.loss import Loss
 from writesae.sae.metrics import explained_variance
-from writesae.sae.step import loss_and_gradients
+from writesae.sae.step import losses_and_gradients
 from writesae.training import StepRecord, TrainConfig, train
 from writesae.training import loop as module
 from writesae.training.log import JsonLines, read_history
@@ -127,13 +129,12 @@ def test_a_killed_run_ends_with_the_same_bits(change: dict[str, object], tmp_pat
     assert resumed.metrics == whole.metrics
 
 
-def test_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    import signal
-
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_saves_and_says_how_to_go_on(number: int, tmp_path: Path) -> None:
     class Press:
         def record(self, record: StepRecord) -> None:
             if record.step == 20:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
         def close(self) -> None:
             pass
@@ -151,17 +152,23 @@ def test_what_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     store.data[1].update[4, 7, 2] = torch.nan
     with pytest.raises(DataError, match=r"L3\.H1, sequence 4"):
         train(store, SMALL, tmp_path / "data")
-    real, calls = loss_and_gradients, 0
+    calls = 0
 
-    def broken(*arguments: object) -> object:
+    def broken(saes: list[SAE], *rest: Any) -> list[Loss]:
         nonlocal calls
         calls += 1
-        loss = real(*arguments)  # type: ignore[arg-type]
-        return loss._replace(error=loss.error * torch.nan) if calls == 33 else loss
+        losses = losses_and_gradients(saes, *rest)
+        if calls == 33 + 75:  # whose step leaves a checkpoint
+            assert saes[0].b_enc.grad is not None
+            saes[0].b_enc.grad[3] = torch.inf
+        return [loss._replace(error=loss.error * torch.nan) if calls == 33 else loss for loss in losses]
 
-    monkeypatch.setattr(module, "loss_and_gradients", broken)
+    monkeypatch.setattr(module, "losses_and_gradients", broken)
     with pytest.raises(DataError, match=r"L3\.H1 is nan at step 33 \(sequences [\d, ]+.*the checkpoint of step 25"):
         train(MemoryStore(), SMALL, tmp_path / "loss")
+    calls = 33
+    with pytest.raises(DataError, match=r"gradient of L3\.H1 is (inf|nan) at step 75 .*the checkpoint of step 50 is"):
+        train(MemoryStore(), replace(SMALL, clip=None), tmp_path / "gradient")
     monkeypatch.undo()
     resumed = train(MemoryStore(), SMALL, tmp_path / "loss")
     assert resumed.metrics == train(MemoryStore(), SMALL, tmp_path / "whole").metrics

@@ -55,10 +55,12 @@ class Command:
     """Seeds, one run each: 0, or 0,1,2."""
     device: str = "auto"
     """cpu, cuda, cuda:1, or auto: CUDA where there is one."""
+    memory: float = 4.0
+    """GiB of data that all runs at work at one time hold together; of larger stores, a part is read at a time."""
     threads: int = 1
     """CPU threads; more pay only for large heads on an idle machine."""
     workers: int = 1
-    """Runs at a time, each in a process of its own."""
+    """Runs at a time, each in a process of its own, as far as `--memory` allows."""
     log: tuple[Literal["console", "tensorboard", "wandb", "trackio"], ...] = ("console",)
     """Where records go besides history.jsonl in the run's folder."""
     config: Path | None = None
@@ -68,7 +70,7 @@ class Command:
 
 
 def run(command: Command) -> None:
-    """Train, then print one line a dictionary."""
+    """Train, and print one line a dictionary when it is there."""
     from writesae.disk import check_place, check_there
     from writesae.errors import InputError
 
@@ -79,7 +81,7 @@ def run(command: Command) -> None:
     if command.config is not None:
         check_there(command.config)
     from writesae.store import open_store
-    from writesae.training.many import train_many
+    from writesae.training import TrainResult, train_many
     from writesae.training.recipe import overruled, read_recipe, recipe, run_name, sites
 
     settings = command.given - {"out", "site", "seeds", "workers", "log", "config"}
@@ -91,10 +93,14 @@ def run(command: Command) -> None:
     wanted = [recipe(base, given | {"site": site, "seed": seed}) for site in heads for seed in seeds]
     if base is not None and (told := overruled(base, wanted[0])):
         print(f"flags win over {command.config}: {'; '.join(told)}")
-    for result in train_many(store, wanted, command.out, command.log, workers=command.workers):
+
+    def ended(result: TrainResult) -> None:
         m = result.metrics
         print(
             f"{run_name(result.config)}: explained variance {m.explained_variance:.4f}, L0 {m.l0:.1f}, "
             f"{m.alive:,} of {m.alive + m.dead:,} features fired on {m.tokens:,} held-out tokens, "
-            f"{result.seconds:.0f} s; {result.folder}"
+            f"{result.seconds:.0f} s; {result.folder}",
+            flush=True,
         )
+
+    train_many(store, wanted, command.out, command.log, workers=command.workers, ended=ended)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from writesae.config import Json
+from writesae.config import Json, from_json, to_json
 from writesae.disk.files import PARTIAL, json_bytes, make_folder, read_json, reason, write_json, writing
-from writesae.errors import InputError, OutputError
+from writesae.errors import ConfigError, InputError, OutputError
 from writesae.hub import is_hub_id
 
 MARK = "run.json"
@@ -71,18 +73,24 @@ def check_owner(folder: Path, kind: str, *marks: str) -> bool:
     return bool(held)
 
 
-def claim(folder: Path, kind: str, asked: Mapping[str, Json]) -> bool:
+def claim(folder: Path, kind: str, asked: Mapping[str, object]) -> bool:
     """Make `folder` that of one run, or see that it is; returns whether the run was begun before.
 
-    `kind` says in words what is run ("training run"), `asked` is everything that makes the run what it is; it is kept
-    in `run.json`. Raises OutputError where the folder holds anything else, saying what differs.
+    `kind` says in words what is run ("training run"), `asked` is everything that makes the run what it is, JSON or
+    configs; it is kept in `run.json`. A config of an older version, which lacks fields that were added since, counts
+    as having their defaults: a new field's default must be what was done before. Raises OutputError where the folder
+    holds anything else, saying what differs.
     """
-    mine = json.loads(json_bytes(dict(asked), MARK))
+    mine = json.loads(json_bytes({name: to_json(value) for name, value in asked.items()}, MARK))
     if not check_owner(folder, kind, MARK):
         make_folder(folder)
         write_json(folder / MARK, mine)
         return False
     theirs = read_json(folder / MARK)
+    for name, value in asked.items():
+        if is_dataclass(value) and isinstance(theirs, dict):
+            with suppress(ConfigError):  # of a newer version: what differs is told as it is written
+                theirs[name] = to_json(from_json(type(value), theirs.get(name)))
     if theirs != mine:
         raise OutputError(f"{folder} belongs to another {kind} ({_difference(theirs, mine)}): choose another folder")
     return True

@@ -49,11 +49,13 @@ def losses_and_gradients(
     work: Workspace | None = None,
     half: bool = False,
 ) -> list[Loss]:
-    """`loss_and_gradients` of several dictionaries by one set of products. TopK and BatchTopK only.
+    """`loss_and_gradients` of several dictionaries by one set of products (TopK and BatchTopK only), or of one.
 
     All have one composition, batches of one shape, and the same `k` and weight of the dead features; raises
     InputError where the dictionaries differ.
     """
+    if len(saes) == 1:
+        return [loss_and_gradients(saes[0], batches[0], None if dead is None else dead[0], k, work, half)]
     batch = Batch(*(None if x[0] is None else torch.cat(x) for x in zip(*batches, strict=True)))  # type: ignore[arg-type]
     every = None if dead is None else dead[0]._replace(mask=torch.stack([one.mask for one in dead]))
     loss, gradients = stacked_loss(Stack(saes, half), batch, every, k, work)

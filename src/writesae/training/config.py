@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from writesae.config import at_least
 from writesae.errors import ConfigError
 from writesae.sae.config import (
     BatchTopK,
@@ -67,7 +68,7 @@ class TrainConfig:
     dead_after: int = 100
     """Steps without firing after which a feature counts as dead."""
     renormalise_every: int = 100
-    """Steps between exact renormalisations of the atoms (codes rescaled)."""
+    """Steps between exact renormalisations of the atoms (codes rescaled); 0: only at the end."""
     resample_every: int = 250
     """Steps between resamplings of dead features; 0: never."""
     resample_until: float = 0.8
@@ -93,7 +94,8 @@ class TrainConfig:
     log_every: int = 20
     """Steps between records in the history."""
     memory: float = 4.0
-    """GiB of writes and chunk-start states that may be held at once; more is read in shuffled groups of sequences."""
+    """GiB of writes and chunk-start states that may be held at once, by all runs of one call together; of more, a run
+    reads shuffled groups of sequences."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a CUDA device where there is one."""
     precision: Precision = "float32"
@@ -110,18 +112,9 @@ class TrainConfig:
             object.__setattr__(self, "site", Site.parse(self.site))
         if not isinstance(self.site, Site):
             raise ConfigError(f'a site is written like "L9.H4", not {self.site!r}')
-        positive = (
-            self.stride,
-            self.batch,
-            self.log_every,
-            self.checkpoint_every,
-            self.dead_after,
-            self.validate_tokens,
-        )
-        if min(positive) < 1 or (self.chunk is not None and self.chunk < 1):
-            raise ConfigError(
-                "batch, chunk, stride, log_every, checkpoint_every, dead_after, validate_tokens start at 1"
-            )
+        at_least(self, **dict.fromkeys(("stride", "batch", "log_every", "checkpoint_every", "dead_after"), 1))
+        at_least(self, validate_tokens=1, chunk=1, renormalise_every=0, resample_every=0, validate_every=0)
+        at_least(self, warmup=0, aux_weight=0, aux_k=1, patience=0, k_steps=0, threads=0, memory=0)
         if self.steps is not None and self.epochs is not None:
             raise ConfigError(f"steps={self.steps} and epochs={self.epochs} both say how long a run is: give one")
         if (self.epochs is not None and self.epochs <= 0) or (self.steps is not None and self.steps < 1):

@@ -14,6 +14,7 @@ from writesae.sae.encoding import preactivations
 from writesae.sae.model import SAE
 from writesae.sae.sparse_loss import blocks
 from writesae.sae.workspace import Workspace
+from writesae.types import Site
 
 SLICE_NUMBERS = 1 << 18
 """Numbers in the matrices that are summed at once."""
@@ -29,8 +30,8 @@ class Moments(NamedTuple):
 
 
 @torch.no_grad()
-def moments(batches: list[Batch]) -> Moments:
-    """Mean and variance of the modelled matrices; raises DataError if they do not vary."""
+def moments(batches: list[Batch], site: Site) -> Moments:
+    """Mean and variance of the modelled matrices of a head; raises DataError if they do not vary."""
     total = square = None
     work, tokens = Workspace(), 0
     for batch in batches:
@@ -41,17 +42,20 @@ def moments(batches: list[Batch]) -> Moments:
             total, square = sums if total is None or square is None else (total + sums[0], square + sums[1])
             tokens += len(matrices)
     if total is None or square is None:
-        raise DataError("there are no training matrices to sample: every sequence is padding")
+        raise DataError(f"{site}: there are no training matrices to sample: every sequence is padding")
     mean = total / tokens
     variance = float(square / tokens - mean.square().sum())
     if not variance > 0:
-        raise DataError(f"{tokens} sampled training matrices have variance {variance}: there is nothing to learn")
+        raise DataError(
+            f"{site}: {tokens} sampled training matrices have variance {variance}: there is nothing to learn. "
+            "Does the head write at all?"
+        )
     return Moments(mean.float(), variance)
 
 
 @torch.no_grad()
-def initial_sae(config: SAEConfig, sample: list[Batch], from_writes: bool, seed: int) -> SAE:
-    """A dictionary at the start of training, for data of variance 1.
+def initial_sae(config: SAEConfig, sample: list[Batch], mean: Tensor, from_writes: bool, seed: int) -> SAE:
+    """A dictionary at the start of training, for data of variance 1 and this mean.
 
     The decoder bias is the data's mean and the encoder bias removes it from the pre-activations. With `from_writes`
     each atom is a write of the sample, normalised (for rank `r`, `r` writes), and the encoder starts as the decoder.
@@ -60,7 +64,7 @@ def initial_sae(config: SAEConfig, sample: list[Batch], from_writes: bool, seed:
     sae = SAE(config, generator).to(sample[0].key.device)
     if from_writes:
         _atoms_from_writes(sae, sample, generator)
-    sae.bias.copy_(moments(sample).mean)
+    sae.bias.copy_(mean)
     sae.b_enc.copy_(-sae.preactivations(sae.bias))
     if isinstance(config.sparsity, JumpReLU):
         _place_thresholds(sae, config.sparsity, sample[0])

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol
 
 from writesae.errors import DataError, InputError, OutputError
@@ -141,18 +140,19 @@ class Tracker:
         import importlib
 
         try:
-            self.module = importlib.import_module(service)
+            module = importlib.import_module(service)
         except ImportError:
             raise _missing(service, service) from None
-        self.run = self.module.init(project="writesae", name=name)
+        own = {"reinit": "create_new"} if service == "wandb" else {}  # else it gives the run that is on already
+        self.run = module.init(project="writesae", name=name, **own)
 
     def record(self, record: StepRecord) -> None:
         """Log one step."""
-        self.module.log(_scalars(record), step=record.step)
+        self.run.log(_scalars(record), step=record.step)
 
     def close(self) -> None:
         """End the run."""
-        self.module.finish()
+        self.run.finish()
 
 
 def _scalars(record: StepRecord) -> dict[str, float]:
@@ -183,11 +183,7 @@ class Loggers:
         for logger in self.loggers:
             logger.record(record)
 
-    def __enter__(self) -> Loggers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close each."""
         for logger in self.loggers:
             logger.close()

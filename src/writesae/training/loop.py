@@ -1,11 +1,11 @@
-"""One run, straight down: batch, loss and gradients, step, housekeeping, record, checkpoint."""
+"""One run, straight down: loss and gradients of a batch, step, housekeeping, record, checkpoint."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -19,11 +19,10 @@ from writesae.errors import DataError
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, JumpReLU
 from writesae.sae.loss import Dead, Loss
-from writesae.sae.metrics import Metrics, evaluate
-from writesae.sae.model import SAE
+from writesae.sae.metrics import evaluate
 from writesae.sae.presets import name_of
 from writesae.sae.record import Record
-from writesae.sae.step import loss_and_gradients
+from writesae.sae.step import losses_and_gradients
 from writesae.sae.workspace import Workspace
 from writesae.store import StreamStore
 from writesae.training import folder
@@ -31,9 +30,10 @@ from writesae.training.chunks import chunk_length, whole_batches
 from writesae.training.config import EPOCHS, TrainConfig
 from writesae.training.data import Sampler, pool_size
 from writesae.training.initial import initial_sae, moments
-from writesae.training.log import Loggers, StepRecord, read_history
+from writesae.training.log import JsonLines, Logger, Loggers, StepRecord, read_history
 from writesae.training.process import products
 from writesae.training.resample import resample
+from writesae.training.result import TrainResult
 from writesae.training.schedule import active_features, bandwidth, learning_rate
 from writesae.training.sequences import Sequences, head_shape, read_sequences, split_sequences
 
@@ -41,24 +41,6 @@ SAMPLE_TOKENS = 16384
 """Tokens from which the data's scale, mean and first atoms are taken."""
 THRESHOLD_MEMORY = 0.99
 """Share of BatchTopK's running threshold that one more batch leaves."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished run."""
-
-    sae: SAE
-    """The dictionary, acting on raw matrices."""
-    config: TrainConfig
-    """How it was trained."""
-    metrics: Metrics
-    """On held-out sequences."""
-    history: list[StepRecord]
-    """The training curve."""
-    seconds: float
-    """Time spent training."""
-    folder: Path
-    """Where it lies; the dictionary itself is in its `sae` folder."""
 
 
 class Run:
@@ -71,11 +53,11 @@ class Run:
         self.split = split_sequences(store, config)
         self.device = choose_device(config.device)
         self.step = 0
+        self.kept: int | None = None
         self.stopped = False
         self.seconds = 0.0
         self.resampled = 0
-        self.work = Workspace()
-        claim(out, "training run", {"config": to_json(config), "store": store.hash})
+        claim(out, "training run", {"config": config, "store": store.hash})
 
     def finished(self) -> TrainResult | None:
         """The result, if the run has already ended."""
@@ -86,17 +68,21 @@ class Run:
         sae = load_sae(self.out / folder.DICTIONARY).to(self.device)
         return TrainResult(sae, self.config, result[0], history, result[1], self.out)
 
-    def prepare(self) -> None:
-        """Measure the data, build dictionary, optimiser and sampler, and go back to the checkpoint if there is one."""
+    def begin(self, log: Logger) -> Iterator[Batch]:
+        """Measure the data, build dictionary, optimiser and sampler, and go back to the checkpoint if there is one.
+
+        Returns the batches that are left. Records go to `log` and to the history on disk.
+        """
         config, store = self.config, self.store
         train, length = self.split.train, chunk_length(self.config, *self.shape, self.store.length)
         everything = None
         if pool_size(store, config, len(train)) == len(train):
             everything = read_sequences(store, config, train)
         sample = self._sample(everything).to(self.device)
-        self.scale = 1 / math.sqrt(moments(whole_batches(sample, config, length, 1.0)).variance)
+        mean, variance = moments(whole_batches(sample, config, length, 1.0), config.site)
+        self.scale = 1 / math.sqrt(variance)
         batches = whole_batches(sample, config, length, self.scale)
-        self.sae = initial_sae(self.sae_config, batches, config.init == "writes", config.seed)
+        self.sae = initial_sae(self.sae_config, batches, mean * self.scale, config.init == "writes", config.seed)
         self.width = self.sae.width
         self.sampler = Sampler(store, config, train, self.scale, self.device)
         if everything is not None:
@@ -112,6 +98,8 @@ class Run:
         saved = folder.load_checkpoint(self.out, self.device)
         if saved is not None:
             self._restore(saved)
+        self.log = Loggers([JsonLines(self.out / folder.HISTORY, self.step), log])
+        return self._left()
 
     def _sample(self, everything: Sequences | None) -> Sequences:
         """A few training sequences at random, from memory where all of them are there."""
@@ -127,7 +115,8 @@ class Run:
         self.sae.load_state_dict(cast(dict[str, torch.Tensor], saved["sae"]))
         self.optimiser.load_state_dict(cast(dict[str, object], saved["optimiser"]))
         self.idle = cast(torch.Tensor, saved["idle"])
-        self.step, self.waiting = cast(int, saved["step"]), cast(int, saved["waiting"])
+        self.kept = self.step = cast(int, saved["step"])
+        self.waiting = cast(int, saved["waiting"])
         self.best, self.seconds = cast(float, saved["best"]), cast(float, saved["seconds"])
         self.stopped, self.resampled = cast(bool, saved["stopped"]), cast(int, saved["resampled"])
 
@@ -147,22 +136,14 @@ class Run:
                 "seconds": self.seconds,
             },
         )
+        self.kept = self.step
 
-    def batches(self) -> Iterator[Batch]:
-        """The batches that are left."""
+    def _left(self) -> Iterator[Batch]:
         left = () if self.stopped else self.sampler.batches(self.step, self.steps)
         for batch in left:
             yield batch
             if self.stopped:
                 return
-
-    def advance(self, batch: Batch, log: Loggers) -> None:
-        """One optimiser step and what is due after it."""
-        started = time.perf_counter()
-        dead, k = self.due()
-        with products(self.config.precision) as half:
-            loss = loss_and_gradients(self.sae, batch, dead, k, self.work, half)
-        self.learn(batch, loss, log, time.perf_counter() - started)
 
     def due(self) -> tuple[Dead | None, int | None]:
         """Set what the schedules ask of this step; what its loss takes of the dead features, and its `k`."""
@@ -174,13 +155,15 @@ class Run:
         dead = Dead(inactive, config.aux_k, config.aux_weight) if config.aux_weight > 0 else None
         return dead, active_features(config, self.step)
 
-    def learn(self, batch: Batch, loss: Loss, log: Loggers, seconds: float) -> None:
-        """Use the gradients that are in place, after `seconds` spent on them, and do what is due after a step."""
-        started = time.perf_counter() - seconds
-        config, sae = self.config, self.sae
-        self._check(loss)
-        if config.clip is not None:
-            torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
+    def learn(self, batch: Batch, loss: Loss) -> None:
+        """Use the gradients that are in place, and do what is due after a step.
+
+        Raises DataError where loss or gradients are not finite.
+        """
+        started = time.perf_counter()
+        config = self.config
+        clip = math.inf if config.clip is None else config.clip
+        self._check(loss, torch.nn.utils.clip_grad_norm_(self.sae.parameters(), clip))
         self.optimiser.step()
         self.idle = torch.where(loss.fired > 0, 0, self.idle + 1)
         self.step += 1
@@ -188,21 +171,23 @@ class Run:
         held_out = self._validate()
         self.seconds += time.perf_counter() - started
         if self.step % config.log_every == 0 or held_out is not None or self.step == self.steps:
-            log.record(self._record(loss, held_out))
+            self.log.record(self._record(loss, held_out))
             self.resampled = 0
         if self.step % config.checkpoint_every == 0 or self.step == self.steps or self.stopped:
             self.save()
 
-    def _check(self, loss: Loss) -> None:
-        value = float(loss.total)
-        if not math.isfinite(value):
-            kept = (self.step // self.config.checkpoint_every) * self.config.checkpoint_every
+    def _check(self, loss: Loss, norm: torch.Tensor) -> None:
+        values = {"loss": float(loss.total), "gradient": float(norm)}
+        name, value = next((one for one in values.items() if not math.isfinite(one[1])), ("", 0.0))
+        if name:
+            kept = (
+                "there is no checkpoint yet" if self.kept is None else f"the checkpoint of step {self.kept:,} is kept"
+            )
             numbers = self.sampler.sequences(self.step)
             some = ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
             raise DataError(
-                f"the loss of {self.config.site} is {value} at step {self.step + 1:,} (sequences {some}, whose "
-                f"numbers are finite); the checkpoint of step {kept:,} is kept. "
-                f"Lower the learning rate (now {self.config.lr:g})"
+                f"the {name} of {self.config.site} is {value} at step {self.step + 1:,} (sequences {some}, whose "
+                f"numbers are finite); {kept}. Lower the learning rate (now {self.config.lr:g})"
             )
 
     @torch.no_grad()
@@ -218,7 +203,8 @@ class Run:
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
             self.resampled += resample(sae, self.optimiser, batch, inactive, generator)
             self.idle[inactive] = 0
-        if self.step % config.renormalise_every == 0 or config.sae(*self.shape).tied:
+        every = config.renormalise_every
+        if (every and self.step % every == 0) or self.sae_config.tied:
             sae.normalise_()
 
     def _validate(self) -> float | None:
@@ -247,6 +233,11 @@ class Run:
             held_out=held_out,
         )
 
+    @property
+    def place(self) -> str:
+        """How far the run is, in words."""
+        return f"{self.config.site} at step {self.step:,} of {self.steps:,}"
+
     def finish(self) -> TrainResult:
         """Normalise, measure, turn to raw units, save; the run is then finished."""
         self.sae.normalise_()
@@ -272,3 +263,18 @@ class Run:
         folder.save_result(self.out, metrics, self.step, self.seconds)
         history = read_history(self.out / folder.HISTORY)
         return TrainResult(self.sae, self.config, metrics, history, self.seconds, self.out)
+
+
+def losses(runs: Sequence[Run], batches: Sequence[Batch], work: Workspace) -> list[Loss]:
+    """The losses of the runs' next steps, with every gradient in place; several share their products.
+
+    Those differ in site and seed alone, and have made as many steps.
+    """
+    started = time.perf_counter()
+    due = [run.due() for run in runs]
+    dead = [one for one, _ in due if one is not None] or None
+    with products(runs[0].config.precision) as half:
+        found = losses_and_gradients([run.sae for run in runs], batches, dead, due[0][1], work, half)
+    for run in runs:
+        run.seconds += (time.perf_counter() - started) / len(runs)
+    return found

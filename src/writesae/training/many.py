@@ -1,126 +1,37 @@
-"""Runs, one or several at once: heads of a layer, seeds, sparsities. Each has its own optimiser, folder and result.
+"""Runs, one or several: heads of a layer, seeds, sparsities. Each has its own optimiser, folder and result.
 
-In one process the runs advance in step, so that they share one reading of the store: sequences that one run has read
-stay at hand until the others have had them. On a CPU they take turns, and every run does exactly what it would do
-alone, to the bit; several processes (`workers`) use several cores, with the same bits. On a CUDA device, where small
-products wait for each other, runs of one shape share theirs; each is then what it would be alone up to the order of
-sums.
+In one process they are trained one after another; several processes (`workers`) use several cores, with the same bits.
+On a CUDA device, where small products wait for each other, runs of one shape advance together and share theirs; each is
+then what it would be alone up to the order of sums. A run that ends is finished at once, and one that fails keeps its
+last checkpoint and leaves the others alone.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from itertools import islice
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
 
-from writesae.errors import InputError
-from writesae.recurrence.written import Written
+from writesae.devices import choose_device
+from writesae.errors import InputError, WritesaeError
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, TopK
-from writesae.sae.step import losses_and_gradients
 from writesae.sae.workspace import Workspace
 from writesae.store import StreamStore, open_store
 from writesae.training import folder
 from writesae.training.config import TrainConfig
-from writesae.training.log import JsonLines, Logger, Loggers, Service, open_logger
-from writesae.training.loop import Run, TrainResult
-from writesae.training.process import cpu_threads, interrupts, products
+from writesae.training.log import Logger, Loggers, Service, StepRecord, open_logger
+from writesae.training.loop import Run, losses
+from writesae.training.process import cpu_threads, interrupts
 from writesae.training.recipe import recipe, run_name
-from writesae.training.room import refuse_unless_room
-from writesae.training.schedule import active_features
-from writesae.training.side_by_side import Job, run_side_by_side
+from writesae.training.result import TrainResult
+from writesae.training.room import at_once
+from writesae.training.sequences import head_shape
+from writesae.training.side_by_side import Said, run_side_by_side
 from writesae.types import Site
-
-STEPS_A_TURN = 16
-"""Steps that a run makes before the next has its turn: parameters and optimiser state are then in the cache."""
-MEMORY = 1 << 30
-"""Bytes of writes that are kept for the next run to ask."""
-
-
-class SharedStore:
-    """A store that remembers the last few reads, so that runs on the same head read it once."""
-
-    def __init__(self, store: StreamStore, limit: int = MEMORY) -> None:
-        self._store, self._limit, self._held = store, limit, 0
-        self._lock = threading.Lock()
-        self._writes: dict[tuple[Site, int, int], Written] = {}
-
-    def __getattr__(self, name: str) -> object:
-        """All else is the store's own."""
-        return getattr(self._store, name)
-
-    def read(self, site: Site, start: int, stop: int) -> Written:
-        """Writes, from memory where they were read lately."""
-        return self._remembered(self._store.read, site, start, stop)
-
-    def pairs(self, site: Site, start: int, stop: int) -> Written:
-        """Two writes a token, likewise."""
-        return self._remembered(self._store.pairs, site, start, stop)
-
-    def _remembered(self, read: Callable[[Site, int, int], Written], site: Site, start: int, stop: int) -> Written:
-        place = (site, start, stop)  # a head has writes or pairs, never both
-        with self._lock:  # runs read ahead in threads of their own
-            held = self._writes.get(place)
-            if held is None:
-                held = self._writes[place] = read(site, start, stop)
-                self._held += _bytes(held)
-                while self._held > self._limit and len(self._writes) > 1:
-                    self._held -= _bytes(self._writes.pop(next(iter(self._writes))))
-            return held
-
-
-def _bytes(written: Written) -> int:
-    return sum(x.nbytes for x in written if x is not None)
-
-
-class _Turn(NamedTuple):
-    run: Run
-    log: Loggers
-    batches: Iterator[Batch]
-
-
-_Group = list[tuple[_Turn, Batch]]
-
-
-def _groups(ready: _Group, together: bool | None) -> list[_Group]:
-    """The runs whose next steps share their products; others alone, in order."""
-    groups: dict[object, _Group] = {}
-    for number, (turn, batch) in enumerate(ready):
-        run, config = turn.run, turn.run.config
-        shared = run.device.type == "cuda" if together is None else together
-        if shared and isinstance(config.sparsity, TopK | BatchTopK):
-            k = active_features(config, run.step)
-            shape = (batch.key.shape, batch.tokens)
-            key = (run.sae_config, shape, run.device, config.aux_weight, config.aux_k, k, config.precision)
-            groups.setdefault(key, []).append((turn, batch))
-        else:
-            groups[number] = [(turn, batch)]
-    return list(groups.values())
-
-
-def _advance(group: _Group, work: Workspace, interrupted: threading.Event) -> None:
-    """One step of a group, or a turn of a run alone."""
-    if len(group) == 1:
-        (turn, batch) = group[0]
-        turn.run.advance(batch, turn.log)
-        for more in islice(turn.batches, STEPS_A_TURN - 1):
-            turn.run.advance(more, turn.log)
-            if interrupted.is_set():
-                return
-        return
-    started = time.perf_counter()
-    due = [turn.run.due() for turn, _ in group]
-    dead = [one for one, _ in due if one is not None] or None
-    batches = [batch for _, batch in group]
-    with products(group[0][0].run.config.precision) as half:
-        losses = losses_and_gradients([turn.run.sae for turn, _ in group], batches, dead, due[0][1], work, half)
-    seconds = (time.perf_counter() - started) / len(group)
-    for (turn, batch), loss in zip(group, losses, strict=True):
-        turn.run.learn(batch, loss, turn.log, seconds)
 
 
 def train(
@@ -136,7 +47,7 @@ def train(
 
     Settings are the fields of TrainConfig by name, and the short forms `k`, `preset` and a sparsity's name; beside a
     `config` they take the place of its own. A run that was interrupted goes on from its checkpoint and ends with the
-    same weights to the bit; a finished one is loaded. Ctrl-C saves and stops.
+    same weights to the bit; a finished one is loaded. Ctrl-C and SIGTERM save and stop.
 
     Raises InputError for a site that the store does not hold or a run that does not fit in memory, ConfigError for an
     impossible dictionary or setting, OutputError for a folder of another run, DataError where data or loss are not
@@ -159,14 +70,17 @@ def train_many(
     loggers: Sequence[Sequence[Logger]] = (),
     together: bool | None = None,
     workers: int = 1,
+    ended: Callable[[TrainResult], None] = lambda result: None,
 ) -> list[TrainResult]:
     """Train every configuration in a folder of its own: under `out` (in `out` itself where there is only one), or in
-    the folders that `out` lists. `loggers` are those of each run, in the same order.
+    the folders that `out` lists. `loggers` are those of each run, in the same order; `ended` hears of every result when
+    it is there.
 
-    `workers` is how many run at a time, each in a process of its own; one process lets them take turns. `together` says
-    whether runs of one shape share their products; None: on CUDA devices only. The results are those of `train` on
-    each, in order: to the bit where nothing is shared. Raises InputError if two runs would share a folder, and what
-    `train` raises; an interrupt saves every run.
+    `workers` is the most runs at a time, each in a process of its own. `together` says whether runs that differ in site
+    and seed alone share their products; None: on CUDA devices only. Runs at work at one time hold at most the largest
+    `memory` that one of them asks for, together. The results are those of `train` on each, in order: to the bit where
+    nothing is shared. Raises InputError if two runs would share a folder, and what `train` raises: what is asked for
+    wrongly at once, and what goes wrong in a run, by name, when the others are finished. An interrupt saves every run.
     """
     if isinstance(store, str | Path):
         store = open_store(store)
@@ -175,25 +89,144 @@ def train_many(
         raise InputError(f"workers={workers} cannot be: at least 1, and 1 where runs share their products (together)")
     if loggers and len(loggers) != len(configs):
         raise InputError(f"{len(loggers)} lists of loggers were given for {len(configs)} runs: give one a run, or none")
-    refuse_unless_room(store, list(zip(configs, places, strict=True)), workers)
-    shared = cast(StreamStore, SharedStore(store)) if len(configs) > 1 else store
-    runs = [Run(shared, config, place) for config, place in zip(configs, places, strict=True)]
-    results = [run.finished() for run in runs]
-    left = [number for number, result in enumerate(results) if result is None]
-    with ExitStack() as stack:
-        logs = {}
-        for number in left:
-            opened = [open_logger(service, names[number], places[number]) for service in services]
-            logs[number] = stack.enter_context(Loggers([*opened, *(loggers[number] if loggers else ())]))
-        if workers > 1 and len(left) > 1:
-            jobs = [Job(names[number], configs[number], places[number]) for number in left]
-            run_side_by_side(store, jobs, workers, lambda job, record: logs[left[job]].record(record))
-            results = [run.finished() for run in runs]
-        else:
-            done = _take_turns([(runs[number], logs[number]) for number in left], together)
-            for number, result in zip(left, done, strict=True):
-                results[number] = result
-    return [result for result in results if result is not None]
+    left = [number for number, place in enumerate(places) if not (place / folder.RESULT).exists()]
+    plan = _plan(store, {number: configs[number] for number in left}, together, workers)
+
+    def open_log(number: int) -> Loggers:
+        opened = [open_logger(service, names[number], places[number]) for service in services]
+        return Loggers([*opened, *(loggers[number] if loggers else ())])
+
+    runs = [Run(store, config, place) for config, place in zip(configs, places, strict=True)]
+    board = _Board(runs, open_log, ended)
+    if workers > 1 and len(left) > 1:
+        board.train_apart(store, left, len(plan[0]))
+    else:
+        with interrupts() as interrupted:
+            for group in plan:
+                board.train_together(group, interrupted)
+    if board.failures:
+        raise _failed(board.failures, names)
+    return [result for result in board.results if result is not None]
+
+
+def _plan(
+    store: StreamStore, configs: Mapping[int, TrainConfig], together: bool | None, workers: int
+) -> list[list[int]]:
+    """Which runs are at work at one time: groups one after another or, of several processes, how many at once.
+
+    Raises InputError where they do not fit in what memory is free.
+    """
+    groups: dict[object, list[int]] = {}
+    for number, config in configs.items():
+        shared = choose_device(config.device).type == "cuda" if together is None else together
+        alike: object = "apart" if workers > 1 else number
+        if shared and workers == 1 and isinstance(config.sparsity, TopK | BatchTopK):
+            alike = head_shape(store, config.site), replace(config, site=Site(0, 0), seed=0)
+        groups.setdefault(alike, []).append(number)
+    plan = []
+    for group in groups.values():
+        size = at_once(store, [configs[number] for number in group], workers if workers > 1 else len(group))
+        if size < min(workers, len(group)):
+            warnings.warn(f"{size} runs at a time instead of {workers}: more would hold over `memory`", stacklevel=3)
+        plan += [group[i : i + size] for i in range(0, len(group), size)]
+    return plan
+
+
+class _Board:
+    """Runs of one call, and what became of them: a result, or why there is none."""
+
+    def __init__(
+        self, runs: Sequence[Run], open_log: Callable[[int], Loggers], ended: Callable[[TrainResult], None]
+    ) -> None:
+        self.runs, self.open_log, self.ended = runs, open_log, ended
+        self.results: list[TrainResult | None] = [None] * len(runs)
+        self.failures: dict[int, WritesaeError] = {}
+        for number, run in enumerate(runs):
+            self.finish(number, run.finished())
+
+    def finish(self, number: int, result: TrainResult | None) -> None:
+        """Keep a result and tell of it."""
+        self.results[number] = result
+        if result is not None:
+            self.ended(result)
+
+    @contextmanager
+    def failing(self, number: int) -> Iterator[None]:
+        """What goes wrong inside ends this run alone."""
+        try:
+            yield
+        except WritesaeError as error:
+            self.failures[number] = error
+
+    def train_apart(self, store: StreamStore, numbers: Sequence[int], workers: int) -> None:
+        """Train these runs, `workers` at a time, each in a process of its own."""
+        with ExitStack() as stack:
+            logs = {number: self.open_log(number) for number in numbers}
+            for log in logs.values():
+                stack.callback(log.close)
+
+            def hear(number: int, said: Said) -> None:
+                if isinstance(said, StepRecord):
+                    logs[number].record(said)
+                elif said is None:
+                    self.finish(number, self.runs[number].finished())
+                else:
+                    self.failures[number] = said
+
+            jobs = {number: (self.runs[number].config, self.runs[number].out) for number in numbers}
+            run_side_by_side(store, jobs, workers, hear)
+
+    def train_together(self, group: Sequence[int], interrupted: threading.Event) -> None:
+        """Train a group in this process, step by step, each run until it ends or fails; several share products."""
+        if interrupted.is_set():
+            raise KeyboardInterrupt("training stopped before the next run; the same command goes on from there")
+        going, work = dict[int, Iterator[Batch]](), Workspace()
+        with cpu_threads(self.runs[group[0]].config.threads), ExitStack() as stack:
+            for number in group:
+                with self.failing(number):
+                    going[number] = self.runs[number].begin(self.open_log(number))
+                    stack.callback(self.runs[number].log.close)
+            while going and not interrupted.is_set():
+                ready = self._ready(going)
+                runs = [self.runs[number] for number in ready]
+                if not runs:
+                    continue
+                for number, run, loss in zip(ready, runs, losses(runs, list(ready.values()), work), strict=True):
+                    with self.failing(number):
+                        run.learn(ready[number], loss)
+                    if number in self.failures:
+                        del going[number]
+            if going:
+                for number in going:
+                    self.runs[number].save()
+                at = ", ".join(self.runs[number].place for number in going)
+                raise KeyboardInterrupt(f"training stopped and is saved ({at}); the same command goes on from there")
+
+    def _ready(self, going: dict[int, Iterator[Batch]]) -> dict[int, Batch]:
+        """The next batch of those runs that have made the fewest steps; what has ended is finished and leaves."""
+        ready, behind = dict[int, Batch](), min(self.runs[number].step for number in going)
+        for number, batches in list(going.items()):
+            if self.runs[number].step > behind:
+                continue
+            with self.failing(number):
+                batch = next(batches, None)
+                if batch is not None:
+                    ready[number] = batch
+                    continue
+                self.finish(number, self.runs[number].finish())
+            del going[number]
+        return ready
+
+
+def _failed(failures: Mapping[int, WritesaeError], names: Sequence[str]) -> WritesaeError:
+    """What to raise when all others have ended."""
+    first, kinds = next(iter(failures.values())), {type(error) for error in failures.values()}
+    if len(names) == 1:
+        return first
+    kind = kinds.pop() if len(kinds) == 1 else WritesaeError
+    told = "; ".join(f"{names[number]}: {error}" for number, error in sorted(failures.items()))
+    rest = len(names) - len(failures)
+    return kind(told + (f"; the other {rest} of {len(names)} runs are finished" if rest else ""))
 
 
 def _places(configs: Sequence[TrainConfig], out: str | Path | Sequence[str | Path]) -> tuple[list[str], list[Path]]:
@@ -209,29 +242,3 @@ def _places(configs: Sequence[TrainConfig], out: str | Path | Sequence[str | Pat
     if len({place.absolute() for place in places}) != len(configs) or len(places) != len(configs):
         raise InputError(f"{len(configs)} runs need as many different folders, not {', '.join(map(str, places))}")
     return names, places
-
-
-def _take_turns(runs: Sequence[tuple[Run, Loggers]], together: bool | None) -> list[TrainResult]:
-    """Train all in this process, to the end."""
-    with ExitStack() as stack:
-        stack.enter_context(cpu_threads(max((run.config.threads for run, _ in runs), default=0)))
-        interrupted = stack.enter_context(interrupts())
-        turns, work = [], Workspace()
-        for run, log in runs:
-            run.prepare()
-            run.work = work  # one after another, they need it only while they step
-            lines = JsonLines(run.out / folder.HISTORY, run.step)
-            stack.callback(lines.close)
-            turns.append(_Turn(run, Loggers([lines, *log.loggers]), run.batches()))
-        while turns:
-            drawn = [(turn, next(turn.batches, None)) for turn in turns]
-            ready = [(turn, batch) for turn, batch in drawn if batch is not None]
-            turns = [turn for turn, _ in ready]
-            for group in _groups(ready, together):
-                _advance(group, work, interrupted)
-            if interrupted.is_set() and turns:
-                for turn in turns:
-                    turn.run.save()
-                at = ", ".join(f"{t.run.config.site} at step {t.run.step:,} of {t.run.steps:,}" for t in turns)
-                raise KeyboardInterrupt(f"training stopped and is saved ({at}); the same command goes on from there")
-        return [run.finish() for run, _ in runs]

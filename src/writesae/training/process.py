@@ -1,4 +1,4 @@
-"""What a run asks of the process around it: threads, the precision of products, and a say in Ctrl-C."""
+"""What a run asks of the process around it: threads, the precision of products, and a say in Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -38,19 +38,21 @@ def products(precision: Precision) -> Iterator[bool]:
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event; a second one stops at once. Only the main thread can do this."""
+    """Turn the first Ctrl-C, or SIGTERM of a machine that is taken away, into an event; a second one stops at once.
+
+    Only the main thread can do this.
+    """
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
 
-    previous = signal.signal(signal.SIGINT, handle)
+    main = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM) if main}
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import accumulate
 from typing import NamedTuple
 
 from writesae.devices import choose_device
@@ -14,7 +14,6 @@ from writesae.store import StreamStore
 from writesae.training.chunks import chunk_length
 from writesae.training.config import TrainConfig
 from writesae.training.data import numbers_a_sequence, pool_size
-from writesae.training.folder import RESULT
 from writesae.training.sequences import head_shape
 
 FLOAT = 4
@@ -59,26 +58,19 @@ def room(store: StreamStore, config: TrainConfig) -> Room:
     return Room(4 * FLOAT * parameters(sae), FLOAT * step, FLOAT * held * numbers_a_sequence(store, config))
 
 
-def refuse_unless_room(store: StreamStore, runs: Sequence[tuple[TrainConfig, Path]], workers: int = 1) -> None:
-    """Raise InputError where the runs that are at work at one time do not fit in what is free.
-
-    In one process all are held at once and take turns at their steps, `workers` hold one each. Finished ones count
-    for nothing.
-    """
-    found = [(config, room(store, config)) for config, out in runs if not (out / RESULT).exists()]
-    if not found:
-        return
-    found.sort(key=lambda one: sum(one[1]), reverse=True)
-    apart = workers > 1
-    at_once = found[:workers] if apart else found
-    steps = [one.step for _, one in at_once]
-    total = sum(one.dictionary + one.data for _, one in at_once) + (sum(steps) if apart else max(steps))
-    config, largest = found[0]
+def at_once(store: StreamStore, configs: Sequence[TrainConfig], most: int) -> int:
+    """How many of these runs, at most `most`, are at work at one time: their data together keep within the largest
+    `memory` that one of them asks for. Raises InputError where so many do not fit in what is free."""
+    rooms = sorted(((config, room(store, config)) for config in configs), key=lambda one: -sum(one[1]))
+    held = accumulate(sorted((one.data for _, one in rooms), reverse=True)[:most])
+    count = max(1, sum(data <= GIB * max(config.memory for config in configs) for data in held))
+    config, largest = rooms[0]
     parts = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in largest._asdict().items())
-    beside = f" and {len(at_once) - 1} run(s) beside it" if len(at_once) > 1 else ""
+    beside = f" and {count - 1} run(s) beside it" if count > 1 else ""
     refuse_unless_free(
-        total,
+        sum(sum(one) for _, one in rooms[:count]),
         choose_device(config.device),
         f"{config.features:,} features at {config.site} ({parts}){beside}",
         "take fewer features, a smaller batch, a smaller `memory` for data, or fewer runs at a time",
     )
+    return count

@@ -1,7 +1,7 @@
-"""Several runs at a time, each in a process of its own.
+"""Several runs at a time, each in a process of its own, which says what it records; results lie in the runs' folders.
 
-A process trains one run after another and says what it records; results are read from the runs' folders. Processes
-are started without multiprocessing, which would run the caller's script again where that has no `__main__` guard.
+Processes are started without multiprocessing, which would run the caller's script again where that has no `__main__`
+guard.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from writesae.errors import WritesaeError
 from writesae.store import StreamStore
@@ -28,67 +27,49 @@ _CHILD = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "from writesae.training.side_by_side import serve; serve()"
 )
-
-
-class Job(NamedTuple):
-    """One run."""
-
-    name: str
-    config: TrainConfig
-    out: Path
-
-
-_Said = StepRecord | WritesaeError | None
+Said = StepRecord | WritesaeError | None
 """What a process says: a record, why its run has ended, or None where the run is finished."""
-_Waiting = queue.SimpleQueue[tuple[int, bytes]]
-_Heard = queue.SimpleQueue[tuple[int, _Said] | None]
-"""A job's number and what was said of it; None where a process has ended."""
+_Heard = queue.SimpleQueue[tuple[int, Said]]
 
 
 def run_side_by_side(
-    store: StreamStore, jobs: Sequence[Job], workers: int, record: Callable[[int, StepRecord], None]
+    store: StreamStore, jobs: Mapping[int, tuple[TrainConfig, Path]], workers: int, hear: Callable[[int, Said], None]
 ) -> None:
-    """Train every job, `workers` at a time; `record` gets a job's number and what its run records.
+    """Train every job, a configuration and its folder, `workers` at a time; `hear` gets its number and what is said.
 
-    An error in one run, or a process that was killed, stops the others, which save; it is raised with the run's name.
-    The same call goes on from the checkpoints. The store is pickled.
+    A run that fails, or whose process is killed, says so last, and the others go on. The store is pickled. Raises
+    KeyboardInterrupt after an interrupt, when all have saved.
     """
-    waiting, heard = _Waiting(), _Heard()
-    for number, job in enumerate(jobs):
-        waiting.put((number, pickle.dumps((store, job.config, job.out))))
-    processes = [_start() for _ in range(min(workers, len(jobs)))]
-    threads = [threading.Thread(target=_feed, args=(process, waiting, heard), daemon=True) for process in processes]
-    for thread in threads:
-        thread.start()
-    failure: WritesaeError | None = None
-    running, stopped = len(threads), False
-    try:
-        with interrupts() as interrupted:
-            while running:
+    waiting, running, heard = list(jobs), dict[int, subprocess.Popen[bytes]](), _Heard()
+    stopped = False
+    with interrupts() as interrupted:
+        try:
+            while running or (waiting and not stopped):
+                while waiting and len(running) < workers and not stopped:
+                    number = waiting.pop(0)
+                    process = running[number] = _start()
+                    job = pickle.dumps((store, *jobs[number]))
+                    threading.Thread(target=_listen, args=(number, process, job, heard), daemon=True).start()
                 with suppress(queue.Empty):
-                    one = heard.get(timeout=0.2)
-                    if one is None:
-                        running -= 1
-                    elif isinstance(one[1], StepRecord):
-                        record(one[0], one[1])
-                    elif one[1] is not None and not stopped:
-                        failure = failure or type(one[1])(f"{jobs[one[0]].name}: {one[1]}")
-                if (failure or interrupted.is_set()) and not stopped:
+                    number, said = heard.get(timeout=0.2)
+                    if not isinstance(said, StepRecord):
+                        running.pop(number).wait()
+                    if isinstance(said, StepRecord | None) or not stopped:
+                        hear(number, said)
+                if interrupted.is_set() and not stopped:
                     stopped = True
-                    _stop(processes, waiting)
-    finally:
-        for process in processes:
-            process.kill()  # only what is left by a second Ctrl-C, or by an error in `record`
-        for thread in threads:
-            thread.join()
-    if failure is not None:
-        raise failure
+                    for process in running.values():
+                        process.send_signal(signal.SIGINT)
+        finally:
+            for process in running.values():
+                process.kill()  # only what is left by a second Ctrl-C, or by an error in `hear`
+                process.wait()
     if stopped:
         raise KeyboardInterrupt("the runs stopped and are saved; the same command goes on from there")
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """A process that waits for runs. Ctrl-C in the terminal reaches it through its parent only."""
+    """A process that waits for a run. Ctrl-C in the terminal reaches it through its parent only."""
     path = os.pathsep.join(place for place in sys.path if place)
     return subprocess.Popen(
         [sys.executable, "-c", _CHILD],
@@ -99,32 +80,19 @@ def _start() -> subprocess.Popen[bytes]:
     )
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]], waiting: _Waiting) -> None:
-    """Begin no more runs, and let those that are on save and end."""
-    with suppress(queue.Empty):
-        while True:
-            waiting.get_nowait()
-    for process in processes:
-        process.send_signal(signal.SIGINT)
-
-
-def _feed(process: subprocess.Popen[bytes], waiting: _Waiting, heard: _Heard) -> None:
-    """Hand a process one run after another and pass on what it says of each."""
+def _listen(number: int, process: subprocess.Popen[bytes], job: bytes, heard: _Heard) -> None:
+    """Hand a process its run and pass on what it says of it."""
     assert process.stdin is not None
     assert process.stdout is not None
-    with suppress(queue.Empty, BrokenPipeError), process:  # which closes its pipes, and waits for it
-        while True:
-            number, job = waiting.get_nowait()
-            try:
-                process.stdin.write(job)
-                process.stdin.flush()
-                while isinstance(said := pickle.load(process.stdout), StepRecord):
-                    heard.put((number, said))
-            except (EOFError, BrokenPipeError, pickle.UnpicklingError):  # cut short
-                heard.put((number, _death(process.wait())))
-                break
-            heard.put((number, said))
-    heard.put(None)
+    try:
+        with process.stdin as tell:
+            tell.write(job)
+        with process.stdout as told:
+            while isinstance(said := pickle.load(told), StepRecord):
+                heard.put((number, said))
+    except (EOFError, BrokenPipeError, pickle.UnpicklingError):  # cut short
+        said = _death(process.wait())
+    heard.put((number, said))
 
 
 def _death(code: int) -> WritesaeError:
@@ -134,14 +102,14 @@ def _death(code: int) -> WritesaeError:
 
 
 def serve() -> None:
-    """What such a process does: train what comes in and say how it goes, until nothing more comes."""
+    """What such a process does: train what comes in and say how it goes."""
     from writesae.training.many import train  # which imports this module
 
-    told, tell = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    tell = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not come between
 
     class Tell:
-        def record(self, said: _Said) -> None:
+        def record(self, said: Said) -> None:
             try:
                 tell.write(pickle.dumps(said))
                 tell.flush()
@@ -149,16 +117,14 @@ def serve() -> None:
                 os._exit(1)
 
         def close(self) -> None:
-            """It is needed for the next run."""
+            """The run has yet to say how it ended."""
 
-    with suppress(EOFError):
-        while True:
-            store, config, out = pickle.load(told)
-            said: _Said = None
-            try:
-                train(store, config, out, [Tell()])
-            except WritesaeError as error:
-                said = error
-            except KeyboardInterrupt as error:
-                said = WritesaeError(str(error))
-            Tell().record(said)
+    store, config, out = pickle.load(sys.stdin.buffer)
+    said: Said = None
+    try:
+        train(store, config, out, [Tell()])
+    except WritesaeError as error:
+        said = error
+    except KeyboardInterrupt as error:
+        said = WritesaeError(str(error))
+    Tell().record(said)
