@@ -43,7 +43,7 @@ def test_a_model_s_sites_are_listed(capsys: pytest.CaptureFixture[str], monkeypa
     assert "36 sites in 6 of 8 layers" in out
     assert "L5.H0 to L5.H5" in out
     assert "32 x 32" in out
-    assert "55069f0e039e4937ed7a37ef8924526a774c72fce8bf913edd19eac784" in out
+    assert "5c17f11d5f0b0bf60c13de20e89ab93b923ed9fb944f8ccb8e707f7b2" in out
 
 
 @pytest.mark.parametrize("model", ["no-such-host", "."])

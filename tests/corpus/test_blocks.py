@@ -92,6 +92,16 @@ def test_the_tokenizer_hash_follows_its_content(tokenizer: PreTrainedTokenizerFa
     assert tokenizer_hash(other) != tokenizer_hash(tokenizer)
 
 
+def test_the_tokenizer_hash_is_the_same_after_it_padded_and_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+    used = copy.deepcopy(tokenizer)
+    used.pad_token = used.eos_token
+    before = tokenizer_hash(used)
+    used(["a", "a long text of many words"], padding=True, truncation=True, max_length=3)
+    assert used.backend_tokenizer.padding is not None
+    assert tokenizer_hash(used) == before
+    assert used.backend_tokenizer.truncation is not None  # and it is left as it was
+
+
 @pytest.mark.parametrize("tokens", [np.zeros((0, 5), np.int64), np.zeros(5, np.int64), np.zeros((2, 3))])
 def test_blocks_that_are_no_rectangle_of_tokens_are_refused(tokens: np.ndarray) -> None:
     with pytest.raises(InputError, match="non-empty int64 array"):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from huggingface_hub import HfFileMetadata, constants, get_hf_file_metadata
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from fake_hub import Hub, point_at, serve
@@ -83,17 +86,88 @@ def test_another_configuration_is_another_host(folder: Path) -> None:
 def test_the_identity_is_found_once_and_only_where_it_is_asked_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed = []
-
-    def watched(path: Path) -> str:
-        hashed.append(path.name)
-        return path.name
-
-    monkeypatch.setattr(identity, "sha256", watched)
+    read = reading(monkeypatch)
     host = load(folder)
-    assert hashed == []
+    assert read == []
     assert host.revision == host.revision
-    assert hashed == ["config.json", "model.safetensors"]
+    assert read == ["model.safetensors"]
+
+
+def reading(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files whose tensors are read from now on."""
+    read, real = list[str](), identity._tensors
+
+    def watched(path: Path) -> AbstractContextManager[tuple[list[str], Callable[[str], Tensor]]]:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(identity, "_tensors", watched)
+    return read
+
+
+def test_a_large_file_is_read_once_for_all_processes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "WORTH_KEEPING", 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    read, want = reading(monkeypatch), load(folder).revision
+    assert load(folder).revision == want
+    assert read == ["model.safetensors"]
+    (kept,) = (tmp_path / "kept" / "writesae" / "tensors").iterdir()
+    kept.write_text(kept.read_text()[:1000])  # cut short: read again
+    assert load(folder).revision == want
+    model = from_memory(folder)
+    with torch.no_grad():
+        model.get_parameter("lm_head.weight")[0, 0] += 1
+    model.save_pretrained(folder)  # the same size and name
+    assert load(folder).revision != want
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "config.json"))  # no place for a folder
+    assert load(folder).revision != want
+    assert read == ["model.safetensors"] * 4
+
+
+def test_splitting_files_and_what_lies_beside_them_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    want = load(folder).revision
+    (folder / "training_args.bin").write_bytes(b"whatever")
+    (folder / "config.json").write_text(
+        (folder / "config.json").read_text().replace('"transformers_version": "', '"transformers_version": "0')
+    )
+    assert load(folder).revision == want
+    from_memory(folder).save_pretrained(tmp_path / "split", max_shard_size="20KB")
+    assert len(identity.weight_files(tmp_path / "split")) > 2
+    assert load(tmp_path / "split").revision == want
+    state = load_file(folder / "model.safetensors")
+    (tmp_path / "pickled").mkdir()
+    torch.save(state, tmp_path / "pickled" / "pytorch_model.bin")
+    shutil.copy(folder / "config.json", tmp_path / "pickled")
+    assert load(tmp_path / "pickled").revision == want
+    state["lm_head.weight"] = state["lm_head.weight"].flip(0)
+    torch.save(state, tmp_path / "pickled" / "pytorch_model.bin")
+    assert load(tmp_path / "pickled").revision != want
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_changed_in_memory_are_another_host(folder: Path, dtype: Literal["float32", "bfloat16"]) -> None:
+    """Before the identity is first asked for, and after; put back, they are the files' again."""
+    host, want = load(folder, dtype=dtype), load(folder).revision
+    weight = host.model.get_parameter("lm_head.weight")
+    own = weight.detach().clone()
+    with torch.no_grad():
+        weight.mul_(2)
+    changed = host.revision
+    assert changed != want
+    with torch.no_grad():
+        weight.copy_(own)
+    assert host.revision == want
+    host.model.lm_head = nn.Linear(32, 101, bias=False).to(own.dtype)
+    assert host.revision not in (want, changed)
+
+
+def test_a_model_with_a_buffer_of_no_dimension_has_an_identity() -> None:
+    first, second = build_tiny("qwen3_5"), build_tiny("qwen3_5")
+    for model, scale in ((first, 1.0), (second, 2.0)):
+        model.register_buffer("scale", torch.tensor(scale))
+    assert load(first).revision != load(second).revision
 
 
 def test_files_that_changed_after_loading_do_not_identify_the_host(folder: Path) -> None:
@@ -136,21 +210,19 @@ def test_a_bad_device_is_one_line() -> None:
         load(5)  # type: ignore[arg-type]
 
 
-def test_a_host_of_the_hub_is_the_one_of_a_folder(folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_of_the_hub_is_the_one_of_a_folder(
+    folder: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "tokenizer.json").write_bytes((EMBEDDED["tiny-gdn"] / "tokenizer.json").read_bytes())
     old = hub.add_folder("me/host", folder)
     build_tiny("qwen3_5", seed=1).save_pretrained(folder.parent / "new")
     hub.add_folder("me/host", folder.parent / "new")
     first, local = load("me/host", revision=old), load(folder)
-    hashed = []
-
-    def watched(path: Path) -> str:
-        hashed.append(path.name)
-        return sha256(path)
-
-    monkeypatch.setattr(identity, "sha256", watched)
+    monkeypatch.setattr(identity, "WORTH_KEEPING", 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
     assert first.revision == local.revision
-    assert hashed.count("model.safetensors") == 1  # the cache knows its own
+    names = {path.stem for path in (tmp_path / "kept" / "writesae" / "tensors").iterdir()}
+    assert sha256(folder / "model.safetensors") in names  # the Hub's cache knows it by its content, whatever its time
     assert load("me/host").revision != local.revision
     assert load(AutoModelForCausalLM.from_pretrained("me/host")).revision == load("me/host").revision
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -158,10 +159,15 @@ class Cutter:
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 over a tokenizer's vocabulary and its way of splitting text.
 
-    Fast tokenizers are hashed by their whole serialised form, others by vocabulary and class.
+    Fast tokenizers are hashed by their whole serialised form, without the padding and truncation that earlier calls
+    left in it; others by vocabulary and class.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
+        if backend.padding is not None or backend.truncation is not None:
+            backend = copy.deepcopy(backend)
+            backend.no_padding()
+            backend.no_truncation()
         text = str(backend.to_str())
     else:
         text = type(tokenizer).__name__ + repr(sorted(tokenizer.get_vocab().items()))

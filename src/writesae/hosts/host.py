@@ -56,7 +56,7 @@ class Host:
         identify: Callable[[], str],
         borrowed: bool = False,
     ) -> None:
-        """`identify` says what pins the model's content; it is called once, when `revision` is asked for."""
+        """`identify` says what pins the model's content, whenever `revision` is asked for."""
         self._quiet = Quiet(model)
         if not borrowed:
             self._quiet.hush()
@@ -78,9 +78,10 @@ class Host:
             f"{list(self.layers)}, {first.heads} heads of {first.d_k} x {first.d_v}, {self.dtype}, {self.device})"
         )
 
-    @cached_property
+    @property
     def revision(self) -> str:
-        """A SHA-256 over configuration and weights: the same under every name, in every dtype, on every device."""
+        """A SHA-256 over configuration and weights: the same under every name, in every dtype, on every device, and
+        another one after a change of weights in memory."""
         return self._identify()
 
     @property

@@ -1,5 +1,5 @@
-"""What a host is: one hash over its configuration and weights, whatever they are called and in whatever precision or
-on whatever device they run."""
+"""What a host is: one hash over its configuration and tensors, whatever they are called, however they are split into
+files, and in whatever precision or on whatever device they run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -16,30 +18,53 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from writesae.disk import read_json, sha256
-from writesae.errors import HostError
+from writesae.disk import make_folder, read_json, write_text
+from writesae.errors import HostError, OutputError
+from writesae.hosts.internals import changes
 from writesae.hosts.sources import in_cache
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights, in the order in which they are looked for; each may be an index of several."""
+WORTH_KEEPING = 2**26
+"""Bytes of a file from which on the hashes of its tensors are kept between processes: 54 GB take minutes to read."""
 _RUN = ("dtype", "torch_dtype", "transformers_version", "architectures", "_name_or_path", "_attn_implementation")
 """Entries of a configuration that say how and by what a model was made, saved or run."""
 
 
-def files_revision(folder: Path) -> Callable[[], str]:
-    """The identity of a model that was just loaded from a folder, or from the Hub's cache, once it is asked for.
+class Identity:
+    """The identity of a model: that of the files it was loaded from, as long as nobody changes it in memory.
 
-    It is the SHA-256 over the names and SHA-256 of the configuration and of the weights that are loaded. Raises
-    HostError when it is asked for where the files have changed in between.
+    It is found when it is first asked for, and again only after a change. A change through `Tensor.data` is not seen.
+    """
+
+    def __init__(self, model: PreTrainedModel, folder: Path | None = None) -> None:
+        """With `folder`, the model has just been loaded from there, or from the Hub's cache."""
+        self._model = model
+        self._files = None if folder is None else files_revision(folder)
+        self._loaded = changes(model)
+        self._found: tuple[object, str] | None = None
+
+    def __call__(self) -> str:
+        """Raises HostError where files have changed since they were loaded, or values in memory cannot be read."""
+        now = changes(self._model)
+        if self._found is None or self._found[0] != now:
+            untouched = self._files is not None and now == self._loaded
+            self._found = now, self._files() if untouched and self._files else model_revision(self._model)
+        return self._found[1]
+
+
+def files_revision(folder: Path) -> Callable[[], str]:
+    """What finds the SHA-256 over the configuration and the tensors of a folder, as they are at this moment.
+
+    Raises HostError when it is called where the files have changed in between.
     """
     files = [folder / "config.json", *weight_files(folder)]
-    before = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    before = [_stamp(path) for path in files]
 
     def revision() -> str:
-        if before != [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]:
+        if before != [_stamp(path) for path in files if path.exists()]:
             raise HostError(f"the files in {folder} have changed since the model was loaded from it: load it again")
-        lines = "".join(f"{path.name} {_file_hash(path)}\n" for path in files)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return _revision(_canonical(read_json(files[0])), (line for path in files[1:] for line in _file_lines(path)))
 
     return revision
 
@@ -48,17 +73,52 @@ def model_revision(model: PreTrainedModel) -> str:
     """The identity of a model in memory: that of the files it came from, where its values are still theirs, rounded to
     its dtype; else the SHA-256 over its configuration and values. Raises HostError where weights are offloaded.
     """
-    offloaded = next((name for name, x in model.state_dict().items() if x.is_meta), None)
-    if offloaded is not None:
-        raise HostError(f"{offloaded} is offloaded, so its values cannot be identified: load the model by its name")
+    state = model.state_dict()
+    for name, x in state.items():
+        if not isinstance(x, Tensor) or x.is_meta:
+            why = "offloaded" if isinstance(x, Tensor) else f"a {type(x).__name__}, no tensor"
+            raise HostError(f"{name} is {why}, so its values cannot be identified: load the model by its name")
     folder = _origin(model)
     if folder is not None and _holds(folder, model):
         return files_revision(folder)()
-    digest = hashlib.sha256(_canonical(model.config).encode())
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)}\n".encode())
-        digest.update(_plain(value).view(torch.uint8).flatten().numpy().data)
-    return digest.hexdigest()
+    return _revision(_of_memory(model.config), (_line(name, _plain(value)) for name, value in state.items()))
+
+
+def _revision(config: str, lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join([config, *sorted(lines)]).encode()).hexdigest()
+
+
+def _line(name: str, value: Tensor) -> str:
+    values = value.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return f"{name} {value.dtype} {list(value.shape)} {hashlib.sha256(values.data).hexdigest()}"
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _file_lines(path: Path) -> list[str]:
+    """A line for each tensor of a file of weights; those of a large file are read once and then kept.
+
+    The Hub's cache keeps a large file under its SHA-256; any other is known by its place, size, time and inode.
+    """
+    real = Path(os.path.realpath(path))
+    hashed = real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name)
+    key = real.name if hashed else hashlib.sha256(repr((str(real), *_stamp(real))).encode()).hexdigest()
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kept = caches / "writesae" / "tensors" / f"{key}.txt"
+    with suppress(OSError, UnicodeDecodeError):
+        head, *lines = kept.read_text().splitlines()
+        if head == f"{len(lines)} tensors":
+            return lines
+    with _tensors(path) as (names, get), ThreadPoolExecutor(os.cpu_count()) as pool:
+        lines = list(pool.map(lambda name: _line(name, get(name)), names))
+    if real.stat().st_size >= WORTH_KEEPING:
+        with suppress(OutputError, OSError):  # a home that cannot be written to: the file is read again next time
+            make_folder(kept.parent)
+            write_text(kept, "\n".join([f"{len(lines)} tensors", *lines]))
+    return lines
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -73,12 +133,6 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def _file_hash(path: Path) -> str:
-    """SHA-256 of a file; the Hub's cache keeps large files under theirs."""
-    real = Path(os.path.realpath(path))
-    return real.name if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name) else sha256(path)
-
-
 def _plain(value: Tensor) -> Tensor:
     """Values in one precision: float32, unless that would lose some of a float64."""
     value = value.detach().cpu().contiguous()
@@ -87,13 +141,17 @@ def _plain(value: Tensor) -> Tensor:
     return value.float()
 
 
-def _canonical(config: PreTrainedConfig) -> str:
-    """A configuration without what says how it is run."""
+def _canonical(config: object) -> str:
+    """A configuration's JSON without what says how it is run."""
 
     def kept(data: object) -> object:
         return {k: kept(v) for k, v in data.items() if k not in _RUN} if isinstance(data, dict) else data
 
-    return json.dumps(kept(json.loads(config.to_json_string())), sort_keys=True)
+    return json.dumps(kept(config), sort_keys=True)
+
+
+def _of_memory(config: PreTrainedConfig) -> str:
+    return _canonical(json.loads(config.to_json_string()))
 
 
 def _origin(model: PreTrainedModel) -> Path | None:
@@ -108,19 +166,27 @@ def _holds(folder: Path, model: PreTrainedModel) -> bool:
     files = weight_files(folder)
     if not files or any(path.suffix != ".safetensors" or not path.is_file() for path in files):
         return False
-    if _canonical(type(model.config).from_pretrained(folder)) != _canonical(model.config):
+    if _of_memory(type(model.config).from_pretrained(folder)) != _of_memory(model.config):
         return False
     state, seen = model.state_dict(), set()
-    for name, value in _tensors(files):
-        own = state.get(name)
-        if own is None or own.shape != value.shape or not torch.equal(value.to(own.dtype), own.cpu()):
-            return False
-        seen.add(own.data_ptr())
+    for path in files:
+        with _tensors(path) as (names, get):
+            for name in names:
+                own = state.get(name)
+                if own is None or own.shape != (value := get(name)).shape:
+                    return False
+                if not torch.equal(value.to(own.dtype), own.cpu()):
+                    return False
+                seen.add(own.data_ptr())
     return all(value.data_ptr() in seen for value in state.values())  # tied ones are stored once
 
 
-def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    for path in files:
+@contextmanager
+def _tensors(path: Path) -> Iterator[tuple[list[str], Callable[[str], Tensor]]]:
+    """The names of a file's tensors, and what reads one."""
+    if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as held:
-            for name in held.keys():  # noqa: SIM118  not a mapping
-                yield name, held.get_tensor(name)
+            yield list(held.keys()), held.get_tensor
+    else:
+        state = cast("dict[str, Tensor]", torch.load(path, map_location="cpu", weights_only=True))
+        yield list(state), state.__getitem__

@@ -90,6 +90,11 @@ def hold_attention(part: DynamicLayer, whole: tuple[Tensor, Tensor], past: int) 
     part.update = update  # type: ignore[method-assign, assignment]
 
 
+def changes(model: nn.Module) -> object:
+    """Where a model's tensors lie and how often each was changed in place: equal as long as nobody touches them."""
+    return [(name, x.data_ptr(), x._version) for name, x in model.state_dict().items() if isinstance(x, Tensor)]
+
+
 def execution_device(module: nn.Module) -> torch.device:
     """Where accelerate runs a module whose weights are elsewhere between calls."""
     return torch.device(cast(str, module._hf_hook.execution_device))  # type: ignore[union-attr]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -14,7 +13,7 @@ from writesae.devices import choose_device
 from writesae.errors import HostError, InputError
 from writesae.hosts.checkpoints import Request, load_checkpoint
 from writesae.hosts.host import Host
-from writesae.hosts.identity import files_revision, model_revision
+from writesae.hosts.identity import Identity
 from writesae.hosts.mamba_ssm_format import TOKENIZER
 from writesae.hosts.selfcheck import check_replay
 from writesae.hosts.sources import EMBEDDED, Place, ask_hub, find
@@ -48,7 +47,7 @@ def load(
     if isinstance(source, PreTrainedModel):
         _refuse_changes(source, device, dtype, revision, device_map)
         name = source.config.name_or_path or type(source).__name__
-        host = Host(source, tokenizer, name, partial(model_revision, source), borrowed=True)
+        host = Host(source, tokenizer, name, Identity(source), borrowed=True)
     elif isinstance(source, str | Path):
         place = find(str(source), revision)
         if device is not None and device_map is not None:
@@ -58,7 +57,7 @@ def load(
         tokens = str(EMBEDDED["tiny-gdn"]) if str(source) in EMBEDDED else loaded.tokenizer
         if tokenizer is None and tokens is not None:
             tokenizer = _load_tokenizer(tokens, place, revision, trust_remote_code)
-        host = Host(loaded.model, tokenizer, str(source), files_revision(loaded.files))
+        host = Host(loaded.model, tokenizer, str(source), Identity(loaded.model, loaded.files))
     else:
         raise InputError(f"a host is a name, a folder, a Hub id or a transformers model, not a {type(source).__name__}")
     check_replay(host)
