@@ -91,8 +91,12 @@ def hold_attention(part: DynamicLayer, whole: tuple[Tensor, Tensor], past: int) 
 
 
 def changes(model: nn.Module) -> object:
-    """Where a model's tensors lie and how often each was changed in place: equal as long as nobody touches them."""
-    return [(name, x.data_ptr(), x._version) for name, x in model.state_dict().items() if isinstance(x, Tensor)]
+    """Where a model's tensors lie and how often each was changed in place: equal as long as nobody touches them.
+
+    Those that accelerate keeps elsewhere between calls are others every time, and are left out.
+    """
+    held = ((name, x) for name, x in model.state_dict().items() if isinstance(x, Tensor) and not x.is_meta)
+    return [(name, x.data_ptr(), x._version) for name, x in held]
 
 
 def execution_device(module: nn.Module) -> torch.device:
