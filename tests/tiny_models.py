@@ -40,6 +40,8 @@ class TinyModel:
     """Range of the decay rates `exp(A_log)`."""
     bias: tuple[float, float] = (-1.0, 1.0)
     """Range of `dt_bias`."""
+    mixer: str | None = None
+    """The layer of fla that takes the place of the model's own, for one that no model of fla has."""
 
 
 _COMMON: Settings = {
@@ -189,6 +191,8 @@ def _transformers(name: str, prefix: str, settings: Mapping[str, object], config
 
 _HEADS: Settings = {"num_heads": 4}
 _GROUPED: Settings = {"num_heads": 2, "head_dim": 6, "num_v_heads": 4}
+_PRODUCT: Settings = {"num_heads": 4, "head_dim": 6, "expand_v": 1.5, "use_forget_gate": True}
+_HGRN2: Settings = {"hidden_size": 35, "expand_ratio": 6, "use_short_conv": True, "use_lower_bound": False}
 _FLA: Settings = {"hidden_size": 32, "intermediate_size": 22, "num_hidden_layers": 2}
 
 
@@ -230,6 +234,12 @@ TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
         "fla_gla": _fla("gla", "GLA", _HEADS),
         "fla_kda": _fla("kda", "KDA", _GROUPED | {"expand_v": 1.5}),
         "fla_rwkv7": _fla("rwkv7", "RWKV7", _RWKV7 | {"hidden_size": 28}),
+        "fla_comba": _fla("comba", "Comba", _GROUPED | {"expand_v": 1.5}),
+        "fla_gdn2": replace(_fla("gla", "GLA", _HEADS), mixer="GatedDeltaNet2"),
+        "fla_gated_deltaproduct": _fla("gated_deltaproduct", "GatedDeltaProduct", _PRODUCT),
+        "fla_simple_gla": replace(_fla("gla", "GLA", _HEADS), mixer="SimpleGatedLinearAttention"),
+        "fla_retnet": _fla("retnet", "RetNet", {"num_heads": 4}),
+        "fla_hgrn2": _fla("hgrn2", "HGRN2", _HGRN2),
     }
 )
 
@@ -253,8 +263,23 @@ def build_tiny(name: str, seed: int = 0) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = getattr(module, spec.model)(getattr(module, spec.config)(**spec.settings))
+        if spec.mixer is not None:
+            _change_mixers(model, spec.mixer)
         _redraw(model, spec)
     return cast(PreTrainedModel, model.eval())
+
+
+FLA_LAYERS: Mapping[str, tuple[str, Settings]] = {
+    "GatedDeltaNet2": ("gdn2", {"head_dim": 6, "num_heads": 2, "num_v_heads": 4, "expand_v": 1.5}),
+    "SimpleGatedLinearAttention": ("simple_gla", {"num_heads": 4, "expand_k": 0.5}),
+}
+
+
+def _change_mixers(model: nn.Module, mixer: str) -> None:
+    module, sizes = FLA_LAYERS[mixer]
+    layer = getattr(import_module(f"fla.layers.{module}"), mixer)
+    for index, block in enumerate(model.get_submodule("model.layers").children()):
+        block.attn = layer(hidden_size=32, layer_idx=index, **sizes)
 
 
 @torch.no_grad()

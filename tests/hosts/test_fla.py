@@ -3,6 +3,7 @@ transformers hosts. Runs where the fla extra is installed."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -85,12 +86,48 @@ def naive_rwkv7(call: Arguments) -> Tensor:
     return swapped(out)
 
 
+def naive_comba(call: Arguments) -> Tensor:
+    q, k = normalised(call, tensor(call, "v").shape[2])
+    p, _ = normalised({"q": call["p"], "k": call["p"]}, q.shape[2])
+    run = import_module("fla.ops.comba.naive").naive_recurrent_comba
+    return run(q, k, tensor(call, "v"), p, tensor(call, "beta"), tensor(call, "g"))[0]  # type: ignore[no-any-return]
+
+
+def naive_gdn2(call: Arguments) -> Tensor:
+    q, k = normalised(call, tensor(call, "v").shape[2])
+    run = import_module("fla.ops.gdn2.naive").naive_recurrent_gdn2
+    return run(q, k, *(tensor(call, name) for name in ("v", "g", "b", "w")))[0]  # type: ignore[no-any-return]
+
+
+def naive_delta_product(call: Arguments) -> Tensor:
+    q, k = normalised(call, tensor(call, "v").shape[2])
+    run = import_module("fla.ops.gated_delta_product.naive").naive_recurrent_gated_delta_product
+    v, g, beta = (tensor(call, name) for name in ("v", "g", "beta"))
+    return run(q, k, v, g, beta, q.shape[-1] ** -0.5)[0]  # type: ignore[no-any-return]
+
+
+def naive_simple_gla(call: Arguments) -> Tensor:
+    run = import_module("fla.ops.simple_gla.naive").naive_recurrent_simple_gla
+    return run(*(tensor(call, name) for name in ("q", "k", "v", "g")))[0]  # type: ignore[no-any-return]
+
+
+def naive_retention(call: Arguments) -> Tensor:
+    run = import_module("fla.ops.retention.naive").naive_retention
+    return swapped(run(*(swapped(tensor(call, name)) for name in ("q", "k", "v"))))
+
+
 NAIVE: dict[str, Callable[[Arguments], Tensor]] = {
     "fla_delta_net": naive_delta,
     "fla_gated_deltanet": naive_gated_delta,
     "fla_kda": naive_kimi,
     "fla_gla": naive_gla,
     "fla_rwkv7": naive_rwkv7,
+    "fla_comba": naive_comba,
+    "fla_gdn2": naive_gdn2,
+    "fla_gated_deltaproduct": naive_delta_product,
+    "fla_simple_gla": naive_simple_gla,
+    "fla_retnet": naive_retention,
+    "fla_hgrn2": naive_gla,
 }
 
 
@@ -186,6 +223,41 @@ def test_the_torch_forms_are_fla_s_own_references() -> None:
     )
     update = import_module("fla.ops.rwkv7.fused_k_update").k_update_ref
     torch.testing.assert_close(fla_on_cpu.FUNCTIONS["fused_k_rwkv7"](o, gate, x[0, 0]), update(o, gate, x[0, 0]))
+
+
+def test_retention_turns_its_keys_as_fla_does() -> None:
+    """Counted from the first real token, also in a padded row and in a continuation."""
+    ops = import_module("fla.modules.rotary.ops")
+    rotary, g = ops.RotaryEmbedding(dim=6), torch.Generator().manual_seed(3)
+    q, k = (torch.randn(2, 11, 3, 6, generator=g) for _ in range(2))
+    angles = torch.outer(torch.arange(18.0), rotary.inv_freq)
+    for offset, mask, first in (
+        (0, None, (0, 0)),
+        (7, None, (7, 7)),
+        (0, [[1] * 11, [0] * 4 + [1] * 7], (0, -4)),
+        (7, [[1] * 18, [0] * 4 + [1] * 14], (7, 3)),
+    ):
+        seen = None if mask is None else torch.tensor(mask)
+        fla_on_cpu.EVERYWHERE["unpad_hidden_states"](torch.zeros(2, 11, 5), None, seen, 11)
+        for ours, x in zip(fla_on_cpu.turned(rotary, q, k, seqlen_offset=offset), (q, k), strict=True):
+            for row, start in enumerate(first):
+                real = slice(max(0, -start), 11)
+                table = angles[max(0, start) :][: 11 - real.start]
+                theirs = ops.rotary_embedding_ref(x[row : row + 1, real], table.cos(), table.sin())
+                torch.testing.assert_close(ours[row : row + 1, real], theirs)
+
+
+def test_hgrn2_projects_what_its_fused_kernel_would() -> None:
+    norms, layer = import_module("fla.modules.norm.layernorm"), import_module("fla.layers.hgrn2")
+    host = tiny_host("fla_hgrn2")
+    x = 1e-3 * torch.randn(2, 11, 35, generator=torch.Generator().manual_seed(4))  # where an epsilon is seen
+    norm, out = (host.mixers[1].module.get_submodule(name) for name in ("g_norm", "o_proj"))
+    weight = torch.randn(35, generator=torch.Generator().manual_seed(5))
+    epsilon = inspect.signature(layer.rms_norm_linear).parameters["eps"].default
+    theirs = out(norms.rms_norm_ref(x, weight, None, eps=epsilon))
+    with host.tap():
+        ours = layer.rms_norm_linear(x, weight, norm.bias, out.weight, out.bias)
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.skipif(find_spec("rwkv7_hf") is None, reason="needs writesae[rwkv7]")

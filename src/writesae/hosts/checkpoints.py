@@ -22,7 +22,9 @@ from writesae.hosts.mamba_ssm_format import TOKENIZER, is_mamba_ssm, load_mamba_
 from writesae.hosts.sources import Place
 from writesae.hosts.versions import installed_version, require_package
 
-FLA_TYPES = ("delta_net", "gated_deltanet", "gla", "kda", "rwkv7")
+FLA_TYPES = (
+    "delta_net", "gated_deltanet", "gla", "kda", "rwkv7", "comba", "gated_deltaproduct", "retnet", "hgrn2",
+)  # fmt: skip
 """`model_type`s of flash-linear-attention that have a matrix state and a recurrence we know."""
 TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """Files that say that a checkpoint has a tokenizer of its own."""

@@ -20,16 +20,18 @@ from writesae.hosts.kernels import Arguments, Kernel, KernelResult, grouped, opt
 from writesae.recurrence import Stream, replay, replay_reference
 
 
-def _scaled(arguments: Arguments, query: Tensor) -> Tensor:
+def scaled(arguments: Arguments, query: Tensor) -> Tensor:
+    """Queries times the call's scale, by default `K^-1/2`."""
     scale = arguments.get("scale")
     return query * (query.shape[-1] ** -0.5 if scale is None else float(cast(float, scale)))
 
 
-def _query_key(arguments: Arguments, heads: int) -> tuple[Tensor, Tensor]:
+def query_key(arguments: Arguments, heads: int) -> tuple[Tensor, Tensor]:
+    """Queries and keys as the recurrence uses them, `[B, T, heads, K]`, float32."""
     query, key = (grouped(tensor(arguments, name).float(), heads) for name in ("q", "k"))
     if arguments.get("use_qk_l2norm_in_kernel"):
         query, key = unit(query), unit(key)
-    return _scaled(arguments, query), key
+    return scaled(arguments, query), key
 
 
 def _log_decay(arguments: Arguments, heads: int) -> Tensor:
@@ -54,7 +56,7 @@ def delta_stream(arguments: Arguments) -> Stream:
     """DeltaNet (no `g`), Gated DeltaNet (`g` a scalar a head) and Kimi Delta Attention (`g` a vector)."""
     value = tensor(arguments, "v").float()
     heads = value.shape[2]
-    query, key = _query_key(arguments, heads)
+    query, key = query_key(arguments, heads)
     log_decay = _log_decay(arguments, heads)
     beta = tensor(arguments, "beta").float()
     if arguments.get("use_beta_sigmoid_in_kernel"):
@@ -70,7 +72,7 @@ def gla_stream(arguments: Arguments) -> Stream:
     gate = optional_tensor(arguments, "gk")
     gate = tensor(arguments, "g") if gate is None else gate
     query, key, value = (tensor(arguments, name).float() for name in ("q", "k", "v"))
-    return Stream(_scaled(arguments, query), key, value, gate.float())
+    return Stream(scaled(arguments, query), key, value, gate.float())
 
 
 def rwkv7_stream(arguments: Arguments) -> Stream:
@@ -123,19 +125,20 @@ def _run_in_torch(kernel: Kernel, *args: object, **kwargs: object) -> object:
     return run.outputs.to(tensor(arguments, "v").dtype), final
 
 
-def _kernels(stream: Callable[[Arguments], Stream], parameters: tuple[str, ...], *symbols: str) -> tuple[Kernel, ...]:
+def kernels(stream: Callable[[Arguments], Stream], parameters: tuple[str, ...], *symbols: str) -> tuple[Kernel, ...]:
+    """Kernels that return `(outputs, final state)`, under these names; on a CPU their stream is replayed."""
     bare = (Kernel(symbol, parameters, stream, _initial, _unpack, _repack) for symbol in symbols)
     return tuple(replace(kernel, on_cpu=partial(_run_in_torch, kernel)) for kernel in bare)
 
 
 _GATED = ("q", "k", "v", "g", "beta")
-DELTA = _kernels(delta_stream, ("q", "k", "v", "beta"), "chunk_delta_rule", "fused_recurrent_delta_rule")
-GATED_DELTA = _kernels(delta_stream, _GATED, "chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule")
-KIMI = _kernels(delta_stream, _GATED, "chunk_kda", "fused_recurrent_kda")
-GLA = _kernels(gla_stream, ("q", "k", "v", "g"), "chunk_gla", "fused_chunk_gla") + _kernels(
+DELTA = kernels(delta_stream, ("q", "k", "v", "beta"), "chunk_delta_rule", "fused_recurrent_delta_rule")
+GATED_DELTA = kernels(delta_stream, _GATED, "chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule")
+KIMI = kernels(delta_stream, _GATED, "chunk_kda", "fused_recurrent_kda")
+GLA = kernels(gla_stream, ("q", "k", "v", "g"), "chunk_gla", "fused_chunk_gla") + kernels(
     gla_stream, ("q", "k", "v", "gk"), "fused_recurrent_gla"
 )
-RWKV7 = _kernels(rwkv7_stream, ("r", "w", "k", "v", "a", "b"), "chunk_rwkv7") + _kernels(
+RWKV7 = kernels(rwkv7_stream, ("r", "w", "k", "v", "a", "b"), "chunk_rwkv7") + kernels(
     rwkv7_stream, ("r", "w", "k", "v", "kk", "a"), "fused_mul_recurrent_rwkv7"
 )
 

@@ -4,17 +4,21 @@ Everything around the recurrence (norms, short convolutions, gated MLPs, token s
 CPU tensors; on a GPU the original runs. Modules are replaced one model at a time, functions in the module that calls
 them, and all of it is put back on leaving.
 
-One change holds on every device: fla packs `[B, T]` into `[1, total]` wherever an attention mask is given. The stream
-would be packed with it, so the mask zeroes the padded inputs instead, which is the same for left padding.
+Three changes hold on every device. fla packs `[B, T]` into `[1, total]` wherever an attention mask is given; the stream
+would be packed with it, so the mask zeroes the padded inputs instead, which is the same for left padding. Rotary
+positions are then counted without the padding, as in packed rows. And HGRN2's output projection, which its kernel fuses
+with the norm before it, is called as the module that it is, so that what enters it can be seen.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +35,12 @@ def fla_on_cpu(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         own = [module for module in model.modules() if type(module).__module__.startswith("fla.")]
         for module in own:
+            if type(module).__name__ == "HGRN2Attention":
+                projection = module.get_submodule("o_proj")
+                _projections[id(projection.weight)] = projection
+            if type(module).__name__ == "MultiScaleRetention":
+                rotary = module.get_submodule("rotary")
+                stack.enter_context(patched(rotary, "forward", _by(partial(turned, rotary))))
             forward = MODULES.get(type(module).__name__)
             if forward is not None:
                 stack.enter_context(patched(module, "forward", partial(routed, partial(forward, module))))
@@ -43,17 +53,57 @@ def fla_on_cpu(model: nn.Module) -> Iterator[None]:
             for name, operation in FUNCTIONS.items():
                 if name in vars(namespace):
                     stack.enter_context(patched(namespace, name, partial(routed, operation)))
-            if module_name.startswith("fla.layers.") and "unpad_hidden_states" in vars(namespace):
-                stack.enter_context(patched(namespace, "unpad_hidden_states", lambda original: _masked))
+            for name, everywhere in EVERYWHERE.items():
+                if name in vars(namespace) and not module_name.startswith("fla.models."):
+                    stack.enter_context(patched(namespace, name, _by(everywhere)))
         yield
+
+
+def _by(operation: Operation) -> Callable[[Operation], Operation]:
+    return lambda original: operation
+
+
+class _Padding(threading.local):
+    """Of the mixer that this thread is inside of."""
+
+    tokens: Tensor | int = 0
+    """How many stand before each row, `[B]`."""
+
+
+_padding = _Padding()
+_projections: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
+"""HGRN2's output projections by the id of their weight."""
 
 
 def _masked(
     hidden_states: Tensor, cu_seqlens: Tensor | None, attention_mask: Tensor | None, q_len: int
 ) -> tuple[Tensor, None, Tensor | None]:
+    _padding.tokens = 0
     if cu_seqlens is None and attention_mask is not None:
         hidden_states = hidden_states * attention_mask[:, -q_len:, None].to(hidden_states.dtype)
+        _padding.tokens = (attention_mask == 0).sum(1)
     return hidden_states, None, cu_seqlens
+
+
+def turned(rotary: nn.Module, q: Tensor, k: Tensor, seqlen_offset: int | Tensor = 0, **_: object) -> tuple[Tensor, ...]:
+    """Queries and keys `[B, T, H, K]` turned by their positions in the text, one half of a head against the other."""
+    width, base = int(rotary.dim), float(rotary.base)  # type: ignore[arg-type]
+    rates = base ** -(torch.arange(0, width, 2, device=q.device) / width)
+    first = torch.as_tensor(seqlen_offset, device=q.device) - torch.as_tensor(_padding.tokens, device=q.device)
+    angle = (first.reshape(-1, 1, 1) + torch.arange(q.shape[1], device=q.device)[:, None]) * rates  # [1 or B, T, K / 2]
+    cos, sin = (table.unsqueeze(2).to(q.dtype) for table in (angle.cos(), angle.sin()))
+    halves = [x.chunk(2, -1) for x in (q, k)]
+    return tuple(torch.cat([left * cos - right * sin, left * sin + right * cos], -1) for left, right in halves)
+
+
+def _norm_then_project(
+    x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, linear_weight: Tensor, *_: object
+) -> Tensor:
+    """A norm over all heads at the kernel's own epsilon, then the output projection."""
+    normed = _rms(x.float(), 1e-5)
+    normed = normed if norm_weight is None else normed * norm_weight.float()
+    out: Tensor = _projections[id(linear_weight)](normed.to(x.dtype))
+    return out
 
 
 Norm = Callable[[nn.Module, Tensor], Tensor]
@@ -203,8 +253,15 @@ FUNCTIONS: Mapping[str, Operation] = {
     "fused_k_rwkv7": lambda k, a, ka: k.addcmul(k * (a - 1), ka),
     "gate_output_correction": _correction,
     "elu_p1": lambda x: F.elu(x) + 1,
+    "swish": F.silu,
 }
 """Function name -> the same in torch."""
+
+EVERYWHERE: Mapping[str, Operation] = {
+    "unpad_hidden_states": _masked,
+    "rms_norm_linear": _norm_then_project,
+}
+"""Function name -> what takes its place on every device."""
 
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -173,7 +173,9 @@ def _rwkv7_skip(arguments: dict[str, object], hidden: Tensor, returns: int) -> o
     return (hidden, *list(arguments.values())[1:returns])
 
 
-CONVOLUTIONS = ("q_conv1d", "k_conv1d", "v_conv1d")
+def _convolutions(mixer: nn.Module) -> tuple[str, ...]:
+    """An fla mixer's short convolutions, in the order of its cache."""
+    return tuple(name for name, _ in mixer.named_children() if name.endswith("_conv1d"))
 
 
 def _fla_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: ExitStack) -> None:
@@ -185,14 +187,13 @@ def _fla_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: Exit
         if host.layers[index].family == "rwkv7":  # a token shift before the mixer and one before the MLP
             _watch_inputs(mixer, (index, "conv_state"), memory, stack)
             _watch_inputs(block.get_submodule("ffn"), (index, "ffn_state"), memory, stack)
-        for name in CONVOLUTIONS:
-            if isinstance(getattr(mixer, name, None), nn.Module):
-                _watch_inputs(mixer.get_submodule(name), (index, name), memory, stack)
+        for name in _convolutions(mixer):
+            _watch_inputs(mixer.get_submodule(name), (index, name), memory, stack)
 
     def forms() -> None:
         for index, what in memory.series:
-            kept = cache.layers[index].state  # type: ignore[union-attr]
-            state = kept["conv_state"][CONVOLUTIONS.index(what)] if what in CONVOLUTIONS else kept[what]
+            kept, names = cache.layers[index].state, _convolutions(host.mixers[index].module)  # type: ignore[union-attr]
+            state = kept["conv_state"][names.index(what)] if what in names else kept[what]
             memory.shapes[index, what] = tuple(state.shape[1:])
 
     stack.callback(forms)
@@ -205,16 +206,15 @@ def _fla_fill(host: Host, cache: Cache, layer: int, memory: Memory, place: Place
         if (index, what) not in memory.series:
             return None
         shape = memory.shapes[index, what]
-        if what not in CONVOLUTIONS:
+        if not what.endswith("_conv1d"):
             return place.repeat(window(memory.series[index, what], place, 1)).reshape(rows, *shape)
         return place.repeat(window(memory.series[index, what], place, shape[1]).transpose(1, 2).contiguous())
 
     for index in host.layers:
-        convolutions = tuple(last(index, what) for what in CONVOLUTIONS)
-        shift = last(index, "conv_state")
+        names = _convolutions(host.mixers[index].module) if index >= layer else ()
         cache.update(
             recurrent_state=stored_placeholder(host, index, rows),
-            conv_state=shift if convolutions[0] is None else convolutions,
+            conv_state=tuple(last(index, what) for what in names) or last(index, "conv_state"),
             ffn_state=last(index, "ffn_state"),
             layer_idx=index,
             offset=past,

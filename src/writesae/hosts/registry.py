@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 from transformers import PreTrainedConfig
 
-from writesae.hosts import fla, gated_delta, mamba2, rwkv7, tails
+from writesae.hosts import fla, fla_relatives, gated_delta, mamba2, rwkv7, tails
 from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.fla_on_cpu import fla_on_cpu
 from writesae.hosts.kernels import Kernel
@@ -98,7 +98,7 @@ def _fla(
     mixer: str, family: str, kernels: tuple[Kernel, ...], tail: Tail, model: str, value_first: bool
 ) -> Architecture:
     known = (kernels, fla.shape, tail, "o_proj", value_first, FLA)
-    return Architecture(mixer, family, "fla", *known, runnable=fla_on_cpu, models=(model,))
+    return Architecture(mixer, family, "fla", *known, runnable=fla_on_cpu, models=(model,) if model else ())
 
 
 _O_NORM = tails.per_head_norm("o_norm")
@@ -110,6 +110,21 @@ FLA_ARCHITECTURES = (
     replace(
         _fla("RWKV7Attention", "rwkv7", fla.RWKV7, rwkv7.FLA_TAIL, "RWKV7ForCausalLM", False),
         shape=rwkv7.shape,
+    ),
+    _fla("Comba", "comba", fla_relatives.COMBA, _O_NORM, "CombaForCausalLM", False),
+    _fla("GatedDeltaNet2", "gated-deltanet-2", fla_relatives.GDN2, _O_NORM, "", False),
+    _fla(
+        "GatedDeltaProduct",
+        "gated-deltaproduct",
+        fla_relatives.DELTA_PRODUCT,
+        _O_NORM,
+        "GatedDeltaProductForCausalLM",
+        False,
+    ),
+    _fla("SimpleGatedLinearAttention", "simple-gla", fla_relatives.SIMPLE_GLA, tails.GLA, "", True),
+    _fla("MultiScaleRetention", "retention", fla_relatives.RETENTION, tails.GLA, "RetNetForCausalLM", False),
+    replace(
+        _fla("HGRN2Attention", "hgrn2", fla.GLA, tails.HGRN2, "HGRN2ForCausalLM", True), shape=fla_relatives.hgrn2_shape
     ),
 )
 

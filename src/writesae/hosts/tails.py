@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -56,8 +57,12 @@ def _all_heads_norm(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stre
     return normed.view_as(emitted)
 
 
+def _has_gate(mixer: nn.Module) -> bool:
+    return bool(getattr(mixer, "use_output_gate", True))  # Simple GLA always has one
+
+
 def _gla_watch(mixer: nn.Module, report: Report) -> Stop:
-    if not mixer.use_output_gate:
+    if not _has_gate(mixer):
         return lambda: None
 
     def hook(_: nn.Module, inputs: object, gate: Tensor) -> None:
@@ -67,7 +72,7 @@ def _gla_watch(mixer: nn.Module, report: Report) -> Stop:
 
 
 def _gla_apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:
-    fused = bool(mixer.use_output_gate) and bool(mixer.fuse_norm_and_gate)
+    fused = _has_gate(mixer) and bool(mixer.fuse_norm_and_gate)
     norm = per_head_norm("g_norm_swish_gate" if fused else "g_norm")
     normed = norm.apply(mixer, emitted, gate if fused else None, stream)
     if gate is None or fused:
@@ -77,6 +82,19 @@ def _gla_apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: S
 
 GLA = Tail(_gla_watch, _gla_apply)
 """fla's GLA: a norm over each head, with the gate inside or beside it."""
+
+
+def _hgrn2_apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:
+    """Its kernel takes the norm's weight and not its epsilon, and uses 1e-5 whatever the configuration says."""
+    flat, weight = emitted.flatten(-2).float(), mixer.get_submodule("g_norm").weight
+    normed = flat * torch.rsqrt(flat.square().mean(-1, keepdim=True) + HGRN2_EPS)
+    normed = normed if weight is None else normed * cast(Tensor, weight).float()
+    return normed.to(emitted.dtype).view_as(emitted)
+
+
+HGRN2_EPS = 1e-5
+HGRN2 = Tail(lambda mixer, report: lambda: None, _hgrn2_apply)
+"""A norm over all heads and no gate."""
 
 MAMBA = Tail(_input_gate("norm"), _all_heads_norm)
 """A norm over groups of heads, gated inside: Mamba-2. One head's output moves its neighbours' scale."""
