@@ -69,6 +69,15 @@ _QWEN: Settings = (
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
     }
 )
+_INDEXED: Settings = {
+    "hc_count": 3,
+    "hc_lowrank": 5,
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 2,
+}
 _EXPERTS: Settings = {
     "moe_intermediate_size": 16,
     "shared_expert_intermediate_size": 16,
@@ -106,6 +115,27 @@ _KDA: Settings = {
     "layer_types": _LINEAR_FULL,
     "max_position_embeddings": 256,
 }
+_GLM: Settings = {
+    "q_lora_rank": 6,
+    "qk_rope_head_dim": 0,
+    "n_routed_experts": 4,
+    "layer_types": ["linear_attention", "linear_attention", "indexed_attention"],
+    "hc_mult": 3,
+    "index_topk": 64,
+    "index_kpool": 2,
+    "index_head_dim": 6,
+    "index_n_heads": 2,
+    "hidden_act": "silu",
+}
+_GLM_VISION: Settings = {
+    "depth": 1,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_heads": 2,
+    "out_hidden_size": 32,
+    "projection_intermediate_size": 8,
+    "patch_size": 4,
+}
 _MAMBA2: Settings = {
     "hidden_size": 21,
     "num_hidden_layers": 2,
@@ -114,6 +144,15 @@ _MAMBA2: Settings = {
     "n_groups": 2,
     "state_size": 5,
     "chunk_size": 11,
+}
+_MAMBA1: Settings = {
+    "hidden_size": 7,
+    "num_hidden_layers": 2,
+    "state_size": 5,
+    "expand": 2,
+    "time_step_rank": 3,
+    "time_step_min": 0.5,
+    "time_step_max": 1.5,
 }
 _MAMBA: Settings = {
     "hidden_size": 32,
@@ -212,6 +251,15 @@ TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
             "Qwen3_5ForConditionalGeneration",
             {"text_config": _QWEN, "vision_config": _VISION},
         ),
+        "qwen4_exp": _transformers("qwen4_exp", "Qwen4Exp", _QWEN | _EXPERTS | _INDEXED, "Qwen4ExpTextConfig"),
+        "glm5_next": TinyModel(
+            "transformers.models.glm5_next",
+            "Glm5NextConfig",
+            "Glm5NextForConditionalGeneration",
+            {"text_config": _COMMON | _KDA | _GLM, "vision_config": _GLM_VISION},
+            rates=(1.5, 2.5),
+            bias=(-2.5, -1.5),
+        ),
         "olmo_hybrid": _transformers("olmo_hybrid", "OlmoHybrid", _QWEN | {"linear_num_key_heads": 6}),
         "kimi_linear": _transformers("kimi_linear", "KimiLinear", _COMMON | _KDA),
         "bailing_hybrid": replace(
@@ -238,10 +286,19 @@ TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
         "fla_gdn2": replace(_fla("gla", "GLA", _HEADS), mixer="GatedDeltaNet2"),
         "fla_gated_deltaproduct": _fla("gated_deltaproduct", "GatedDeltaProduct", _PRODUCT),
         "fla_simple_gla": replace(_fla("gla", "GLA", _HEADS), mixer="SimpleGatedLinearAttention"),
-        "fla_retnet": _fla("retnet", "RetNet", {"num_heads": 4}),
+        "fla_retnet": _fla("retnet", "RetNet", {"num_heads": 4, "expand_k": 0.5}),
         "fla_hgrn2": _fla("hgrn2", "HGRN2", _HGRN2),
     }
 )
+
+AUDITED_MODELS: Mapping[str, TinyModel] = MappingProxyType(
+    {
+        "mamba1": _transformers("mamba", "Mamba", _COMMON | _MAMBA1),
+        "mamba1_released": _transformers("mamba", "Mamba", _COMMON | _MAMBA1 | {"time_step_rank": "auto"}),
+        "falcon_mamba": _transformers("falcon_mamba", "FalconMamba", _COMMON | _MAMBA1),
+    }
+)
+"""Those whose heads can be audited, and nothing else."""
 
 
 def lacking(name: str) -> str | None:
@@ -255,10 +312,11 @@ def lacking(name: str) -> str | None:
 
 
 def build_tiny(name: str, seed: int = 0) -> PreTrainedModel:
-    """One of `TINY_MODELS`, freshly drawn, float32, in evaluation mode; raises InputError for another name."""
-    if name not in TINY_MODELS:
-        raise InputError(f"unknown tiny model {name!r}: one of {', '.join(TINY_MODELS)}")
-    spec = TINY_MODELS[name]
+    """One of these models, freshly drawn, float32, in evaluation mode; raises InputError for another name."""
+    known = {**TINY_MODELS, **AUDITED_MODELS}
+    if name not in known:
+        raise InputError(f"unknown tiny model {name!r}: one of {', '.join(known)}")
+    spec = known[name]
     module = import_module(spec.module)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -292,6 +350,8 @@ def _redraw(model: nn.Module, spec: TinyModel) -> None:
         last = name.rpartition(".")[2]
         if parameter.ndim == 2 and not parameter.any():
             parameter.normal_(0, 0.2)  # some output projections start at zero, which would hide everything before them
+        if name.endswith("x_proj.weight"):  # Mamba-1's keys and queries
+            parameter.normal_(0, 1)
         if last in ranges:
             drawn = torch.empty_like(parameter).uniform_(*ranges[last])
             parameter.copy_(drawn.log() if last == "A_log" else drawn)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Mamba2Config, MambaConfig
 
 from tiny_models import build_tiny
 from writesae.errors import HostError
@@ -29,14 +30,22 @@ ORIGINAL = {
 }
 
 
-def test_an_original_mamba2_checkpoint_is_the_converted_model(tmp_path: Path) -> None:
-    model = build_tiny("mamba2")
+MAMBA1 = ORIGINAL | {"d_model": 7, "ssm_cfg": {"d_state": 5}}
+
+
+@pytest.mark.parametrize(
+    ("name", "original", "sizes"), [("mamba2", ORIGINAL, (6, 5, 7)), ("mamba1_released", MAMBA1, (14, 5, 1))]
+)
+def test_an_original_checkpoint_is_the_converted_model(
+    tmp_path: Path, name: str, original: dict[str, object], sizes: tuple[int, int, int]
+) -> None:
+    model = build_tiny(name)
     model.config.tie_word_embeddings = True
     model.tie_weights()
     weights = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
     weights["backbone.embedding.weight"] = weights.pop("backbone.embeddings.weight")
     torch.save(weights, tmp_path / "pytorch_model.bin")
-    (tmp_path / "config.json").write_text(json.dumps(ORIGINAL))
+    (tmp_path / "config.json").write_text(json.dumps(original))
     model.lm_head.weight = model.backbone.embeddings.weight  # type: ignore[union-attr]
     (tmp_path / "tokenizer.json").write_text(embedded_tokenizer())
     host = load(tmp_path)
@@ -44,7 +53,7 @@ def test_an_original_mamba2_checkpoint_is_the_converted_model(tmp_path: Path) ->
     with torch.no_grad():
         expected = model(input_ids=text).logits
     torch.testing.assert_close(host.logits(text), expected)
-    assert [(layer.heads, layer.d_k, layer.d_v) for layer in host.layers.values()] == [(6, 5, 7)] * 2
+    assert [(layer.heads, layer.d_k, layer.d_v) for layer in host.layers.values()] == [sizes] * 2
 
 
 def embedded_tokenizer() -> str:
@@ -64,14 +73,24 @@ def test_the_released_sizes_are_converted_as_published() -> None:
         "attn_layer_idx": [],
     }
     config = convert_config(published, "mamba2-370m")
+    assert isinstance(config, Mamba2Config)
     assert (config.num_heads, config.head_dim, config.state_size, config.n_groups) == (32, 64, 128, 1)
     assert (config.vocab_size, config.num_hidden_layers, config.tie_word_embeddings) == (50288, 48, True)
+
+
+def test_the_released_sizes_of_mamba1_are_converted_as_published() -> None:
+    """state-spaces/mamba-2.8b: 64 layers of 2560, state 16, dt of rank 160."""
+    published = {"d_model": 2560, "n_layer": 64, "vocab_size": 50277, "ssm_cfg": {}, "pad_vocab_size_multiple": 8}
+    config = convert_config(published, "mamba-2.8b")
+    assert isinstance(config, MambaConfig)
+    assert (config.intermediate_size, config.state_size, config.time_step_rank) == (5120, 16, 160)
+    assert (config.vocab_size, config.num_hidden_layers, config.tie_word_embeddings) == (50280, 64, True)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ssm_cfg": {}}, "is a Mamba1 model"),
+        ({"ssm_cfg": {"layer": "Mamba3"}}, "is a Mamba3 model; Mamba1 and Mamba2 are known"),
         ({"attn_layer_idx": [9, 18]}, "has attention layers"),
         ({"ssm_cfg": {"layer": "Mamba2", "D_has_hdim": True}}, r"sets \['D_has_hdim'\]"),
     ],

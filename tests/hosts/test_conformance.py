@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
 from random_hosts import ALL_HOSTS, BATCH, TIME, TOLERANCE, relative, some_tokens, tiny_host
+from writesae.errors import HostError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import cache_argument, new_cache, read_state, run_cached, write_state
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
@@ -293,6 +294,10 @@ def test_the_output_path_is_the_model_s_own(host: Host) -> None:
         assert found.emitted.shape == (BATCH, TIME, layer.heads, layer.d_v)
         normed = through_norm(host, index, found.emitted, found.gate, found.stream)
         assert relative(normed, found.projected) <= TOLERANCE
+        if layer.architecture.no_direct_path:
+            with pytest.raises(HostError, match="has no direct path from a head to the logits: hyper-connections"):
+                head_columns(host, index)
+            continue
         columns = head_columns(host, index) / layer.architecture.residual_scale(host.config)
         assert relative(torch.einsum("bthv,hvw->btw", found.projected, columns), projected[index]) <= TOLERANCE
     assert relative(unembed(host, hidden[0]), logits) <= TOLERANCE

@@ -18,7 +18,9 @@ from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 from writesae.types import Site, Timing
 
-FORKED = [host_parameter(name) for name in TINY_MODELS if name != "qwen3_5_vision"]
+INDEXED = ("qwen4_exp", "glm5_next")
+"""Their attention chooses what it reads, by keys that a fork does not rebuild."""
+FORKED = [host_parameter(name) for name in TINY_MODELS if name not in ("qwen3_5_vision", *INDEXED)]
 
 
 def tokens(time: int = 23) -> Tensor:
@@ -61,6 +63,12 @@ def test_forked_runs_equal_copied_caches(name: str, timing: Timing, end: int, ho
                 assert ((fast[i, c] - slow).abs() <= 1e-4 * slow + rounding).all(), (r, c, fast[i, c], slow)
                 compared += int((slow > 1e-8).sum())
     assert compared > 3 * horizon
+
+
+@pytest.mark.parametrize("name", [host_parameter(name) for name in INDEXED])
+def test_a_cache_with_more_than_keys_and_values_is_refused(name: str) -> None:
+    with pytest.raises(HostError, match="layer 2 keeps more than keys and values"):
+        native_run(tiny_host(name), tokens(), 0)
 
 
 @pytest.mark.parametrize("timing", ["after_token", "at_token"])

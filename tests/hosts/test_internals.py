@@ -47,7 +47,7 @@ def test_a_cache_is_found_under_every_name(name: str) -> None:
 
 
 def test_younger_classes_are_listed_with_their_release() -> None:
-    """5.17 brought Kimi-Linear, 5.20 Bailing-Hybrid; the names of the others are as old as 5.15."""
+    """5.16: Qwen4-Exp and GLM-5 Next, 5.17: Kimi-Linear, 5.20: Bailing-Hybrid; the others are as old as 5.15."""
     for name, spec in TINY_MODELS.items():
         if spec.extra is None:
             there = find_spec(spec.module) is not None

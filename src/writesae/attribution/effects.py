@@ -199,7 +199,8 @@ def attribute(
     text, a dictionary that does not fit its head (other weights or another head unless `allow="mismatch"`), or a delta
     write of RWKV-7.
     """
-    placed = place_all(check_model(model), sae, site, allow=allow)
+    check_model(model).need_writes()
+    placed = place_all(model, sae, site, allow=allow)
     check_choice("timing", timing, Timing)
     check_choice("native_write", native_write, NativeWrite)
     tokens = torch.tensor(encode_text(model, text))

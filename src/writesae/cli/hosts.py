@@ -45,11 +45,11 @@ def _print_inventory() -> None:
     from writesae.hosts import EMBEDDED
     from writesae.hosts.inventory import inventory
 
-    table = Table("family", "package", "runs here on")
+    table = Table("family", "can", "package", "runs here on")
     table.add_column("models", no_wrap=True)
     for row in inventory():
         package = f"{row.package} {row.version}" if row.version else f"{row.package} (not installed)"
-        table.add_row(row.family, package, escape(row.devices), "\n".join(row.models))
+        table.add_row(row.family, row.can, package, escape(row.devices), "\n".join(row.models))
     console = Console()
     console.print(table)
     console.print(f"hosts that ship with writesae: {', '.join(EMBEDDED)}")

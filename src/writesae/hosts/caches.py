@@ -31,9 +31,13 @@ def run_cached(host: Host, tokens: Tensor, cache: Cache, start: int, keep: int =
     Returns the logits of the last `keep` positions (0: all). Positions are given to the model, because not every
     class counts them from its cache.
     """
+    if start and tokens.shape[1] > 1 and next(iter(host.layers.values())).architecture.token_by_token:
+        steps = [run_cached(host, one[:, None], cache, start + i) for i, one in enumerate(tokens.unbind(1))]
+        return torch.cat(steps, 1)[:, -keep:]
     given = cache_argument(host, cache)
     if "position_ids" in inspect.signature(host.model.forward).parameters:
-        given["position_ids"] = torch.arange(start, start + tokens.shape[1], device=host.device)[None]
+        positions = torch.arange(start, start + tokens.shape[1], device=host.device)
+        given["position_ids"] = positions.expand(len(tokens), -1)
     out = host.model(input_ids=tokens.to(host.device), logits_to_keep=keep, **given)
     return cast(Tensor, out.logits)
 

@@ -12,7 +12,7 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Mamba2ForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Mamba2ForCausalLM, MambaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from writesae.errors import HostError
@@ -28,6 +28,10 @@ FLA_TYPES = (
 """`model_type`s of flash-linear-attention that have a matrix state and a recurrence we know."""
 TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """Files that say that a checkpoint has a tokenizer of its own."""
+
+
+MAMBA = {"mamba": MambaForCausalLM, "mamba2": Mamba2ForCausalLM}
+"""`model_type`s that fla has as well, and transformers' own classes of them."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,9 @@ def _load(request: Request, config: dict[str, object]) -> PreTrainedModel:
         dtype = cast(torch.dtype, getattr(torch, "float32" if request.dtype == "auto" else request.dtype))
         return load_mamba_ssm(config, _weights(request), request.place.where, dtype)
     loader = AutoModelForCausalLM
-    if config.get("model_type") == "mamba2" and not request.trust_remote_code:
-        # fla, once imported, registers a class of its own for this type
-        loader = cast(type[AutoModelForCausalLM], Mamba2ForCausalLM)
+    if config.get("model_type") in MAMBA and not request.trust_remote_code:
+        # fla, once imported, registers classes of its own for these types
+        loader = cast(type[AutoModelForCausalLM], MAMBA[str(config["model_type"])])
     if config.get("model_type") in FLA_TYPES and not request.trust_remote_code:
         loader = _fla_loader(request, str(config["model_type"]))
     loaded = loader.from_pretrained(

@@ -144,7 +144,8 @@ class Rows:
 
     def _places(self) -> dict[str, Tensor]:
         """Mask and positions of the rows' tokens, for hosts that ask for them."""
-        past = int(self.start.max())
+        alone = self.run.host.layer(self.run.layer).architecture.token_by_token  # its mask is of the call's own tokens
+        past = 0 if alone else int(self.start.max())
         visible = torch.arange(past) < self.start[:, None]
         mask = torch.cat([visible, visible.new_ones(len(self.start), self.steps)], 1).long()
         given = {"attention_mask": mask, "position_ids": self.positions}

@@ -19,6 +19,7 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from writesae.errors import HostError
+from writesae.hosts import mamba1
 from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.host import Host
 from writesae.hosts.internals import hold_attention, hold_state, watch_convolution, whole_attention
@@ -228,6 +229,7 @@ def _fla_skip(arguments: dict[str, object], hidden: Tensor, returns: int) -> obj
 
 KEEPERS: dict[CacheKind, Keeper] = {
     TRANSFORMERS: Keeper(_transformers_watch, _transformers_fill, _transformers_skip),
+    mamba1.CACHE: Keeper(_transformers_watch, _transformers_fill, _transformers_skip),
     RWKV7_HF: Keeper(_rwkv7_watch, _rwkv7_fill, _rwkv7_skip),
     FLA: Keeper(_fla_watch, _fla_fill, _fla_skip),
 }

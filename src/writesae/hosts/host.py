@@ -36,6 +36,11 @@ class Layer:
     """Path of the mixer inside the model."""
     architecture: Architecture
 
+    @property
+    def one_site(self) -> bool:
+        """Whether all heads together are one site, for the audit: the channels of Mamba-1."""
+        return bool(self.architecture.audit_only)
+
 
 class StopForward(Exception):
     """Raised inside a forward pass once everything asked for has been seen."""
@@ -131,8 +136,18 @@ class Host:
 
     @property
     def sites(self) -> list[Site]:
-        """Every recurrent head, by layer and head."""
-        return [Site(layer.index, head) for layer in self.layers.values() for head in range(layer.heads)]
+        """Every recurrent head, by layer and head; one a layer of Mamba-1."""
+        return [
+            Site(layer.index, head)
+            for layer in self.layers.values()
+            for head in range(1 if layer.one_site else layer.heads)
+        ]
+
+    def need_writes(self) -> None:
+        """Raise HostError for a host whose heads can be audited and nothing else."""
+        why = next(iter(self.layers.values())).architecture.audit_only
+        if why:
+            raise HostError(f"{self.name} can be audited only (writesae eval spectrum): {why}")
 
     def layer(self, index: int) -> Layer:
         """The recurrent layer at a model index; raises InputError naming the ones there are."""
@@ -141,7 +156,8 @@ class Host:
         return self.layers[index]
 
     def check_site(self, site: Site) -> Layer:
-        """The layer of a site; raises InputError where the host has no such head."""
+        """The layer of a site; raises InputError where the host has no such head, HostError as `need_writes` does."""
+        self.need_writes()
         layer = self.layer(site.layer)
         if not 0 <= site.head < layer.heads:
             raise InputError(f"{self.name} layer {site.layer} has heads 0 to {layer.heads - 1}, not {site.head}")
@@ -180,8 +196,9 @@ class Host:
         """The streams of these layers for token ids `[B, T]`, float32, on the layers' devices.
 
         The forward pass ends inside the deepest layer asked for; logits are never computed. `attention_mask` `[B, T]`
-        is 0 on left padding, where nothing is written.
+        is 0 on left padding, where nothing is written. Raises HostError as `need_writes` does.
         """
+        self.need_writes()
         streams: dict[int, Stream] = {}
         wanted = {self.layer(index).index for index in layers}
 

@@ -22,7 +22,12 @@ T = TypeVar("T")
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 """A model's cache, as an argument and in its output: 5.24 renamed the other two to the first."""
 
-SINCE = {"KimiLinearForCausalLM": (5, 17), "BailingHybridForCausalLM": (5, 20)}
+SINCE = {
+    "Qwen4ExpForCausalLM": (5, 16),
+    "Glm5NextForConditionalGeneration": (5, 16),
+    "KimiLinearForCausalLM": (5, 17),
+    "BailingHybridForCausalLM": (5, 20),
+}
 """Classes that are younger than the oldest release that is supported."""
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import torch
 
-from writesae.hosts.registry import ARCHITECTURES
+from writesae.hosts.registry import ARCHITECTURES, Architecture
 from writesae.hosts.versions import DISTRIBUTIONS, EXTRAS, installed_version
 
 
@@ -17,6 +17,8 @@ class Served:
 
     family: str
     models: tuple[str, ...]
+    can: str
+    """What is possible with them."""
     package: str
     """Distribution name of the package that contains the models."""
     version: str | None
@@ -28,12 +30,18 @@ class Served:
 def inventory() -> list[Served]:
     """Every supported family and package, in the registry's order."""
     rows = []
-    for (family, package), group in groupby(ARCHITECTURES, key=lambda a: (a.family, a.package)):
+    for (family, package, can), group in groupby(ARCHITECTURES, key=lambda a: (a.family, a.package, _abilities(a))):
         models = tuple(model for architecture in group for model in architecture.models)
         found = installed_version(package)
         devices = _devices(family, package) if found else f"pip install 'writesae[{EXTRAS[package]}]'"
-        rows.append(Served(family, models, DISTRIBUTIONS[package], found, devices))
+        rows.append(Served(family, models, can, DISTRIBUTIONS[package], found, devices))
     return rows
+
+
+def _abilities(architecture: Architecture) -> str:
+    if architecture.audit_only:
+        return "spectrum"
+    return "capture, edit, attribute" + (" (no closed form)" if architecture.no_direct_path else "")
 
 
 def _devices(family: str, package: str) -> str:

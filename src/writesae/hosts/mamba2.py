@@ -19,13 +19,14 @@ from writesae.hosts.kernels import Arguments, Kernel, KernelResult, grouped, opt
 from writesae.recurrence import Stream
 
 
-def _step_size(dt: Tensor, bias: Tensor | None, arguments: Arguments) -> Tensor:
-    """`dt_t`, float32, before any clamp. GPU kernels compute it in float32, the torch fallback in its dtype."""
+def step_size(dt: Tensor, bias: Tensor | None, curved: object) -> Tensor:
+    """`dt_t`, float32, before any clamp, through softplus where `curved`. GPU kernels compute it in float32, the torch
+    fallback in its dtype."""
     if dt.device.type != "cpu":
         dt = dt.float()
     if bias is not None:
         dt = dt + bias.to(dt.dtype)
-    return (softplus(dt) if arguments.get("dt_softplus") else dt).float()
+    return (softplus(dt) if curved else dt).float()
 
 
 def _stream(x: Tensor, dt: Tensor, decay_rate: Tensor, key: Tensor, query: Tensor) -> Stream:
@@ -37,7 +38,7 @@ def _stream(x: Tensor, dt: Tensor, decay_rate: Tensor, key: Tensor, query: Tenso
 
 
 def _scan_stream(arguments: Arguments) -> Stream:
-    dt = _step_size(tensor(arguments, "dt"), optional_tensor(arguments, "dt_bias"), arguments)
+    dt = step_size(tensor(arguments, "dt"), optional_tensor(arguments, "dt_bias"), arguments.get("dt_softplus"))
     low, high = cast(tuple[float, float], arguments.get("dt_limit", (0.0, float("inf"))))
     x, a, b, c = (tensor(arguments, name) for name in ("x", "A", "B", "C"))
     return _stream(x, dt.clamp(low, high), a, b, c)
@@ -80,7 +81,8 @@ def _scan_give(arguments: Arguments, emitted: Tensor, final: Tensor | None) -> o
 def _step_stream(arguments: Arguments) -> Stream:
     """One token; per-head quantities come expanded over the channels, and `dt` is not clamped."""
     bias = optional_tensor(arguments, "dt_bias")
-    dt = _step_size(tensor(arguments, "dt")[..., 0], None if bias is None else bias[..., 0], arguments)
+    dt = tensor(arguments, "dt")[..., 0]
+    dt = step_size(dt, None if bias is None else bias[..., 0], arguments.get("dt_softplus"))
     x, b, c = (tensor(arguments, name).unsqueeze(1) for name in ("x", "B", "C"))
     return _stream(x, dt.unsqueeze(1), tensor(arguments, "A")[:, 0, 0], b, c)
 

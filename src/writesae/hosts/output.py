@@ -16,13 +16,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from writesae.errors import HostError
 from writesae.hosts.host import Host, StopForward
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
 from writesae.recurrence import Stream
 
-FINAL_NORMS = ("norm", "norm_f", "final_layernorm")
-"""What models call the norm before their unembedding."""
+FINAL_NORMS = ("norm", "norm_f", "final_layernorm", "hyper_connection_mixer")
+"""What models call the norm before their unembedding; Qwen4-Exp's joins its residual streams as well."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,14 @@ def through_norm(host: Host, layer: int, emitted: Tensor, gate: Tensor | None, s
 
 def head_columns(host: Host, layer: int) -> Tensor:
     """`W_O` by head, `[H, V, width]`: `projected[h] @ columns[h]`, summed over heads, is added to the residual stream
-    (plus the projection's bias, where it has one), with the model's own residual scale included."""
+    (plus the projection's bias, where it has one), with the model's own residual scale included.
+
+    Raises HostError where there is no one residual stream to add it to.
+    """
     place = host.layer(layer)
+    if place.architecture.no_direct_path:
+        why = place.architecture.no_direct_path
+        raise HostError(f"{host.name} has no direct path from a head to the logits: {why}")
     weight = cast(Tensor, host.mixers[layer].module.get_submodule(place.architecture.out_proj).weight).detach()
     columns = weight.T.reshape(place.heads, place.d_v, weight.shape[0])
     return columns * place.architecture.residual_scale(host.config)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 from transformers import PreTrainedConfig
 
-from writesae.hosts import fla, fla_relatives, gated_delta, mamba2, rwkv7, tails
+from writesae.hosts import fla, fla_relatives, gated_delta, mamba1, mamba2, rwkv7, tails
 from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.fla_on_cpu import fla_on_cpu
 from writesae.hosts.kernels import Kernel
@@ -52,6 +52,15 @@ class Architecture:
     """What its models need around them to run on the device that they are on."""
     models: tuple[str, ...] = ()
     """Model classes that contain it, for listings."""
+    no_direct_path: str = ""
+    """Why a head's output has no direct path to the logits, where it has none."""
+    audit_only: str = ""
+    """Why nothing but the audit of heads (`spectrum`) is possible, where it is so; a layer is then one site."""
+    token_by_token: bool = False
+    """Whether a text is continued from a cache by single tokens only."""
+
+
+SEVERAL_STREAMS = "hyper-connections mix several residual streams anew in every layer, by weights that the text decides"
 
 
 def _gated_deltanet(mixer: str, *models: str, norm: str = "norm", out_proj: str = "out_proj") -> Architecture:
@@ -69,6 +78,17 @@ def _mamba2(mixer: str, *models: str) -> Architecture:
     return Architecture(mixer, "mamba2", "transformers", *known, value_first=True, models=models)
 
 
+def _mamba1(mixer: str, model: str) -> Architecture:
+    known = (mamba1.KERNELS, mamba1.shape, mamba1.TAIL, "out_proj", False, mamba1.CACHE)
+    return Architecture(
+        mixer, "mamba1", "transformers", *known, models=(model,), audit_only=ELEMENTWISE, token_by_token=True
+    )
+
+
+ELEMENTWISE = (
+    "every number of its state decays at a rate of its own, so that no write stays a rank-1 matrix, which is what a "
+    "dictionary is made of"
+)
 FALCON = replace(
     _mamba2("FalconH1Mixer", "FalconH1ForCausalLM"),
     tail=tails.FALCON,
@@ -98,7 +118,7 @@ def _fla(
     mixer: str, family: str, kernels: tuple[Kernel, ...], tail: Tail, model: str, value_first: bool
 ) -> Architecture:
     known = (kernels, fla.shape, tail, "o_proj", value_first, FLA)
-    return Architecture(mixer, family, "fla", *known, runnable=fla_on_cpu, models=(model,) if model else ())
+    return Architecture(mixer, family, "fla", *known, runnable=fla_on_cpu, models=(model,))
 
 
 _O_NORM = tails.per_head_norm("o_norm")
@@ -112,7 +132,7 @@ FLA_ARCHITECTURES = (
         shape=rwkv7.shape,
     ),
     _fla("Comba", "comba", fla_relatives.COMBA, _O_NORM, "CombaForCausalLM", False),
-    _fla("GatedDeltaNet2", "gated-deltanet-2", fla_relatives.GDN2, _O_NORM, "", False),
+    _fla("GatedDeltaNet2", "gated-deltanet-2", fla_relatives.GDN2, _O_NORM, "GatedDeltaNet2 (layer)", False),
     _fla(
         "GatedDeltaProduct",
         "gated-deltaproduct",
@@ -121,7 +141,14 @@ FLA_ARCHITECTURES = (
         "GatedDeltaProductForCausalLM",
         False,
     ),
-    _fla("SimpleGatedLinearAttention", "simple-gla", fla_relatives.SIMPLE_GLA, tails.GLA, "", True),
+    _fla(
+        "SimpleGatedLinearAttention",
+        "simple-gla",
+        fla_relatives.SIMPLE_GLA,
+        tails.GLA,
+        "SimpleGatedLinearAttention (layer)",
+        True,
+    ),
     _fla("MultiScaleRetention", "retention", fla_relatives.RETENTION, tails.GLA, "RetNetForCausalLM", False),
     replace(
         _fla("HGRN2Attention", "hgrn2", fla.GLA, tails.HGRN2, "HGRN2ForCausalLM", True), shape=fla_relatives.hgrn2_shape
@@ -133,14 +160,21 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     _gated_deltanet("Qwen3_5MoeGatedDeltaNet", "Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
     _gated_deltanet("Qwen3NextGatedDeltaNet", "Qwen3NextForCausalLM"),
     _gated_deltanet("OlmoHybridGatedDeltaNet", "OlmoHybridForCausalLM", norm="o_norm", out_proj="o_proj"),
+    replace(
+        _gated_deltanet("Qwen4ExpTextGatedDeltaNet", "Qwen4ExpForCausalLM", "Qwen4ExpForConditionalGeneration"),
+        no_direct_path=SEVERAL_STREAMS,
+    ),
     _kimi("KimiLinearDeltaAttention", "KimiLinearForCausalLM"),
     _kimi("BailingHybridDeltaAttention", "BailingHybridForCausalLM"),
+    replace(_kimi("Glm5NextTextLinearAttention", "Glm5NextForConditionalGeneration"), no_direct_path=SEVERAL_STREAMS),
     _mamba2("Mamba2Mixer", "Mamba2ForCausalLM"),
     _mamba2("BambaMixer", "BambaForCausalLM"),
     FALCON,
     _mamba2("NemotronHMamba2Mixer", "NemotronHForCausalLM"),
     GRANITE,
     _mamba2("Zamba2MambaMixer", "Zamba2ForCausalLM"),
+    _mamba1("MambaMixer", "MambaForCausalLM"),
+    _mamba1("FalconMambaMixer", "FalconMambaForCausalLM"),
     RWKV7_TORCH,
     *FLA_ARCHITECTURES,
 )
