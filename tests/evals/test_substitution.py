@@ -215,7 +215,7 @@ def test_a_host_that_does_not_read_what_is_written_decides_nothing(passages: tor
     text = torch.randint(3, 101, (5, 23), generator=torch.Generator().manual_seed(0))
     sae, kept = random_dictionary(quiet, Site(0, 1)), projection.detach().clone()
     try:
-        projection.data.mul_(1e-6)
+        projection.data.mul_(1e-7)
         result = substitution(quiet, sae, text, site=Site(0, 1), firings=41)
     finally:
         projection.data.copy_(kept)

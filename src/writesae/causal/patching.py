@@ -60,8 +60,8 @@ class Scored(NamedTuple):
     patched: Tensor
     """`[r, C, horizon, vocabulary]`."""
     again: Tensor
-    """The native logits once more, `[r, horizon, vocabulary]`, with all rounding above the edit done anew: what lies
-    between the two is the floor under which no effect can be seen."""
+    """The native logits once more, `[r, horizon, vocabulary]`, as the native run itself made them, rounded in
+    its own way and nudged at their end: what lies between the two is the floor under which no effect can be seen."""
 
 
 def first_step(timing: Timing) -> int:
@@ -80,13 +80,11 @@ def patched_logits(
 
     `edits` are those of the run's layer, or those of several layers by layer, at the same places and with as many
     conditions: a condition is made in all of them at once. Scored positions are `position + first_step(timing)` and
-    the `horizon - 1` after it. The native run is the first row of the same batch, so that both carry the same
-    rounding, and the last one, where what enters the layer is nudged by one unit in the last place: a row that is
-    repeated as it is comes out equal to the bit.
+    the `horizon - 1` after it. The native run is a row of the same batch, so that both carry the same rounding.
     """
     layers = {run.layer: edits} if isinstance(edits, Edits) else dict(edits)
     first = next(iter(layers.values()))
-    copies = first.weight.shape[1] + 2
+    copies = first.weight.shape[1] + 1
     batch = rows_at_once(run, copies, horizon, memory)
     order = first.position.argsort()
     for index in torch.split(order, batch) if len(order) else ():  # sorted: rows of a batch share a cache length
@@ -96,16 +94,11 @@ def patched_logits(
             part = whole[index]
             if layer == min(layers):
                 answer = edit_response(run, part, timing, horizon, layer)
-                responses[layer] = partial(_known, answer)
+                responses[layer] = lambda _, answer=answer: answer  # type: ignore[misc]
             else:
                 responses[layer] = partial(upper_response, rows, part, timing, layer)
-        logits = rows.logits(responses, nudge_last=True)
-        yield Scored(index, logits[:, 0], logits[:, 1:-1], logits[:, -1])
-
-
-def _known(response: Tensor, _: KernelCall) -> Tensor:
-    """The response, and none for the second native row."""
-    return torch.cat([response, torch.zeros_like(response[:, :1])], 1)
+        logits = rows.logits(responses)
+        yield Scored(index, logits[:, 0], logits[:, 1:], run.nudged_logits(rows.passage, rows.positions))
 
 
 def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, layer: int | None = None) -> Tensor:
@@ -114,7 +107,8 @@ def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, la
     skip = first_step(timing)
     places = edits.position[:, None] + torch.arange(horizon + skip)
     stream = run.streams[run.layer if layer is None else layer]
-    local = stream.map(lambda x: x[edits.passage[:, None], places][:, :, edits.heads])
+    heads = torch.tensor(edits.heads)
+    local = stream.map(lambda x: x[edits.passage[:, None, None], places[:, :, None], heads])
     components = respond(local, edits.key.unsqueeze(1), edits.value.unsqueeze(1), timing == "at_token")[:, 0, skip:]
     combined = torch.einsum(
         "rcm,rtmv,mh->rcthv", edits.weight.to(components), components, _placed(edits, stream, components)
@@ -123,7 +117,7 @@ def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, la
 
 
 def upper_response(rows: Rows, edits: Edits, timing: Timing, layer: int, call: KernelCall) -> Tensor:
-    """The same for a layer above an edited one, `[R, 2 + C, steps, H, V]`: every condition has its own stream."""
+    """The same for a layer above an edited one, `[R, 1 + C, steps, H, V]`: every condition has its own stream."""
     copies, stream = rows.copies, call.stream
     local = stream.heads(edits.heads)
     key, value = (rows.repeat(x) for x in (edits.key, edits.value))
@@ -139,8 +133,7 @@ def upper_response(rows: Rows, edits: Edits, timing: Timing, layer: int, call: K
             for name, x in vars(before).items() if x is not None
         })  # fmt: skip
     components = respond(local, key.unsqueeze(1), value.unsqueeze(1), timing == "at_token")[:, 0, first_step(timing) :]
-    none = torch.zeros_like(edits.weight[:, :1])
-    weight = torch.cat([none, edits.weight, none], 1).flatten(0, 1).to(components)
+    weight = torch.cat([torch.zeros_like(edits.weight[:, :1]), edits.weight], 1).flatten(0, 1).to(components)
     combined = torch.einsum("nm,ntmv,mh->nthv", weight, components, _placed(edits, stream, components))
     return combined.view(-1, copies, *combined.shape[1:])
 

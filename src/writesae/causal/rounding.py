@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
-from writesae.hosts.fork import nudge
+from writesae.hosts.fork import nudged
 from writesae.types import Site
 
 
@@ -21,7 +21,7 @@ def nudged_logits(host: Host, tokens: Tensor, sites: Sequence[Site], keep: int |
         output = result.output.clone()
         for site in sites:
             if site.layer == call.layer:
-                nudge(output[:, :, site.head])
+                output[:, :, site.head] = nudged(output[:, :, site.head])
         return result._replace(output=output)
 
     return host.logits(tokens, Tap(after=after), keep)

@@ -23,6 +23,13 @@ def no_delta_write() -> InputError:
     )
 
 
+class TopCode(NamedTuple):
+    """The strongest feature at each of some places; coefficient 0 where none fires."""
+
+    feature: Tensor
+    value: Tensor
+
+
 class HeadWrites(NamedTuple):
     """The writes of one head over all passages of a native run."""
 
@@ -43,6 +50,16 @@ class HeadWrites(NamedTuple):
             raise no_delta_write()
         codes = sae.encode_written(self.pairs)
         return Codes(codes.index[:, 1::2], codes.value[:, 1::2])
+
+    def top(self, sae: SAE, passage: Tensor, position: Tensor) -> TopCode:
+        """The strongest feature at some places, `[n]` each. Raises InputError as `encode` does."""
+        if sae.config.target == "write-delta" and self.pairs is None:  # read off the token's own write alone
+            key, update, decay = (x[passage, position].unsqueeze(0) for x in self.written[:3])
+            index, value = (x[0] for x in sae.encode_written(Written(key, update, decay)))
+        else:
+            index, value = (x[passage, position] for x in self.encode(sae))
+        largest, slot = value.max(-1, keepdim=True)
+        return TopCode(index.gather(-1, slot)[:, 0], largest[:, 0])
 
     def side(self, native_write: NativeWrite) -> Tensor:
         """Value side of the native write; its key side is `written.key`. Raises InputError for the delta write of a

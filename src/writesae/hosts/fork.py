@@ -23,6 +23,7 @@ from writesae.hosts.fork_memory import Memory, keeper, placeholder
 from writesae.hosts.host import Host, wide
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
+from writesae.hosts.output import final_norm, unembed
 from writesae.recurrence import Stream, branch, replay
 
 Response = Callable[[KernelCall], Tensor]
@@ -47,10 +48,18 @@ class NativeRun:
     """Of the recurrent layers from `layer` up."""
     memory: Memory
     """What their caches keep beside states."""
+    left: Tensor
+    """What enters the final norm, `[B, T, width]`."""
     returns: int
     """How many things a block returns: 0 for a bare tensor, else the length of its tuple."""
     checkpoints: dict[int, tuple[int, Tensor]] = field(default_factory=dict, repr=False)
     """Layer -> (t, its states after token t): where the last rows began, so that later rows replay only onwards."""
+
+    @torch.no_grad()
+    def nudged_logits(self, passage: Tensor, positions: Tensor) -> Tensor:
+        """The run's own logits at positions `[R, steps]` of passages `[R]`, what enters the final norm being nudged by
+        two units: `[R, steps, vocabulary]`, float32 or wider."""
+        return wide(unembed(self.host, nudged(self.left[passage[:, None], positions], 2)))
 
     def states(self, layer: int, passage: Tensor, position: Tensor) -> Tensor:
         """The layer's states after token `position[j] >= 0` of passage `passage[j]`, `[n, H, K, V]`."""
@@ -63,6 +72,8 @@ class NativeRun:
         part = self.streams[layer].map(lambda x: x[:, done + 1 : last + 1])
         replayed = replay(part, before, keep=(passage[later], position[later] - done - 1))
         self.checkpoints[layer] = (last, replayed.final.clone())
+        if bool(later.all()):
+            return replayed.states
         states = replayed.states.new_empty(len(position), *replayed.states.shape[1:])
         states[later] = replayed.states
         if before is not None:
@@ -81,6 +92,7 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
     streams: dict[int, Stream] = {}
     entered: dict[str, Tensor] = {}
     returned: list[int] = []
+    left: list[Tensor] = []
     memory = Memory()
     block = host.blocks[host.layer(layer).index]
 
@@ -95,13 +107,17 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
     def leave(_: nn.Module, args: object, output: object) -> None:
         returned.append(len(output) if isinstance(output, tuple) else 0)
 
+    def norming(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        left.append(inputs[0])
+
     with ExitStack() as stack:
         keep.watch(host, cache, layer, memory, stack)
         stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
         stack.callback(block.register_forward_hook(leave).remove)
+        stack.callback(final_norm(host).register_forward_pre_hook(norming).remove)
         stack.enter_context(host.tap(Tap(before=before)))
         host.model(input_ids=tokens.to(host.device), logits_to_keep=1, **cache_argument(host, cache))
-    return NativeRun(host, tokens, layer, entered, streams, memory, returned[0])
+    return NativeRun(host, tokens, layer, entered, streams, memory, left[-1], returned[0])
 
 
 def by_name(block: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
@@ -153,13 +169,12 @@ class Rows:
         return {name: x for name, x in given.items() if name in known}
 
     @torch.no_grad()
-    def logits(self, response: Tensor | Mapping[int, Response], nudge_last: bool = False) -> Tensor:
+    def logits(self, response: Tensor | Mapping[int, Response]) -> Tensor:
         """Next-token logits `[R, copies, steps, vocabulary]`, float32 at least, with responses added to patched layers'
         outputs.
 
         `response` is `[R, copies, steps, H, V]`, added at the run's layer; or one function for every patched layer,
-        given that layer's call in the patched run. Zero for a native row. With `nudge_last`, what enters the run's
-        layer in the last copy is moved by one unit in the last place.
+        given that layer's call in the patched run. Zero for a native row.
         """
         run, host = self.run, self.run.host
         responses = {run.layer: lambda _: response} if isinstance(response, Tensor) else response
@@ -176,8 +191,6 @@ class Rows:
         keeper(host).fill(host, cache, run.layer, run.memory, self)
         places = {name: self.repeat(x).to(host.device) for name, x in self._places().items()}
         entered = {name: self.repeat(self.take(x)) for name, x in run.entered.items()}
-        if nudge_last:
-            nudge(entered["hidden_states"][self.copies - 1 :: self.copies])
         with skip_below(host, run.layer, entered, run.returns), host.tap(Tap(instead=instead)):
             out = host.model(
                 input_ids=self.repeat(self.take(run.tokens)).to(host.device), **places, **cache_argument(host, cache)
@@ -186,9 +199,9 @@ class Rows:
         return logits.view(len(self.start), self.copies, *logits.shape[1:])
 
 
-def nudge(x: Tensor) -> None:
-    """Move numbers by one unit in the last place, in place: up and down in turn, so that no norm takes it out again."""
-    x *= 1 + torch.finfo(x.dtype).eps * (torch.ones_like(x).cumsum(-1) % 2 * 2 - 1)
+def nudged(x: Tensor, units: int = 1) -> Tensor:
+    """Numbers moved by so many units in the last place: up and down in turn, so that no norm takes it out again."""
+    return x * (1 + units * torch.finfo(x.dtype).eps * (torch.ones_like(x).cumsum(-1) % 2 * 2 - 1))
 
 
 @contextmanager

@@ -111,10 +111,15 @@ def final_norm(host: Host) -> nn.Module:
 def unembedding(host: Host) -> Tensor:
     """`W_U`, `[vocabulary, width]`, with the model's own logit scale included."""
     weight = cast(Tensor, host.model.get_output_embeddings().weight).detach()  # type: ignore[no-untyped-call]
-    return weight * next(iter(host.layers.values())).architecture.logit_scale(host.config)
+    return weight * _logit_scale(host)
+
+
+def _logit_scale(host: Host) -> float:
+    return next(iter(host.layers.values())).architecture.logit_scale(host.config)
 
 
 def unembed(host: Host, hidden: Tensor) -> Tensor:
     """Residual stream `[..., width]` after the last layer -> logits `[..., vocabulary]`. Differentiable."""
+    head = cast(nn.Module, host.model.get_output_embeddings())  # type: ignore[no-untyped-call]
     with host.tap():
-        return cast(Tensor, final_norm(host)(hidden)) @ unembedding(host).T
+        return cast(Tensor, head(final_norm(host)(hidden))) * _logit_scale(host)

@@ -49,7 +49,7 @@ def replay(stream: Stream, initial: Tensor | None = None, keep: tuple[Tensor, Te
     """The replay that is used: in place, batched matrix products, states kept only where asked.
 
     `keep` is (row `b`, token `t`), each `[n]`, in any order; `Replayed.states[j]` is row `keep[0][j]`'s state after
-    token `keep[1][j]`. Equal to `replay_reference` up to rounding.
+    token `keep[1][j]`, and nothing is read: `Replayed.outputs` is empty. Equal to `replay_reference` up to rounding.
     """
     batch, time, heads, d_k = stream.key.shape
     d_v = stream.value.shape[-1]
@@ -58,19 +58,17 @@ def replay(stream: Stream, initial: Tensor | None = None, keep: tuple[Tensor, Te
     def rows(x: Tensor) -> Tensor:  # [B, T, H, d] -> [T, B*H, d], contiguous a step
         return x.transpose(0, 1).reshape(time, flat, x.shape[-1]).contiguous()
 
-    key, value, query = rows(stream.key), rows(stream.value), rows(stream.query)
+    key, value = rows(stream.key), rows(stream.value)
     decay = rows(stream.log_decay).exp().unsqueeze(-1)
     erase = None if stream.erase is None else tuple(rows(x) for x in stream.erase)
+    query = rows(stream.query) if keep is None else None
     state = (zero_state(stream) if initial is None else initial).reshape(flat, d_k, d_v).clone()
     by_row = state.view(batch, heads, d_k, d_v)
-    asked = 0 if keep is None else len(keep[0])
-    kept = state.new_empty(asked, heads, d_k, d_v)
-    here = [kept.new_empty(0, dtype=torch.long)] * time
-    if keep is not None:
-        order = keep[1].argsort()
-        counts = torch.bincount(keep[1], minlength=time).tolist()
-        here = list(torch.split(order, counts))
-    outputs = state.new_empty(time, flat, d_v)
+    row, token = (state.new_empty(0, dtype=torch.long),) * 2 if keep is None else keep
+    token, order = token.sort(stable=True)
+    here = torch.split(row[order], torch.bincount(token, minlength=time).tolist())
+    kept, done = state.new_empty(len(row), heads, d_k, d_v), 0
+    outputs = state.new_empty(0 if query is None else time, flat, d_v)
     for t in range(time):
         if erase is not None:
             erased = torch.bmm(erase[1][t].unsqueeze(1), state)
@@ -78,7 +76,11 @@ def replay(stream: Stream, initial: Tensor | None = None, keep: tuple[Tensor, Te
         state.baddbmm_(key[t].unsqueeze(2), value[t].unsqueeze(1))
         if erase is not None:
             state.baddbmm_(erase[0][t].unsqueeze(2), erased, alpha=-1)
-        torch.bmm(query[t].unsqueeze(1), state, out=outputs[t].unsqueeze(1))
-        if keep is not None and len(here[t]):
-            kept[here[t]] = by_row[keep[0][here[t]]]
-    return Replayed(outputs.reshape(time, batch, heads, d_v).transpose(0, 1), by_row, kept)
+        if query is not None:
+            torch.bmm(query[t].unsqueeze(1), state, out=outputs[t].unsqueeze(1))
+        if count := len(here[t]):
+            torch.index_select(by_row, 0, here[t].to(state.device), out=kept[done : done + count])
+            done += count
+    if bool((order[1:] < order[:-1]).any()):  # not asked for in the order of time
+        kept = kept[order.argsort()]
+    return Replayed(outputs.reshape(-1, batch, heads, d_v).transpose(0, 1), by_row, kept)

@@ -144,9 +144,7 @@ def control_component(
     if name == "flat_svd":
         if flat is None:
             raise InputError("the control flat_svd needs a flat dictionary of the same head: pass flat=...")
-        codes = writes.encode(flat)
-        value, slot = codes.value[firings.passage, firings.position].max(-1)
-        index = codes.index[firings.passage, firings.position].gather(-1, slot.unsqueeze(-1)).squeeze(-1)
+        index, value = writes.top(flat, firings.passage, firings.position)
         left, singular, right = torch.linalg.svd(flat.atom_matrices(index).detach(), full_matrices=False)
         return Component(left[:, :, 0], right[:, 0], value * singular[:, 0])
     if common is None:

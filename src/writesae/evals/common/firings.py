@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -77,20 +76,6 @@ def firings_by_form(
     if table.empty:
         raise InputError(f"no feature of the dictionary fires at {site} in {len(tokens)} passages")
     return table
-
-
-class TopCode(NamedTuple):
-    """The strongest feature of every token; coefficient 0 where none fires."""
-
-    feature: Tensor
-    value: Tensor
-
-
-def top_codes(sae: SAE, writes: HeadWrites) -> TopCode:
-    """Encode a head's writes (or states, as the dictionary wants) and keep each token's top feature, `[B, T]`."""
-    codes = writes.encode(sae)
-    value, slot = codes.value.max(-1)
-    return TopCode(codes.index.gather(-1, slot.unsqueeze(-1)).squeeze(-1), value)
 
 
 def gather(

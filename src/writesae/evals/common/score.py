@@ -112,10 +112,11 @@ def _measured(run: NativeRun, edits: dict[int, Edits], timing: Timing, grid: Gri
     for scored in patched_logits(run, edits, timing, grid.horizon):
         size = max(1, CHUNK // scored.patched[0].numel())
         for which, native, patched, again in zip(*(torch.split(x, size) for x in scored), strict=True):
-            kl[:, which] = kl_divergences(native.unsqueeze(1), patched, grid.directions).cpu()
-            rounding = kl_divergences(native, again, grid.directions).maximum(smallest_kl(native))
-            floor[:, which] = rounding.mean(-1).cpu()
-            moved[which] = (patched[:, :, 0].argmax(-1) != native[:, :1].argmax(-1)).cpu()
+            every = kl_divergences(native.unsqueeze(1), torch.cat([patched, again.unsqueeze(1)], 1), grid.directions)
+            kl[:, which] = every[:, :, :-1].cpu()
+            floor[:, which] = every[:, :, -1].maximum(smallest_kl(native)).mean(-1).cpu()
+            first, top = patched[:, :, 0], native[:, :1].argmax(-1, keepdim=True)
+            moved[which] = (first.gather(-1, top.expand(*first.shape[:2], 1))[..., 0] < first.amax(-1)).cpu()
     return kl, moved, floor
 
 

@@ -20,7 +20,7 @@ from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, ScoredHead, background
 from writesae.evals.common.drawn_firings import native_runs
-from writesae.evals.common.firings import gather, top_codes
+from writesae.evals.common.firings import gather
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
 from writesae.evals.common.score import Grid, score_firings
@@ -140,8 +140,8 @@ def _choose(
     passage, position = (torch.tensor(places[name].to_numpy()) for name in ("passage", "position"))
     passage = passage - offset
     writes = {site: head_writes(run, site.head, site.layer) for site in test.saes}
-    codes = {site: top_codes(sae, writes[site]) for site, sae in test.saes.items()}
-    fires = torch.stack([codes[site].value[passage, position].cpu() > 0 for site in test.saes])
+    codes = {site: writes[site].top(sae, passage, position) for site, sae in test.saes.items()}
+    fires = torch.stack([codes[site].value.cpu() > 0 for site in test.saes])
     kept = fires.all(0) if test.silent == "refuse" else fires.any(0)
     if len(test.saes) == 1 or test.silent == "leave":
         refused = {"no feature fires": int((~kept).sum())}
@@ -151,9 +151,9 @@ def _choose(
     passage, position, common = passage[kept], position[kept], test.common()
     heads: dict[NativeWrite, list[ScoredHead]] = {form: [] for form in test.grid.native_writes}
     for index, (site, sae) in enumerate(test.saes.items()):
-        coefficient = codes[site].value[passage, position]
+        coefficient = codes[site].value[kept]
         coefficient = torch.where(fires[index, kept].to(coefficient.device), coefficient, 0)
-        feature = codes[site].feature[passage, position]
+        feature = codes[site].feature[kept]
         for form, some in heads.items():
             firings = gather(sae, writes[site], passage, position, feature, coefficient, form)
             known = common[site][form] if common else None
