@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tiny_models import build_tiny
+from writesae.errors import HostError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, fla_on_cpu, load
 from writesae.hosts.fla import delta_stream
 from writesae.hosts.internals import torch_reference
@@ -309,3 +310,11 @@ def test_a_saved_fla_model_loads_without_remote_code(tmp_path: Path) -> None:
     host.model.save_pretrained(tmp_path)
     again = load(tmp_path)
     assert torch.equal(again.logits(tokens()), host.logits(tokens()))
+
+
+def test_several_writes_a_token_are_refused_by_name() -> None:
+    module = import_module("fla.models.gated_deltaproduct")
+    settings = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 2, "head_dim": 6, "vocab_size": 101}
+    model = module.GatedDeltaProductForCausalLM(module.GatedDeltaProductConfig(num_householder=3, **settings))
+    with pytest.raises(HostError, match=r"model.layers.0.attn of this GatedDeltaProduct.* writes 3 times a token"):
+        load(model)

@@ -7,6 +7,7 @@ own kernels and GatedDeltaProduct those of Gated DeltaNet.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import nn
@@ -75,3 +76,11 @@ def hgrn2_shape(mixer: nn.Module) -> tuple[int, int, int]:
     """`(heads, d_k, d_v)` of an HGRN2 mixer: forget channels are the key side."""
     heads, d_k, d_v = (getattr(mixer, name) for name in ("num_heads", "head_f_dim", "head_i_dim"))
     return int(heads), int(d_k), int(d_v)
+
+
+def several_writes(mixer: nn.Module) -> str:
+    """Why a GatedDeltaProduct of more than one Householder step is no host; of one it is a Gated DeltaNet."""
+    steps = int(cast(int, mixer.num_householder))
+    return (
+        f"writes {steps} times a token, one after the other, and a stream holds one write a token" if steps > 1 else ""
+    )

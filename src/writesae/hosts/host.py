@@ -256,11 +256,14 @@ def wide(logits: Tensor) -> Tensor:
 
 
 def find_layers(model: nn.Module) -> dict[int, Layer]:
-    """Every module of a known mixer class, by its model layer index."""
+    """Every module of a known mixer class, by its model layer index; raises HostError for one that is configured so
+    that it cannot be read."""
     layers = {}
     for name, module in model.named_modules():
         architecture = architecture_of(module)
         if architecture is not None:
+            if why := architecture.refused(module):
+                raise HostError(f"{name} of this {type(model).__name__} {why}")
             index = next(int(part) for part in name.split(".") if part.isdigit())
             layers[index] = Layer(
                 index, architecture.family, *architecture.shape(module), name=name, architecture=architecture

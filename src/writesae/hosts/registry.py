@@ -21,6 +21,10 @@ def _one(config: PreTrainedConfig) -> float:
     return 1.0
 
 
+def _not(mixer: nn.Module) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """How to find and read one class of recurrent mixer."""
@@ -56,6 +60,8 @@ class Architecture:
     """Why a head's output has no direct path to the logits, where it has none."""
     audit_only: str = ""
     """Why nothing but the audit of heads (`spectrum`) is possible, where it is so; a layer is then one site."""
+    refused: Callable[[nn.Module], str] = _not
+    """The mixer -> why one so configured is no host; empty where it is."""
     token_by_token: bool = False
     """Whether a text is continued from a cache by single tokens only."""
 
@@ -133,13 +139,16 @@ FLA_ARCHITECTURES = (
     ),
     _fla("Comba", "comba", fla_relatives.COMBA, _O_NORM, "CombaForCausalLM", False),
     _fla("GatedDeltaNet2", "gated-deltanet-2", fla_relatives.GDN2, _O_NORM, "GatedDeltaNet2 (layer)", False),
-    _fla(
-        "GatedDeltaProduct",
-        "gated-deltaproduct",
-        fla_relatives.DELTA_PRODUCT,
-        _O_NORM,
-        "GatedDeltaProductForCausalLM",
-        False,
+    replace(
+        _fla(
+            "GatedDeltaProduct",
+            "gated-deltanet",
+            fla_relatives.DELTA_PRODUCT,
+            _O_NORM,
+            "GatedDeltaProductForCausalLM",
+            False,
+        ),
+        refused=fla_relatives.several_writes,
     ),
     _fla(
         "SimpleGatedLinearAttention",
