@@ -183,11 +183,13 @@ def test_a_place_is_checked_without_making_anything(tmp_path: Path, monkeypatch:
     (tmp_path / "file").write_text("")
     for good in (tmp_path, tmp_path / "new" / "deep"):
         check_place(good)
-    for good in (tmp_path / "file", tmp_path / "new" / "deep.json", Path("/dev/stdout")):
+    for good in (tmp_path / "file", tmp_path / "new.json", Path("/dev/stdout")):
         check_place(good, file=True)
     assert "is a file" in refusal(lambda: check_place(tmp_path / "file"))
     assert "is a file" in refusal(lambda: check_place(tmp_path / "file" / "below", file=True))
     assert "is a folder" in refusal(lambda: check_place(tmp_path, file=True))
+    said = refusal(lambda: check_place(tmp_path / "new" / "deep.json", file=True))
+    assert said.startswith(f"there is no folder {tmp_path / 'new'}: make it first")
     assert "File name too long" in refusal(lambda: check_place(tmp_path / ("x" * 999)))
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     assert "cannot be written to" in refusal(lambda: check_place(tmp_path / "new"))
@@ -199,9 +201,10 @@ def test_what_is_not_there_is_said_with_what_is_near(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     check_there(Path("runs"))
     check_there(Path("user/name.v2"), hub=True)
-    assert refusal(lambda: check_there(Path("runs/L5.H1")), InputError).endswith("runs/L5.H1 (near: runs/L5.H0)")
-    assert refusal(lambda: check_there(Path("rnus/L5.H0")), InputError).endswith("rnus/L5.H0 (near: runs)")
-    assert refusal(lambda: check_there(Path("/qqq/www")), InputError) == "there is no file or folder /qqq/www"
+    assert "runs/L5.H1 (near: runs/L5.H0): " in refusal(lambda: check_there(Path("runs/L5.H1")), InputError)
+    assert refusal(lambda: check_there(Path("rnus/L5.H0"), "make it"), InputError).endswith("(near: runs): make it")
+    said = "there is no file or folder /qqq/www: check the path"
+    assert refusal(lambda: check_there(Path("/qqq/www")), InputError) == said
     for wrong in ("rnus", "a/b/c", "../x", "./x", ".a/b"):
         assert "no Hub id" in refusal(lambda wrong=wrong: check_there(Path(wrong), hub=True), InputError)  # type: ignore[misc]
     assert missing(Path("tiny-gnd"), "host", ["tiny-gdn"]) == "there is no host tiny-gnd (near: tiny-gdn)"

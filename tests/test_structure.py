@@ -14,8 +14,8 @@ import writesae
 
 ROOT = Path(writesae.__file__).parent
 ORDER = (
-    "errors", "types", "config", "hub", "disk", "memory", "devices", "show", "recurrence", "corpus", "sae", "hosts",
-    "store", "artifacts", "training", "causal", "edits", "attribution", "evals", "page", "reproduce", "sweep",
+    "errors", "signals", "types", "config", "hub", "disk", "memory", "devices", "show", "recurrence", "corpus", "sae",
+    "hosts", "store", "artifacts", "training", "causal", "edits", "attribution", "evals", "page", "reproduce", "sweep",
     "quickstart", "cli",
 )  # fmt: skip
 """Lowest first. A part may import itself and what stands before it."""

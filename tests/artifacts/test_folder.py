@@ -423,7 +423,7 @@ def test_damaged_and_hostile_folders_are_refused(name: str, folder: Path) -> Non
     "name", ["../x", "/etc/passwd", "a/../../x", "a\\x", "C:x", "", ".", "./a", "a//b", "a/", "..", "a\0b"]
 )
 def test_names_that_leave_the_folder_are_refused(name: str, folder: Path) -> None:
-    from writesae.artifacts.files import inside
+    from writesae.disk import inside
 
     (folder.parent / "x").write_text("outside")
     with pytest.raises(DataError):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from writesae.artifacts.card import collection_card
-from writesae.artifacts.files import check_name, inside
 from writesae.artifacts.folder import dictionaries_in, read_config, save_sae
 from writesae.artifacts.manifest import (
     MANIFEST,
@@ -21,7 +20,7 @@ from writesae.artifacts.manifest import (
     read_manifest,
 )
 from writesae.config import Json
-from writesae.disk import PARTIAL, read_json, sha256, write_json, write_text
+from writesae.disk import check_name, files_under, inside, read_json, write_json, write_text
 from writesae.errors import DataError, InputError
 from writesae.sae import SAE, Record
 from writesae.types import Site
@@ -106,15 +105,12 @@ def local_cells(root: Path) -> tuple[Cell, ...]:
 def write_index(root: str | Path) -> Collection:
     """Scan a folder for dictionaries and results and write its index and card, each in one step."""
     root = Path(root)
-    cells = [scan_cell(root, path.parent) for path in sorted(root.rglob(MANIFEST)) if not _unfinished(root, path)]
-    files = {
-        path.relative_to(root).as_posix(): FileEntry(sha256(path), path.stat().st_size)
-        for path in sorted((root / RESULTS).rglob("*.json"))
-        if path.is_file() and not _unfinished(root, path)
-    }
+    cells = [scan_cell(root, path.parent) for path in files_under(root, MANIFEST) if path.name == MANIFEST]
+    results = files_under(root / RESULTS, ".json")
+    files = {path.relative_to(root).as_posix(): FileEntry.of(path) for path in results if path.is_file()}
     collection = Collection(tuple(cells), files)
-    results = {name: read_json(inside(root, name)) for name in files}
-    write_text(root / COLLECTION_CARD, collection_card(collection_to_json(collection), results))
+    shown = {name: read_json(inside(root, name)) for name in files}
+    write_text(root / COLLECTION_CARD, collection_card(collection_to_json(collection), shown))
     write_json(root / INDEX, collection_to_json(collection))
     return collection
 
@@ -176,10 +172,9 @@ def scan_cell(root: Path, folder: Path) -> Cell:
     """The index entry of a dictionary folder under `root`."""
     name = folder.relative_to(root).as_posix()
     record, config = read_manifest(folder).record, read_config(folder)
-    path = inside(folder, MANIFEST)
     return Cell(
         path=name,
-        manifest=FileEntry(sha256(path), path.stat().st_size),
+        manifest=FileEntry.of(inside(folder, MANIFEST)),
         target=config.target,
         features=config.features,
         host=record.host,
@@ -187,10 +182,6 @@ def scan_cell(root: Path, folder: Path) -> Cell:
         variant=record.variant,
         seed=record.seed,
     )
-
-
-def _unfinished(root: Path, path: Path) -> bool:
-    return any(part.endswith(PARTIAL) for part in path.relative_to(root).parts)
 
 
 def _slug(text: str) -> str:

@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from writesae.artifacts.card import model_card
-from writesae.artifacts.files import inside, new_folder
 from writesae.artifacts.fingerprints import TEXT, read_fingerprint, write_fingerprint
 from writesae.artifacts.manifest import (
     FORMAT,
@@ -31,7 +30,7 @@ from writesae.artifacts.manifest import (
     write_manifest,
 )
 from writesae.config import Json, from_json, to_json
-from writesae.disk import PARTIAL, read_json, sync, write_json, write_text
+from writesae.disk import PARTIAL, files_under, inside, new_folder, read_json, sync, write_json, write_text
 from writesae.errors import DataError, OutputError, WritesaeError
 from writesae.sae import SAE, BatchTopK, Bilinear, Factored, Record, SAEConfig, TopK
 
@@ -205,4 +204,4 @@ def is_dictionary(folder: Path, *, only: bool = False) -> bool:
         listed = {MANIFEST, *read_manifest(folder).files}
     except WritesaeError:
         return False
-    return not only or {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()} <= listed
+    return not only or {p.relative_to(folder).as_posix() for p in files_under(folder)} <= listed

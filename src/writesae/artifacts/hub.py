@@ -35,12 +35,11 @@ from writesae.artifacts.collection import (
     select_cell,
     write_index,
 )
-from writesae.artifacts.files import inside, new_folder
 from writesae.artifacts.folder import CONFIG, content, dictionaries_in, save_sae
 from writesae.artifacts.load import check_selection
 from writesae.artifacts.manifest import MANIFEST, FileEntry, check_files, read_manifest
 from writesae.artifacts.verify import verify
-from writesae.disk import check_there, json_bytes, missing, read_json
+from writesae.disk import check_there, inside, json_bytes, missing, new_folder, read_json
 from writesae.errors import DataError, InputError, OutputError
 from writesae.hub import Answer, ask
 from writesae.sae import SAE, Record
@@ -179,7 +178,7 @@ def pull(
     Raises InputError where nothing fits, DataError where a file differs from its manifest (nothing is left behind).
     """
     wanted = Site.parse(site) if isinstance(site, str) else site
-    with new_folder(Path(out), lambda _: False) as partial:  # what is wrong with `out` is known before the Hub is asked
+    with new_folder(Path(out)) as partial:  # what is wrong with `out` is known before the Hub is asked
         source = Repository(repo, revision, cache_dir, offline)
         if source.collection is None:
             folder = source.fetch_folder("")

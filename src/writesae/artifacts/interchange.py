@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from writesae.artifacts.files import inside, new_folder
 from writesae.artifacts.folder import build, map_tensors
 from writesae.artifacts.legacy.convert import Converted
 from writesae.config import Json
-from writesae.disk import read_json, sha256, sync, write_json
+from writesae.disk import inside, new_folder, read_json, sha256, sync, write_json
 from writesae.errors import DataError, InputError
 from writesae.sae import SAE, BatchTopK, Factored, Flat, JumpReLU, Linear, Record, SAEConfig, TopK
 from writesae.types import Target
@@ -52,7 +51,7 @@ def export_saelens(sae: SAE, folder: str | Path, record: Record | None = None, *
         tensors["threshold"] = sae.threshold.detach().clamp_min(0).expand(sae.config.features)
     else:
         raise InputError(f"SAELens has no form for the {side} side of a dictionary with {type(sparsity).__name__}")
-    with new_folder(Path(folder), lambda _: False) as partial:
+    with new_folder(Path(folder)) as partial:
         write_json(partial / _CFG, config)
         save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial / _SAELENS)
         shutil.copymode(partial / _CFG, partial / _SAELENS)

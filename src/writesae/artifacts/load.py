@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from writesae.artifacts.collection import Cell, local_cells, select_cell
-from writesae.artifacts.files import inside
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST
-from writesae.disk import check_there, missing
+from writesae.disk import check_there, inside, missing
 from writesae.errors import InputError
 from writesae.sae import SAE, Record
 from writesae.types import Site

@@ -8,9 +8,8 @@ from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from writesae.artifacts.files import inside
 from writesae.config import Json
-from writesae.disk import read_json, sha256, write_json
+from writesae.disk import files_under, inside, read_json, sha256, write_json
 from writesae.errors import DataError, InputError
 from writesae.sae.record import Record
 from writesae.types import Site
@@ -29,6 +28,11 @@ class FileEntry:
     """SHA-256 of its bytes, 64 hexadecimal digits."""
     size: int
     """Its length in bytes."""
+
+    @classmethod
+    def of(cls, path: Path) -> FileEntry:
+        """Of a file as it is now."""
+        return cls(sha256(path), path.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,10 @@ def library_version() -> str:
 
 def write_manifest(folder: Path, record: Record) -> Manifest:
     """Hash every file under `folder` and write its manifest (the last file to be written)."""
-    names = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
-    files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
+    files = {
+        path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size)
+        for path in files_under(folder)
+    }
     manifest = Manifest(record, files, library_version())
     head: dict[str, Json] = {"format": FORMAT, "version": manifest.version, "library": manifest.library}
     write_json(folder / MANIFEST, head | {"record": record_to_json(record), "files": files_to_json(files)})

@@ -12,11 +12,10 @@ import pyarrow.parquet as pq
 import torch
 
 from writesae.artifacts.collection import INDEX, read_collection, scan_cell
-from writesae.artifacts.files import inside
 from writesae.artifacts.fingerprints import TEXT, read_fingerprint
 from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, build, map_tensors, read_config
 from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest
-from writesae.disk import PARTIAL, parse_json, read_json
+from writesae.disk import PARTIAL, files_under, inside, is_system, parse_json, read_json
 from writesae.errors import DataError, InputError, WritesaeError
 
 _RESULT_LIMIT = 64 << 20
@@ -95,7 +94,7 @@ def _dictionary(folder: Path) -> Iterator[str | Finding]:
     except WritesaeError as error:
         yield Finding(str(folder / MANIFEST), str(error))
         return
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    present = {path.relative_to(folder).as_posix() for path in files_under(folder)}
     for name in sorted(present - {MANIFEST, *manifest.files}):
         yield Finding(str(folder / name), "is not listed in the manifest")
     bad = False
@@ -147,8 +146,8 @@ def _collection(root: Path) -> Iterator[str | Finding]:
         if not wrong and scan_cell(root, root / cell.path) != cell:
             yield Finding(str(root / INDEX), f"describes {cell.path} otherwise than its own manifest and config do")
     listed = {cell.path for cell in collection.cells}
-    for manifest in sorted(root.rglob(MANIFEST)):
-        if manifest.parent.relative_to(root).as_posix() not in listed:
+    for manifest in files_under(root, MANIFEST):
+        if manifest.name == MANIFEST and manifest.parent.relative_to(root).as_posix() not in listed:
             yield Finding(str(manifest.parent), "is not listed in the index")
     for name, entry in collection.files.items():
         try:
@@ -174,6 +173,8 @@ def _results(path: Path) -> Iterator[str | Finding]:
     for child in sorted(path.iterdir()):
         if child.name.endswith(PARTIAL):
             yield Finding(str(child), "is unfinished: writing it was interrupted")
+        elif is_system(child.name):
+            continue
         elif child.is_symlink():
             yield Finding(str(child), "is a link; links are not followed")
         elif child.is_dir():

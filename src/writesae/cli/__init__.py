@@ -8,6 +8,7 @@ imported before it is needed, so `writesae --help` is quick.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import NoReturn
@@ -40,6 +41,8 @@ RENAMED = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `writesae` command; exits with 2 on bad input and prints one line that says why."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show is replaced there
+        sys.stdout.reconfigure(errors="replace")
     try:
         try:
             _main(sys.argv[1:] if arguments is None else arguments)
@@ -70,16 +73,16 @@ def _main(words: list[str]) -> None:
 
         print(f"writesae {version('writesae')}")
         return
-    for word in words:
-        if any("\ud800" <= letter <= "\udfff" for letter in word):
-            _fail(f"{word!a} is not text in UTF-8")
+    words = [_text(word) for word in words]
     name = words[0]
     if name not in COMMANDS:
         if name in RENAMED:
             _fail(f"`writesae {name}` is gone, {RENAMED[name]}")
         _fail(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
     from writesae.errors import WritesaeError
+    from writesae.signals import exit_code, heed_sigterm
 
+    heed_sigterm()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
@@ -93,8 +96,21 @@ def _main(words: list[str]) -> None:
         module.run(command)
     except WritesaeError as error:
         _fail(str(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        about = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        _fail(f"the system refuses{f' {about}' * bool(about)}: {error.strerror or str(error) or type(error).__name__}")
     except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to continue where it stopped", code=130)
+        _fail("interrupted; run the same command again to continue where it stopped", code=exit_code())
+
+
+def _text(word: str) -> str:
+    """A word as text; under a locale that is not UTF-8 it may have come as bytes."""
+    try:
+        return word if not any("\ud800" <= letter <= "\udfff" for letter in word) else os.fsencode(word).decode()
+    except UnicodeError:
+        _fail(f"{word!a} is not text in UTF-8")
 
 
 def _print_help() -> None:

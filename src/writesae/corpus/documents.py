@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from writesae.corpus.compression import COMPRESSED, inner_suffix, open_text
+from writesae.disk import files_under
 from writesae.errors import DataError, InputError
 
 SAMPLE = Path(__file__).parent / "sample" / "heldout.jsonl.xz"
@@ -69,8 +70,7 @@ def _files(source: str | Path) -> list[Path]:
         return [SAMPLE]
     path = Path(source).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) is not None)
-        files = [file for file in files if not any(n.startswith((".", "__")) for n in file.relative_to(path).parts)]
+        files = [file for file in files_under(path) if file.is_file() and _kind(file) is not None]
         if not files:
             raise InputError(f"corpus folder {path} holds no file of a known kind ({_known()})")
     elif path.is_file():

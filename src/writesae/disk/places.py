@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from writesae.config import Json, from_json, to_json
-from writesae.disk.files import PARTIAL, json_bytes, make_folder, read_json, reason, write_json, writing
+from writesae.disk.files import json_bytes, make_folder, read_json, reason, write_json, writing
+from writesae.disk.folders import holds, recover
+from writesae.disk.lock import check_unlocked, locked, within
 from writesae.errors import ConfigError, InputError, OutputError
 from writesae.hub import is_hub_id
 
@@ -24,17 +26,20 @@ LONGEST = 50
 def check_place(path: Path, *, file: bool = False) -> None:
     """Raise OutputError where no folder (or, with `file`, no file) can be written at `path`; makes nothing.
 
-    To be asked before anything long is begun.
+    Also where another process is writing there. To be asked before anything long is begun.
     """
     try:
         there = next(place for place in (path, *path.absolute().parents) if place.exists())
         folder = there.parent if file and there == path and not there.is_dir() else there
         if file and path.is_dir():
             raise OutputError(f"{path} is a folder: give a file to write")
+        if file and there.is_dir() and not path.parent.is_dir():
+            raise OutputError(f"there is no folder {path.parent}: make it first, or give another place than {path}")
         if not folder.is_dir():
             raise OutputError(f"{folder} is a file: give another place than {path}")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{folder} cannot be written to: give another place than {path}")
+        check_unlocked(path)
     except OSError as error:  # a name too long, a folder that may not be searched
         raise OutputError(f"cannot write {path}: {reason(error)}") from None
 
@@ -50,13 +55,18 @@ def missing(path: Path, kind: str = "file or folder", names: Iterable[str] = ())
     return f"there is no {kind} {path}" + f" (near: {', '.join(near)})" * bool(near)
 
 
-def check_there(path: Path, *, hub: bool = False) -> None:
+def check_there(path: Path, remedy: str = "check the path", *, hub: bool = False) -> None:
     """Raise InputError where nothing is at `path`, unless (with `hub`) it is written like a repository on the Hub.
 
-    To be asked before anything long is begun.
+    To be asked before anything long is begun. `remedy` says what to do.
     """
+    if not path.exists():
+        recover(path)
     if not path.exists() and not (hub and is_hub_id(str(path))):
-        raise InputError(f"{missing(path, 'folder')}, and it is no Hub id user/name" if hub else missing(path))
+        said = f"{missing(path, 'folder')}, and it is no Hub id user/name" if hub else missing(path)
+        raise InputError(
+            f"{said}: {'give a folder that `writesae train` or `pull` made, or a Hub id' if hub else remedy}"
+        )
 
 
 def check_owner(folder: Path, kind: str, *marks: str) -> bool:
@@ -66,11 +76,23 @@ def check_owner(folder: Path, kind: str, *marks: str) -> bool:
     """
     check_place(folder)
     with writing(folder):
-        names = (path.name for path in folder.iterdir()) if folder.exists() else ()
-        held = sorted(name for name in names if not name.endswith(PARTIAL))
+        held = holds(folder)
     if held and not set(marks) & set(held):
         raise OutputError(f"{folder} holds {held[0]} and no {kind}: choose another folder, or empty it")
     return bool(held)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder, if it is not there, and keep other processes from writing in it until the block ends.
+
+    Raises OutputError where one is writing in it, with its number and host, or where the folder cannot be made.
+    """
+    make_folder(folder)
+    with ExitStack() as held:
+        with writing(folder):
+            held.enter_context(locked(within(folder), folder))
+        yield
 
 
 def claim(folder: Path, kind: str, asked: Mapping[str, object]) -> bool:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from writesae.artifacts import add_metrics
 from writesae.config import Json, to_json
 from writesae.corpus import text
-from writesae.disk import claim
+from writesae.disk import alone, claim
 from writesae.evals import atoms, spectrum, substitution
 from writesae.evals.common.result import Result
 from writesae.hosts import Host
@@ -50,9 +50,9 @@ def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Consol
     passages = test.draw(config.passages, config.seed)
     settings = {name: value for name, value in _plain(config).items() if name != "workers"}
     asked: dict[str, Json] = {"kind": KIND, "config": settings, "revision": host.revision}
-    claim(path, KIND, asked)
     results, seed = path / "results", config.seed
-    with _bars(console) as bars:
+    with alone(path), _bars(console) as bars:
+        claim(path, KIND, asked)
         few = test.draw(min(AUDIT_PASSAGES, config.passages), seed)
         audit = spectrum(host, few, seed=seed, out=results / "spectrum", progress=bars("audit every head"))
         site = Site.parse(config.site or audit.summary.default_site)

@@ -19,7 +19,7 @@ from zarr.codecs import BloscCodec
 from writesae.config import to_json
 from writesae.corpus import Boundaries, Fingerprint, Text, TokenBlocks, tokenizer_hash
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import PARTIAL, check_place
+from writesae.disk import PARTIAL, alone, check_place, files_under, holds
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
 from writesae.store.layout import (
@@ -123,8 +123,16 @@ def capture(
     wanted = _layers(host, layers)
     blocks = _blocks(text, tokens, boundaries)
     header = _provenance(host, blocks, wanted, store_dtype, batch)
-    if _begun(root, header):
-        return open_store(root)
+    with alone(root):
+        if not _begun(root, header):
+            _run(host, blocks, root, header, progress)
+    return open_store(root)
+
+
+def _run(
+    host: CaptureHost, blocks: TokenBlocks, root: Path, header: Provenance, progress: ProgressCallback | None
+) -> None:
+    """Capture all shards that are not finished yet."""
     done = finished_shards(root)
     if done:
         rewrite_ledger(root, done)
@@ -135,9 +143,9 @@ def capture(
             start, stop = header.shard(index)
             mask = blocks.attention_mask(start, stop)
             seen = None if mask is None else torch.from_numpy(mask)
-            streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), wanted, seen)
+            streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), header.layers, seen)
             files: dict[str, FileRecord] = {}
-            for layer in wanted:
+            for layer in header.layers:
                 stream = streams.pop(layer)
                 if seen is not None:
                     check_padding(stream, seen, f"{host.name} layer {layer}", start)
@@ -145,8 +153,7 @@ def capture(
             append_shard(root, index, files)
             done.append(files)
             report(stop, header.sequences)
-    _finish(root, header, done)
-    return open_store(root)
+    _finish(root, done)
 
 
 def check_request(out: Path, tokens: int | None = None, batch: int = 1) -> None:
@@ -156,7 +163,7 @@ def check_request(out: Path, tokens: int | None = None, batch: int = 1) -> None:
     if tokens is not None and tokens < 1:
         raise InputError(f"cannot capture {tokens} tokens: give 1 or more, or leave the number out for all of the text")
     check_place(out)
-    if _holds_something(out) and read_header(out) is None:
+    if holds(out) and read_header(out) is None:
         raise OutputError(f"cannot capture into {out}: it exists and is no stream store; give a new folder")
 
 
@@ -170,10 +177,6 @@ def _blocks(
             "tokens and boundaries say what is taken of a writesae.text: leave them out with tokens as given"
         )
     return text if isinstance(text, TokenBlocks) else TokenBlocks.of(np.asarray(text))
-
-
-def _holds_something(root: Path) -> bool:
-    return root.is_dir() and any(not path.name.endswith(PARTIAL) for path in root.iterdir())
 
 
 def _layers(host: CaptureHost, layers: Sequence[int] | Literal["all"]) -> tuple[int, ...]:
@@ -225,7 +228,7 @@ def _version(package: str) -> str:
 
 def _begun(root: Path, header: Provenance) -> bool:
     """Whether the folder holds this capture complete. Raises OutputError unless it is empty or this capture's."""
-    found = read_header(root) if _holds_something(root) else None
+    found = read_header(root) if holds(root) else None
     if found is None:
         return False
     complete = (root / MANIFEST).is_file()
@@ -319,12 +322,12 @@ def _create_arrays(group: zarr.Group, header: Provenance, layer: int, stored: St
         )
 
 
-def _finish(root: Path, header: Provenance, done: list[dict[str, FileRecord]]) -> None:
+def _finish(root: Path, done: list[dict[str, FileRecord]]) -> None:
     for partial in list(root.rglob(f"*{PARTIAL}")):
         partial.unlink()
     files = {name: entry for shard in done for name, entry in shard.items()}
-    small = list(root.rglob("zarr.json"))
-    small += [path for name in (*SMALL, TEXT) for path in (root / name / "c").rglob("*") if path.is_file()]
+    small = files_under(root, "zarr.json")
+    small += [path for name in (*SMALL, TEXT) for path in files_under(root / name / "c")]
     files |= {name: record(root, name) for name in (path.relative_to(root).as_posix() for path in small)}
     write_manifest(root, files)
 

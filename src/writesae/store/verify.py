@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from writesae.disk import files_under
 from writesae.errors import DataError, WritesaeError
 from writesae.store.layout import TEXT, Provenance, array_path, layer_arrays
 from writesae.store.progress import MANIFEST, finished_shards, read_manifest, record
@@ -37,7 +38,7 @@ def _files(root: Path, provenance: Provenance) -> Iterator[str]:
         yield f"{MANIFEST} is missing: {len(finished_shards(root))} of {provenance.shards} shards are captured"
         return
     manifest = read_manifest(root)
-    present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    present = {path.relative_to(root).as_posix() for path in files_under(root)}
     for name in sorted(present - set(manifest.files) - {MANIFEST}):
         yield f"{name} does not belong to the store"
     for name, file in manifest.files.items():

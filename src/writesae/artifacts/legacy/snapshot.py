@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from writesae.artifacts.collection import RESULTS, Collection, cell_path, write_index
-from writesae.artifacts.files import inside, new_folder
 from writesae.artifacts.folder import save_sae
 from writesae.artifacts.legacy.convert import convert_file
 from writesae.artifacts.manifest import MANIFEST
 from writesae.config import Json
-from writesae.disk import read_json, sha256
+from writesae.disk import files_under, inside, new_folder, read_json, sha256
 from writesae.errors import DataError, InputError, WritesaeError
 from writesae.sae import Record
 from writesae.types import Site, Target
@@ -66,14 +65,15 @@ def convert_snapshot(
     """
     tree, out = Path(tree), Path(out)
     listed = _release_manifest(tree)
-    names = sorted(_names(tree, CHECKPOINTS))
+    names = [path.relative_to(tree).as_posix() for kind in CHECKPOINTS for path in files_under(tree, kind)]
+    results = [path.relative_to(tree).as_posix() for path in files_under(tree / RESULTS, ".json")]
     if not names:
         raise InputError(f"{tree} holds no checkpoint ({' or '.join(CHECKPOINTS)})")
     refused: dict[str, str] = {}
     unlisted: list[str] = []
     verified = 0
-    with new_folder(out, lambda _: False) as partial:
-        for name in [*names, *sorted(_names(tree / RESULTS, (".json",), tree))]:
+    with new_folder(out) as partial:
+        for name in [*names, *results]:
             try:
                 path = inside(tree, name)
                 if name in listed:
@@ -95,12 +95,6 @@ def convert_snapshot(
             raise DataError(f"nothing of {tree} could be imported; {names[0]}: {refused[names[0]]}")
         collection = write_index(partial)
     return Snapshot(collection, verified, tuple(unlisted), refused)
-
-
-def _names(folder: Path, suffixes: tuple[str, ...], root: Path | None = None) -> Iterator[str]:
-    for path in folder.rglob("*"):
-        if path.suffix in suffixes and not path.is_dir():
-            yield path.relative_to(root or folder).as_posix()
 
 
 def _located(record: Record, name: str, host: str | None) -> Record:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from writesae.config import to_json
-from writesae.disk import claim
+from writesae.disk import alone, claim
 from writesae.errors import InputError
 from writesae.evals.common.evaluation import Evaluation, Progress
 from writesae.evals.common.pieces import Keep
@@ -27,34 +27,33 @@ def evaluate(
     that is finished is read.
 
     Raises InputError where there is nothing to score, and leaves no folder then; OutputError for a folder of another
-    evaluation.
+    evaluation, or where another process is at work in it.
     """
-    folder = None if out is None else Path(out)
-    keep, begun = Keep(None, progress), False
-    if folder is not None:
-        refuse_other(folder, evaluation.name)
-        begun = folder.exists()
-        asked = {
-            "name": evaluation.name,
-            "provenance": plain(to_json(subject.provenance)),
-            "config": plain(to_json(config)),
-        }
-        finished = claim(folder / PARTS, "evaluation", asked) and (folder / SUMMARY).exists()
-        if finished:
-            return Result.load(folder)
-        keep.folder = folder / PARTS
+    if out is None:
+        return _measured(evaluation, subject, config, Keep(None, progress))
+    folder = Path(out)
+    refuse_other(folder, evaluation.name)
+    begun = folder.exists()
+    asked = {"name": evaluation.name} | {
+        name: plain(to_json(x)) for name, x in (("provenance", subject.provenance), ("config", config))
+    }
     try:
-        measured = evaluation.measure(subject, config, keep)
+        with alone(folder):
+            if claim(folder / PARTS, "evaluation", asked) and (folder / SUMMARY).exists():
+                return Result.load(folder)
+            result = _measured(evaluation, subject, config, Keep(folder / PARTS, progress))
+            result.save(folder)
+            return result
     except InputError:
-        if folder is not None and not begun:
+        if not begun:
             shutil.rmtree(folder)
         raise
-    tables = {"records": measured.records, **measured.more}
-    summary = evaluation.summarise(tables, config)
-    result: Result[C, Any] = Result(
+
+
+def _measured(evaluation: Evaluation[C], subject: Subject, config: C, keep: Keep) -> Result[C, Any]:
+    measured = evaluation.measure(subject, config, keep)
+    summary = evaluation.summarise({"records": measured.records, **measured.more}, config)
+    return Result(
         evaluation.name, subject.provenance, config, measured.attempted, dict(measured.refused), summary,
         measured.records, measured.more,
     )  # fmt: skip
-    if folder is not None:
-        result.save(folder)
-    return result
