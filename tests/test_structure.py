@@ -98,6 +98,19 @@ def test_every_part_has_its_place() -> None:
     assert parts - {"__init__"} <= set(ORDER)
 
 
+def test_every_text_file_is_utf8_whatever_the_locale() -> None:
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func).rpartition(".")[2]
+            said = {keyword.arg for keyword in node.keywords} & {"encoding"} or len(node.args) > (name == "write_text")
+            if name in ("read_text", "write_text"):
+                assert said or ast.unparse(node.func) == "write_text", f"{path}:{node.lineno}"  # ours is UTF-8
+            if name == "open" and any(isinstance(x, ast.Constant) and x.value in ("r", "w", "a") for x in node.args):
+                assert said == {"encoding"}, f"{path}:{node.lineno}"
+
+
 def test_import_is_light() -> None:
     heavy = "any(m in sys.modules for m in ('torch', 'transformers', 'numpy'))"
     code = f"import sys, writesae, writesae.cli; sys.exit({heavy})"

@@ -32,7 +32,7 @@ def free_bytes(device: torch.device) -> float | None:
         return float(torch.cuda.mem_get_info(device)[0] + held)
     if device.type != "cpu" or not MEMINFO.exists():
         return None
-    fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+    fields = dict(line.split(":", 1) for line in MEMINFO.read_text("utf-8").splitlines())
     available = 1024.0 * int(fields["MemAvailable"].split()[0])
     return min([available, *_cgroup_rooms()])
 
@@ -48,7 +48,7 @@ def refuse_unless_free(needed: float, device: torch.device, what: str, advice: s
 
 def _cgroup_rooms() -> Iterator[float]:
     """What is left within every memory limit that this process runs under."""
-    lines = OWN_CGROUP.read_text().splitlines() if OWN_CGROUP.exists() else []
+    lines = OWN_CGROUP.read_text("utf-8").splitlines() if OWN_CGROUP.exists() else []
     for line in lines:
         _, controllers, name = line.split(":", 2)
         for controller in controllers.split(","):
@@ -66,4 +66,4 @@ def _cgroup_rooms() -> Iterator[float]:
 
 def _text(path: Path) -> str:
     """A file's text; empty where there is none, as where a container does not see its own folder."""
-    return path.read_text().strip() if path.is_file() else ""
+    return path.read_text("utf-8").strip() if path.is_file() else ""

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from first_blocks import first_blocks
-from writesae.corpus import Document, TokenBlocks, tokenizer_hash
-from writesae.errors import InputError
+from writesae.corpus import Cutter, Document, TokenBlocks, tokenizer_hash
+from writesae.errors import DataError, InputError
 
 EOS = 0
 
@@ -106,3 +106,24 @@ def test_the_tokenizer_hash_is_the_same_after_it_padded_and_cut(tokenizer: PreTr
 def test_blocks_that_are_no_rectangle_of_tokens_are_refused(tokens: np.ndarray) -> None:
     with pytest.raises(InputError, match="non-empty int64 array"):
         TokenBlocks.of(tokens)
+
+
+def test_the_hash_of_a_tokenizer_does_not_depend_on_its_last_call(tokenizer: PreTrainedTokenizerFast) -> None:
+    before, backend = tokenizer_hash(tokenizer), tokenizer.backend_tokenizer
+    backend.enable_padding(length=7)
+    backend.enable_truncation(5)
+    try:
+        assert tokenizer_hash(tokenizer) == before
+        assert backend.padding is not None  # it is left as it was
+        assert backend.truncation is not None
+        backend.no_padding()
+        assert tokenizer_hash(tokenizer) == before
+    finally:
+        backend.no_padding()
+        backend.no_truncation()
+    assert tokenizer_hash(tokenizer) == before
+
+
+def test_half_a_character_names_its_document(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(DataError, match=r"the document a.txt: the text holds half of a character, '\\ud83d' at 4"):
+        list(Cutter(tokenizer, 5).cut([Document("a.txt", "hey \ud83d")]))

@@ -139,3 +139,18 @@ def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"writesae\[datasets\]"):
         list(read_documents("hf:user/name"))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"\xef\xbb\xbfthree"))
+    (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbffour")
+    assert [document.text for document in read_documents(tmp_path)] == ["one", "two", "three", "four"]
+
+
+def test_what_belongs_to_systems_and_tools_is_no_text(tmp_path: Path) -> None:
+    for name in (".ipynb_checkpoints/a.txt", "__MACOSX/a.txt", "._a.txt", ".a.txt", "deep/.git/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xff\xfe")
+    (tmp_path / "deep" / "a.txt").write_text("text")
+    assert [document.text for document in read_documents(tmp_path)] == ["text"]

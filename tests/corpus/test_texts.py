@@ -17,7 +17,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from writesae.corpus import Passages, Text, text
-from writesae.corpus.split import SIDE, cut, part_of
+from writesae.corpus.split import SIDE, cut
 from writesae.errors import InputError
 from writesae.hosts import Host
 
@@ -72,12 +72,27 @@ def test_equal_documents_stand_on_one_side(tmp_path: Path, tokenizer: PreTrained
     assert all(len(held(side)) > 60 for side in (train, test))
 
 
+def test_documents_with_the_same_words_are_told_and_never_on_both_sides(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    once = [words(5003, n) for n in range(7)]
+    again = [content.replace(" ", "\n  ", 2003 * (n % 2)) for n, content in enumerate(once)]
+    assert again[1][: cut(again[1], 0.8)].split() != once[1][: cut(once[1], 0.8)].split()  # one cut by itself
+    sides = text(written(tmp_path, [*once, words(59, 99), *again]), tokenizer, 31).split(0.8)
+    with pytest.warns(UserWarning, match=r"7 of 15 documents .* hold the words .*\(8 is 0; 9 is 1; 10 is 2"):
+        train = sides[0].blocks()
+    assert train.twins == {str(8 + n): str(n) for n in range(7)}
+    one, other = (held(side) for side in sides)
+    for n in range(7):
+        assert one[str(n)].split() == one[str(8 + n)].split()
+        assert other[str(n)].split() == other[str(8 + n)].split()
+
+
 def test_a_long_document_is_cut_between_words() -> None:
     content = words(5003, 1)
     place = cut(content, 0.8)
     assert content[place] == " "
     assert place / len(content) == pytest.approx(0.8, abs=0.001)
-    assert part_of(content, "train", 0.8) + part_of(content, "test", 0.8) == part_of(content, "all", 0.8) == content
     assert cut("\N{CJK UNIFIED IDEOGRAPH-6587}" * 5 * SIDE, 0.8) == 4 * SIDE
     short = "x" * (5 * SIDE - 7)
     assert cut(short, 0.8) in (0, len(short))
@@ -221,3 +236,16 @@ def test_bare_tokens_are_passages_of_unknown_origin() -> None:
     for wrong in (np.zeros((2, 3)), np.arange(7), np.zeros((0, 3), np.int64)):
         with pytest.raises(InputError, match="non-empty array of token ids"):
             Passages.of(wrong)  # type: ignore[arg-type]
+
+
+def test_tokens_are_counted_without_padding(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    source = written(tmp_path, [words(n, n) for n in range(5, 41)])
+    whole = text(source, tokenizer, 31)
+    some = whole.blocks(boundaries="padded", tokens=401)
+    assert some.padding is not None
+    held = 31 - some.padding
+    assert 401 <= held.sum() < 401 + held.max()
+    assert len(whole.blocks(13, "padded")) == 13  # blocks are blocks
+    assert len(whole.blocks(tokens=5 * 31 - 3)) == 5
+    with pytest.raises(InputError, match=r"give 45 passages of 31 tokens \(810 tokens\), 811 tokens were asked for"):
+        whole.blocks(boundaries="padded", tokens=811)

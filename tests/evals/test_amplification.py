@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from torch import Tensor
 
 from random_hosts import dictionary
@@ -15,7 +14,8 @@ from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.evals import amplification
 from writesae.evals.amplification.config import AmplificationConfig
-from writesae.evals.amplification.measure import class_features, tokens_matching
+from writesae.evals.amplification.measure import class_features
+from writesae.evals.common.patterns import matches, matching
 from writesae.evals.common.result import Result
 from writesae.hosts import Host
 from writesae.types import Site
@@ -34,8 +34,7 @@ def measured(host: Host, tokens: Tensor, **more: Any) -> Result[Any, Any]:
 
 
 def test_it_counts_tokens_and_dose_one_changes_nothing(host: Host, passages: Tensor) -> None:
-    ids = tokens_matching(host, NAMES)
-    assert host.tokenizer.encode(" war")[0] not in ids
+    assert matches(host, host.tokenizer.encode(" France at war"), NAMES) == [True, False, False]
     result = measured(host, passages, doses=(1.0, 9.0), timings=("after_token", "at_token"))
     summary = result.summary
     assert set(summary.features) == set(summary.other_features) == {"L5.H0", "L6.H1"}
@@ -53,11 +52,10 @@ def test_it_counts_tokens_and_dose_one_changes_nothing(host: Host, passages: Ten
 
 def test_features_of_the_class_fire_more_inside_it(host: Host, passages: Tensor) -> None:
     """Rates from dense codes; the control's features fire too, and are not of the class."""
-    sae, ids = dictionary(host, SITE, features=31), tokens_matching(host, NAMES)
+    sae, inside = dictionary(host, SITE, features=31), matching(host, passages, NAMES)
     config = AmplificationConfig(top=3)
-    found = class_features(host, sae, SITE, passages, ids, config)
+    found = class_features(host, sae, SITE, passages, inside, config)
     fires = stream_writes(host.record(passages, [5])[5].heads(0)).encode(sae).dense(31) > 0
-    inside = torch.tensor([[int(t) in ids for t in row] for row in passages])
     rates = fires[inside].float().mean(0), fires[~inside].float().mean(0)
     own = found[found.condition == "class"]
     assert own.feature.tolist() == (rates[0] - rates[1]).topk(3).indices.tolist()
@@ -66,7 +64,7 @@ def test_features_of_the_class_fire_more_inside_it(host: Host, passages: Tensor)
     others = found[found.condition == "other_atom"]
     assert len(others) == 3
     assert (others.inside + others.outside > 0).all()
-    again = class_features(host, sae, SITE, passages, ids, AmplificationConfig(top=3, seed=1))
+    again = class_features(host, sae, SITE, passages, inside, AmplificationConfig(top=3, seed=1))
     assert again[again.condition == "other_atom"].feature.tolist() != others.feature.tolist()
 
 
@@ -95,9 +93,9 @@ def test_sampled_continuations_say_how_they_were_sampled(host: Host, passages: T
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pattern": "zzzzzz"}, "no token of tiny-gdn matches"),
+        ({"pattern": "zzzzzz"}, "0 of .* tokens match 'zzzzzz'"),
         ({"pattern": "("}, "no regular expression"),
-        ({"pattern": "."}, "cannot compare"),
+        ({"pattern": "."}, "both kinds are needed"),
         ({"found_on": 7}, "7 passages were given, of which 7"),
         ({"prompt": 54}, "prompts of 54 tokens"),
         ({"top": 30}, "many others are needed"),

@@ -12,8 +12,8 @@ from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals import boundary
 from writesae.evals.boundary.config import BoundaryConfig
-from writesae.evals.boundary.measure import matching
 from writesae.evals.boundary.summary import summarise
+from writesae.evals.common.patterns import matching
 from writesae.hosts import Host
 from writesae.hosts.fork import native_run
 
@@ -41,3 +41,10 @@ def test_by_hand() -> None:
     assert (s.inside, s.outside, s.fired, s.separating) == (5, 8, 3, 1)
     assert [f.feature for f in s.best] == [0, 2]
     assert (s.best[0].inside, s.best[0].outside) == (3 / 5, 4 / 8)
+
+
+def test_a_character_of_several_tokens_counts_where_it_is_complete(host: Host) -> None:
+    tokens = torch.tensor([host.tokenizer.encode("日本。 a b")])
+    inside = matching(host, tokens, "。")
+    assert inside.sum() == 1
+    assert host.text(tokens[0, : int(inside.int().argmax()) + 1].tolist()) == "日本。"

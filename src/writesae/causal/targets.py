@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from writesae.corpus import encoded
 from writesae.errors import InputError
 from writesae.hosts import Host
 
@@ -129,7 +130,7 @@ def token_id(host: Host, text: str) -> int:
         if found[0] >= host.vocabulary:
             raise InputError(f"target {text} is not a token of {host.name}: ids go from 0 to {host.vocabulary - 1}")
         return found[0]
-    found = host.tokenizer.encode(text, add_special_tokens=False)
+    found = encoded(host.tokenizer, text)
     if len(found) != 1:
         pieces = " | ".join(repr(host.text([i])) for i in found) or "nothing"
         hint = "" if text.startswith(" ") else f"try {' ' + text!r} with a leading space, "

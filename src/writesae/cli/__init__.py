@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 COMMANDS: dict[str, str] = {
@@ -83,6 +84,7 @@ def _main(words: list[str]) -> None:
     from writesae.signals import exit_code, heed_sigterm
 
     heed_sigterm()
+    warnings.formatwarning = lambda message, *_: f"writesae: {message}\n"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

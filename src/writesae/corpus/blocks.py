@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from writesae.corpus.characters import encoded
 from writesae.corpus.documents import Document
-from writesae.errors import InputError
+from writesae.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,6 +46,8 @@ class TokenBlocks:
     """Name of the corpus; None where unknown."""
     part: str | None = None
     """Which part of the corpus, as in `Text.described`."""
+    twins: Mapping[str, str] = field(default_factory=dict)
+    """Documents that were looked at and hold the words of another -> that other."""
     hash: str = field(init=False)
     """SHA-256 over shape, tokens, names, assignment and padding: two equal corpora have equal hashes."""
 
@@ -113,6 +116,7 @@ class Cutter:
         self.tokenizer, self.length, self.boundaries = tokenizer, length, boundaries
         self.start = [] if bos is None else [bos]
         self.names: list[str] = []
+        self.twins: dict[str, str] = {}  # as in `TokenBlocks`, filled by whoever reads the documents
         if length <= len(self.start):
             raise InputError(f"blocks of {length} tokens hold no text: give at least {len(self.start) + 1}")
         if boundaries == "packed" and tokenizer.eos_token_id is None:
@@ -124,7 +128,10 @@ class Cutter:
         rest, origin = np.empty(0, np.int64), np.empty(0, np.int64)
         for number, document in enumerate(documents):
             self.names.append(document.name)
-            ids = np.asarray(self.tokenizer.encode(document.text, add_special_tokens=False, verbose=False), np.int64)
+            try:
+                ids = np.asarray(encoded(self.tokenizer, document.text), np.int64)
+            except InputError as error:
+                raise DataError(f"the document {document.name}: {error}") from None
             if self.boundaries == "packed":
                 ids = np.append(ids, self.tokenizer.eos_token_id)
             rest, origin = np.concatenate([rest, ids]), np.concatenate([origin, np.full(len(ids), number)])
@@ -153,6 +160,7 @@ class Cutter:
             len(self.names),
             source,
             part,
+            self.twins,
         )
 
 

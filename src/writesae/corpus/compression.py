@@ -21,16 +21,16 @@ def inner_suffix(path: Path) -> str:
 
 
 def open_text(path: Path) -> TextIO:
-    """The decompressed UTF-8 text of a file, for reading line by line."""
+    """The decompressed UTF-8 text of a file, for reading line by line, without a byte order mark."""
     match path.suffix.lower():
         case ".gz":
-            return gzip.open(path, "rt", encoding="utf-8")
+            return gzip.open(path, "rt", encoding="utf-8-sig")
         case ".xz":
-            return lzma.open(path, "rt", encoding="utf-8")
+            return lzma.open(path, "rt", encoding="utf-8-sig")
         case ".zst":
             import pyarrow as pa
 
             # pyarrow is here anyway and streams zstd; the standard library learns it in Python 3.14 only
-            return io.TextIOWrapper(pa.input_stream(path, compression="zstd"), encoding="utf-8")
+            return io.TextIOWrapper(pa.input_stream(path, compression="zstd"), encoding="utf-8-sig")
         case _:
-            return path.open(encoding="utf-8")
+            return path.open(encoding="utf-8-sig")

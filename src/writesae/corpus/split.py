@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import islice
 from typing import Literal
 
 Part = Literal["all", "train", "test"]
@@ -20,7 +21,7 @@ They hold a passage of 256 tokens at up to 8 characters a token, where English h
 one passage would be text that nobody uses."""
 REACH = 256
 """Characters behind the share within which the cut moves to white space; text without any is cut at the share."""
-_SPACE = re.compile(r"\s")
+_SPACE, _WORD = re.compile(r"\s"), re.compile(r"\S+")
 
 
 def cut(text: str, share: float) -> int:
@@ -29,14 +30,16 @@ def cut(text: str, share: float) -> int:
     if min(place, len(text) - place) >= SIDE:
         space = _SPACE.search(text, place, place + REACH)
         return place if space is None else space.start()
-    content = " ".join(text.split()).encode("utf-8", "surrogatepass")
-    drawn = int.from_bytes(hashlib.sha256(content).digest()[:8], "big") / 2**64
+    drawn = int.from_bytes(content_hash(text)[:8], "big") / 2**64
     return len(text) if drawn < share else 0
 
 
-def part_of(text: str, part: Part, share: float) -> str:
-    """What a part holds of a document; empty where all of it stands on the other side."""
-    if part == "all":
-        return text
-    place = cut(text, share)
-    return text[:place] if part == "train" else text[place:]
+def content_hash(text: str) -> bytes:
+    """SHA-256 of a text's words: the same however they are spaced and broken into lines."""
+    return hashlib.sha256(" ".join(text.split()).encode("utf-8", "surrogatepass")).digest()
+
+
+def after_words(text: str, count: int) -> int:
+    """Where so many words of a text end."""
+    word = next(islice(_WORD.finditer(text), count - 1, None)) if count else None
+    return word.end() if word else 0

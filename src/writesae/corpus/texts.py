@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from heapq import nsmallest
-from operator import attrgetter, itemgetter
+from heapq import heappop, heappush
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from writesae.corpus.blocks import Boundaries, Cutter, Piece, TokenBlocks
 from writesae.corpus.documents import HUB, Document, check_source, read_documents
 from writesae.corpus.passages import Passages
-from writesae.corpus.split import Part, part_of
+from writesae.corpus.split import Part, after_words, content_hash, cut
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,21 +84,42 @@ class Text:
         """The same text in passages of another length."""
         return replace(self, length=length)
 
-    def documents(self) -> Iterator[Document]:
-        """What the part holds of each document that it holds something of, in a fixed order."""
+    def documents(self, twins: dict[str, str] | None = None) -> Iterator[Document]:
+        """What the part holds of each document that it holds something of, in a fixed order.
+
+        Documents with the same words are all given, and stand on one side or are cut at the same word. `twins` is
+        filled with the name of each but the first of them, and that of the first.
+        """
+        first: dict[bytes, tuple[str, int]] = {}
         for name, content in read_documents(self.source):
-            held = part_of(content, self.part, self.share)
+            place = cut(content, self.share)
+            words = len(content[:place].split())
+            twin, before = first.setdefault(content_hash(content), (name, words))
+            if before != words:
+                place = after_words(content, before)
+            held = {"all": content, "train": content[:place], "test": content[place:]}[self.part]
+            if held and twins is not None and twin != name:
+                twins[name] = twin
             if held:
                 yield Document(name, held)
 
-    def blocks(self, count: int | None = None, boundaries: Boundaries = "separate") -> TokenBlocks:
-        """`count` blocks for a capture, spread over documents and within each; all that there are for None.
+    def blocks(
+        self, count: int | None = None, boundaries: Boundaries = "separate", *, tokens: int | None = None
+    ) -> TokenBlocks:
+        """`count` blocks for a capture, or so many that they hold `tokens` tokens without padding, spread over
+        documents and within each; all that there are for None.
 
         Where there are as many blocks as documents, each document gives one or more, longer ones more in proportion.
         A data set on the Hub is read as far as it takes to have so many, of 64 documents or more, never to its end.
-        Raises InputError where there are fewer, saying how many.
+        Documents that hold the words of others are warned of. Raises InputError where there is too little text, saying
+        how much there is.
         """
-        return self._taken(count, boundaries, _spread, 1)
+        blocks = self._taken(count, boundaries, _spread, 1, tokens)
+        if blocks.twins:
+            some = "; ".join(f"{name} is {twin}" for name, twin in list(blocks.twins.items())[:3])
+            told = f"{len(blocks.twins):,} of {blocks.read:,} documents of {self.name} hold the words of another"
+            warnings.warn(f"{told} and count twice ({some}{' ..' * (len(blocks.twins) > 3)})", stacklevel=2)
+        return blocks
 
     def draw(self, count: int, seed: int = 0) -> Passages:
         """`count` passages without padding, at random, in the order of the documents.
@@ -123,35 +146,44 @@ class Text:
         return Cutter(self.tokenizer, self.length, bos, boundaries)
 
     def _taken(
-        self, count: int | None, boundaries: Boundaries, rank: Callable[[int, int], NDArray[np.float64]], pool: int
+        self,
+        count: int | None,
+        boundaries: Boundaries,
+        rank: Callable[[int, int], NDArray[np.float64]],
+        pool: int,
+        tokens: int | None = None,
     ) -> TokenBlocks:
         """The pieces of lowest rank, in order; `rank` is given a document's number and how many pieces it has."""
         if count is not None and count < 1:
             raise InputError(f"{count} passages were asked for: ask for 1 or more")
-        if count is None and self.source.startswith(HUB):
+        streamed, wanted = self.source.startswith(HUB), count if tokens is None else tokens
+        if wanted is None and streamed:
             raise InputError(f"the data set {self.name} is not read to its end: say how much of it is wanted")
-        cutter, found = self._cutter(boundaries), 0
-
-        def ranked() -> Iterator[tuple[float, Piece]]:
-            nonlocal found
-            givers = 0
-            for number, pieces in enumerate(cutter.cut(self.documents())):
-                yield from zip(rank(number, len(pieces)).tolist(), pieces, strict=True)
-                found, givers = found + len(pieces), givers + bool(pieces)
-                if count is not None and self.source.startswith(HUB):
-                    enough = found >= pool * count and givers >= min(count, DOCUMENTS)
-                    if enough or number >= PATIENCE * count:
-                        return
-
-        kept = list(ranked()) if count is None else nsmallest(count, ranked(), key=itemgetter(0))
-        if found < (count or 1):
+        cutter, least = self._cutter(boundaries), math.inf if wanted is None else wanted
+        blocks = least if tokens is None else -(-tokens // self.length)
+        kept: list[tuple[float, int, int, Piece]] = []  # the one of highest rank, of equal ones the latest, comes first
+        passages = givers = found = held = 0
+        for number, pieces in enumerate(cutter.cut(self.documents(cutter.twins))):
+            for order, piece in zip(rank(number, len(pieces)).tolist(), pieces, strict=True):
+                size = 1 if tokens is None else len(piece.ids) + self.bos
+                heappush(kept, (-order, -passages, size, piece))
+                held, found, passages = held + size, found + size, passages + 1
+                while held - kept[0][2] >= least:
+                    held -= heappop(kept)[2]
+            givers += bool(pieces)
+            enough = found >= pool * least and givers >= min(blocks, DOCUMENTS)
+            if streamed and (enough or number >= PATIENCE * blocks):
+                break
+        if found < (wanted or 1):
             about = self.name if self.part == "all" else f"{self.name} ({self.described})"
+            there = found if tokens is not None else passages * self.length
+            asked = f"{tokens:,} tokens" if tokens is not None else count or "at least 1"
             raise InputError(
-                f"the corpus {about} is too short: its {len(cutter.names):,} documents give {found:,} passages of "
-                f"{self.length} tokens ({found * self.length:,} tokens), {count or 'at least 1'} were asked for; "
+                f"the corpus {about} is too short: its {len(cutter.names):,} documents give {passages:,} passages of "
+                f"{self.length} tokens ({there:,} tokens), {asked} were asked for; "
                 "ask for fewer or shorter ones, or give more text"
             )
-        return cutter.blocks(sorted((piece for _, piece in kept), key=attrgetter("place")), self.name, self.described)
+        return cutter.blocks(sorted((x[3] for x in kept), key=attrgetter("place")), self.name, self.described)
 
 
 def _spread(document: int, pieces: int) -> NDArray[np.float64]:

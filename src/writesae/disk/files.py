@@ -168,7 +168,7 @@ def parse_json(data: bytes, name: str) -> Json:
         return result
 
     try:
-        parsed: Json = json.loads(data.decode("utf-8"), parse_constant=refuse, object_pairs_hook=unique)
+        parsed: Json = json.loads(data.decode("utf-8-sig"), parse_constant=refuse, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} is not valid JSON: {error}") from None
     return parsed

@@ -121,11 +121,11 @@ def compare(
 
 def _reader(model: Host, prompt: list[int], side: Side, on_text: OnText) -> OnTokens:
     """Turn tokens into text that is handed out whole: a character may take several tokens."""
-    tokens, shown = list(prompt), [model.text(prompt)]
+    tokens, shown = list(prompt), [str(model.tokenizer.decode(prompt))]
 
     def read(new: list[int]) -> None:
         tokens.extend(new)
-        text = model.text(tokens)
+        text = str(model.tokenizer.decode(tokens))
         if not text.endswith("\ufffd"):  # else a character's first bytes: wait for the others
             on_text(side, text.removeprefix(shown[0]))
             shown[0] = text

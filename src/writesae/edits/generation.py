@@ -19,6 +19,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from writesae.causal.actions import Edit
 from writesae.causal.engine import editing
+from writesae.corpus import encoded
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.hosts.caches import cache_argument, new_cache
@@ -114,7 +115,7 @@ def encode_prompts(model: Host, prompts: Prompts) -> list[list[int]]:
     many = [given] if isinstance(given, str) or (given and _are_ids(given)) else given
     if not isinstance(many, list | tuple) or not all(isinstance(p, str) or _are_ids(p) for p in many):
         raise InputError(f"a prompt is given as text or as token ids, not as {given!r:.80}")
-    rows = [model.tokenizer.encode(p, add_special_tokens=False) if isinstance(p, str) else list(p) for p in many]
+    rows = [encoded(model.tokenizer, p) if isinstance(p, str) else list(p) for p in many]
     if not rows or not all(rows):
         raise InputError("a prompt is empty: give text of at least one token")
     if not all(0 <= i < model.vocabulary for row in rows for i in row):

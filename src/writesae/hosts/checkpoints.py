@@ -73,7 +73,7 @@ def load_checkpoint(request: Request) -> Loaded:
     where = request.place.where
     try:
         file = Path(cast(str, request.file("config.json")))
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text("utf-8"))
         with _no_progress_bar():
             model = _load(request, config)
         own = request.place.where if _first_file(request, TOKENIZERS) else None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from writesae.corpus import decoded, in_place
 from writesae.errors import HostError, InputError
 from writesae.hosts.cache_kinds import CacheKind
 from writesae.hosts.intercept import KernelCall, Mixer, Tap, tap
@@ -107,8 +108,12 @@ class Host:
         return cast(nn.Embedding, self.model.get_input_embeddings()).num_embeddings
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of some token ids."""
-        return str(self.tokenizer.decode(list(tokens)))
+        r"""The text of some token ids; bytes that make no whole character are written like `\xe6`."""
+        return decoded(self.tokenizer, tokens)
+
+    def read(self, tokens: Sequence[int]) -> list[str]:
+        """What each token adds to a text: a character of several tokens stands at the one that completes it."""
+        return in_place(self.tokenizer, tokens)
 
     @property
     def device(self) -> torch.device:

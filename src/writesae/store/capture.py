@@ -108,10 +108,11 @@ def capture(
 ) -> StreamStore:
     """Store the streams of `layers` over a text in the folder `out`, and open the store.
 
-    `text` is a `writesae.text`, of which `tokens` tokens are taken (rounded up to whole sequences, spread over its
-    documents; all that there are for None), or `TokenBlocks` or bare ids `[N, T]`, all of which are. `store_dtype` is
-    the precision of stored keys and updates; decays and erase gates are always float32. `batch` sequences are one
-    forward pass and one file of each array; memory is bounded by them. `progress` replaces the progress bar.
+    `text` is a `writesae.text`, of which `tokens` tokens are taken (padding does not count; rounded up to whole
+    sequences, spread over its documents; all that there are for None), or `TokenBlocks` or bare ids `[N, T]`, all of
+    which are. `store_dtype` is the precision of stored keys and updates; decays and erase gates are always float32.
+    `batch` sequences are one forward pass and one file of each array; memory is bounded by them. `progress` replaces
+    the progress bar.
 
     A folder that holds the same capture is gone on with, or opened if it is complete. Raises InputError for an unknown
     layer or too little text, OutputError for a folder that holds anything else, DataError for a value that is not
@@ -171,7 +172,7 @@ def _blocks(
     text: Text | TokenBlocks | NDArray[np.int64] | Tensor, tokens: int | None, boundaries: Boundaries
 ) -> TokenBlocks:
     if isinstance(text, Text):
-        return text.blocks(None if tokens is None else -(-tokens // text.length), boundaries)
+        return text.blocks(None, boundaries, tokens=tokens)
     if tokens is not None or boundaries != "separate":
         raise InputError(
             "tokens and boundaries say what is taken of a writesae.text: leave them out with tokens as given"
@@ -258,7 +259,7 @@ def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> zarr.Group:
     )
     tokens[:] = blocks.tokens.astype(np.int32)
     document = _numbers(group, "document", blocks.document)
-    document.attrs.update({"names": list(blocks.documents), "read": blocks.read})
+    document.attrs.update({"names": list(blocks.documents), "read": blocks.read, "twins": dict(blocks.twins)})
     if blocks.padding is not None:
         _numbers(group, "padding", blocks.padding)
     if print_ := Fingerprint.of(blocks):

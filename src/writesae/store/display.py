@@ -12,17 +12,20 @@ if TYPE_CHECKING:
 def _facts(store: StreamStore) -> list[tuple[str, str]]:
     origin, layers = store.provenance, store.layers
     tokens = store.sequences * store.length
+    padding = int(store.padding().sum())
+    sequences = f"{store.sequences:,} sequences of {store.length}"
     dense = 2 * tokens * sum(layer.heads * layer.d_k * layer.d_v for layer in layers.values())
     heads = (
         f"layer {n}: {layer.heads} heads of {layer.d_k} x {layer.d_v}, {layer.family}" for n, layer in layers.items()
     )
     used, read = len(store.documents), store.documents_read
+    twins = f", of which {len(store.twins):,} hold the words of others" * bool(store.twins)
     return [
         ("store", str(store.path)),
         ("host", f"{origin.host} @ {origin.revision[:12]}, run in {origin.host_dtype}"),
-        ("tokens", f"{tokens:,} ({store.sequences:,} sequences of {store.length})"),
+        ("tokens", f"{tokens - padding:,} ({sequences}{f', {padding:,} of padding' * bool(padding)})"),
         ("corpus", f"{origin.described or 'of unknown name'} ({origin.corpus[:12]})"),
-        ("from", f"{used:,}{f' of {read:,}' if read else ''} documents"),
+        ("from", f"{used:,}{f' of {read:,}' if read else ''} documents{twins}"),
         ("streams", "; ".join(heads)),
         (
             "on disk",

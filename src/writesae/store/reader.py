@@ -88,6 +88,11 @@ class StreamStore:
         """How many documents were looked at for those; 0 where unknown."""
         return cast(int, self._array("document").attrs.get("read", 0))
 
+    @property
+    def twins(self) -> dict[str, str]:
+        """Documents that were looked at and hold the words of another -> that other."""
+        return cast(dict[str, str], self._array("document").attrs.get("twins", {}))
+
     @cached_property
     def text(self) -> Fingerprint | None:
         """Which windows of tokens the store holds; None for an old store, or sequences shorter than a window.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 import pandas as pd
@@ -17,6 +16,7 @@ from writesae.errors import InputError
 from writesae.evals.amplification.config import AmplificationConfig
 from writesae.evals.common.draws import generator_for
 from writesae.evals.common.firings import runs
+from writesae.evals.common.patterns import matches, matching
 from writesae.evals.common.pieces import Keep, Measured, concatenated
 from writesae.evals.common.subject import Subject
 from writesae.hosts import Host
@@ -35,10 +35,10 @@ def measure(subject: Subject, config: AmplificationConfig, keep: Keep) -> Measur
         )
     if tokens.shape[1] < config.prompt:
         raise InputError(f"prompts of {config.prompt} tokens were asked for of passages of {tokens.shape[1]}")
-    ids = tokens_matching(host, config.pattern)
     found_on, prompts = tokens[: config.found_on], tokens[config.found_on :, : config.prompt]
     saes = dict(subject.saes)
-    features = concatenated([class_features(host, sae, site, found_on, ids, config) for site, sae in saes.items()])
+    inside = matching(host, found_on, config.pattern)
+    features = concatenated([class_features(host, sae, site, found_on, inside, config) for site, sae in saes.items()])
     runs: list[tuple[str, Timing | None, float]] = [("native", None, 1.0)]
     runs += [(c, t, d) for c in ("class", "other_atom") for t in config.timings for d in config.doses]
     keep.plan(len(runs))
@@ -49,7 +49,7 @@ def measure(subject: Subject, config: AmplificationConfig, keep: Keep) -> Measur
             for site, sae in saes.items()
             if timing is not None
         ]
-        make = partial(_said, host, prompts, edits, ids, config)
+        make = partial(_said, host, prompts, edits, config)
         table = keep(f"{condition}-{timing}-{dose:g}", make)
         tables.append(table.assign(condition=condition, timing=timing or "", dose=dose))
     return Measured(concatenated(tables), len(prompts), more={"features": features})
@@ -60,9 +60,7 @@ def _chosen(features: pd.DataFrame, site: Site, condition: str) -> tuple[int, ..
     return tuple(own.feature.tolist())
 
 
-def _said(
-    host: Host, prompts: Tensor, edits: list[Edit], ids: frozenset[int], config: AmplificationConfig
-) -> pd.DataFrame:
+def _said(host: Host, prompts: Tensor, edits: list[Edit], config: AmplificationConfig) -> pd.DataFrame:
     """The continuations of all prompts; what one says does not depend on those beside it."""
     sampling = Sampling(config.temperature, config.top_k, config.top_p, config.seed)
     at_once = generations_at_once(host, config.prompt + config.new_tokens)
@@ -71,37 +69,17 @@ def _said(
         part = prompts[begin : begin + at_once]
         first = config.found_on + begin
         said = generate(host, part, edits, config.new_tokens, sampling, stop_at_end=False, first=first)
-        counts = [sum(token in ids for token in row) for row in said.tokens]
+        counts = [sum(matches(host, row, config.pattern)) for row in said.tokens]
         tables.append(pd.DataFrame({"passage": range(first, first + len(part)), "count": counts, "text": said.texts}))
     return concatenated(tables)
 
 
-def tokens_matching(host: Host, pattern: str) -> frozenset[int]:
-    r"""Ids of the tokens whose text matches a regular expression: `\n` for newlines, `^ [A-Z][a-z]+$` for words that
-    look like names. Raises InputError where none does, or for what is no regular expression."""
-    try:
-        wanted = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"{pattern!r} is no regular expression: {error}") from None
-    found = frozenset(i for i in range(len(host.tokenizer)) if wanted.search(host.text([i])))
-    if not found:
-        raise InputError(f"no token of {host.name} matches {pattern!r}")
-    return found
-
-
 def class_features(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, ids: frozenset[int], config: AmplificationConfig
+    host: Host, sae: SAE, site: Site, tokens: Tensor, inside: Tensor, config: AmplificationConfig
 ) -> pd.DataFrame:
-    """The features that fire most at tokens of a class beyond how often they fire elsewhere, in passages `[B, T]`, and
-    as many random ones of the others that fire.
-
-    Raises InputError where the passages hold no token of the class or nothing else, or too few features fire.
+    """The features that fire most at tokens of a class (`inside`) beyond how often they fire elsewhere, in passages
+    `[B, T]`, and as many random ones of the others that fire. Raises InputError where too few features fire.
     """
-    inside = torch.isin(tokens, torch.tensor(sorted(ids)))
-    if not inside.any() or inside.all():
-        raise InputError(
-            f"{int(inside.sum())} of {inside.numel()} tokens of the passages are of the class: cannot compare"
-        )
     member, counts = inside.to(host.device), torch.zeros(2, sae.config.features, dtype=torch.long)
     for begin, stream, writes in runs(host, site, tokens):
         codes = writes.encode(sae)

@@ -3,21 +3,18 @@ random other token (AUROC, ties counted half); its p value is Mann-Whitney's, Ho
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from writesae.errors import InputError
 from writesae.evals.boundary.config import BoundaryConfig
 from writesae.evals.common.firings import runs
+from writesae.evals.common.patterns import matching
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.result import count
 from writesae.evals.common.stats import holm, mann_whitney
 from writesae.evals.common.subject import Subject
-from writesae.hosts import Host
 
 
 def measure(subject: Subject, config: BoundaryConfig, keep: Keep) -> Measured:
@@ -45,16 +42,3 @@ def measure(subject: Subject, config: BoundaryConfig, keep: Keep) -> Measured:
     records["p"] = np.nan
     records.loc[used, "p"] = holm(records.p_raw[used])
     return Measured(records, len(records), count("" if u else "never fires" for u in used))
-
-
-def matching(host: Host, tokens: Tensor, pattern: str) -> Tensor:
-    """Which tokens are of the class, bool `[B, T]`."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"the pattern {pattern!r} is no regular expression: {error}") from None
-    wanted = [int(t) for t in torch.unique(tokens) if expression.search(host.text([int(t)]))]
-    inside = torch.isin(tokens, torch.tensor(wanted, dtype=tokens.dtype))
-    if not inside.any() or inside.all():
-        raise InputError(f"{int(inside.sum())} of {inside.numel()} tokens match {pattern!r}: both kinds are needed")
-    return inside
