@@ -171,12 +171,10 @@ def test_a_folder_of_another_capture_is_refused(host: FakeHost, blocks: TokenBlo
     root = tmp_path / "s"
     exact(host, blocks, [1], root)
     other = replace(host, revision="r2")
-    with pytest.raises(OutputError, match="another capture \\(revision 'r1' there, 'r2' here\\)"):
+    with pytest.raises(OutputError, match=r'another capture \(revision is "r1" there and "r2" here\)'):
         exact(other, blocks, [1], root)
-    with pytest.raises(OutputError, match="host_dtype 'float32' there, 'bfloat16' here"):
+    with pytest.raises(OutputError, match='host_dtype is "float32" there and "bfloat16" here'):
         exact(replace(host, dtype=torch.bfloat16), blocks, [1], root)
-    with pytest.raises(OutputError, match="layers"):
-        exact(host, blocks, [1, 4], root)
     with pytest.raises(OutputError, match="dtype"):
         capture(host, blocks, [1], root, batch=4, progress=silent)
     with pytest.raises(OutputError, match="corpus"):
@@ -186,6 +184,12 @@ def test_a_folder_of_another_capture_is_refused(host: FakeHost, blocks: TokenBlo
     with pytest.raises(OutputError, match="is no stream store"):
         exact(host, blocks, [1], tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "keep me"
+    with pytest.raises(OutputError, match=r"\(layers is \[1\] there and \[1, 4\] here\)"):
+        exact(host, blocks, [1, 4], root)
+    few = TokenBlocks.of(blocks.tokens[:5])
+    said = rf"\(sequences is {len(blocks)} there and 5 here, batch is 4 there and 2 here, corpus is .*\)"
+    with pytest.raises(OutputError, match=said):  # what says more than a hash comes first
+        capture(host, few, [1], root, store_dtype="float32", batch=2)
 
 
 def spoil(field: str, batch: int, place: tuple[int, ...], value: float) -> Callable[[Stream, int], Stream]:

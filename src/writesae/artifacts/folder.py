@@ -29,6 +29,7 @@ from writesae.artifacts.manifest import (
     read_manifest,
     write_manifest,
 )
+from writesae.calls import worded
 from writesae.config import Json, from_json, to_json
 from writesae.disk import PARTIAL, files_under, inside, new_folder, read_json, sync, write_json, write_text
 from writesae.errors import DataError, OutputError, WritesaeError
@@ -47,6 +48,7 @@ class Loaded(NamedTuple):
     """Its origin, and the hashes of its files."""
 
 
+@worded
 def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, replace: bool = False) -> Manifest:
     """Write a dictionary folder; it appears complete or not at all. `record`: the dictionary's own where not given.
 
@@ -81,6 +83,7 @@ def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, repl
         return write_manifest(partial, record)
 
 
+@worded
 def add_metrics(folder: str | Path, metrics: Mapping[str, Json]) -> Manifest:
     """Add measured numbers (an evaluation's summary under its name) to a dictionary's record and card, in one step.
 

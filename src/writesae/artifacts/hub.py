@@ -39,6 +39,7 @@ from writesae.artifacts.folder import CONFIG, content, dictionaries_in, save_sae
 from writesae.artifacts.load import check_selection
 from writesae.artifacts.manifest import MANIFEST, FileEntry, check_files, read_manifest
 from writesae.artifacts.verify import verify
+from writesae.calls import worded
 from writesae.disk import check_there, inside, json_bytes, missing, new_folder, read_json
 from writesae.errors import DataError, InputError, OutputError
 from writesae.hub import Answer, ask
@@ -257,6 +258,7 @@ def push(
     return str(done.commit_url)
 
 
+@worded
 def push_sae(sae: SAE, repo: str, record: Record | None = None, *, private: bool = False, as_cell: bool = True) -> str:
     """Upload a dictionary straight from memory, as a cell of the repository's collection."""
     with TemporaryDirectory(prefix="writesae-") as scratch:

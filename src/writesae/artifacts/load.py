@@ -7,12 +7,14 @@ from pathlib import Path
 from writesae.artifacts.collection import Cell, local_cells, select_cell
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST
+from writesae.calls import worded
 from writesae.disk import check_there, inside, missing
 from writesae.errors import InputError
 from writesae.sae import SAE, Record
 from writesae.types import Site
 
 
+@worded
 def load_sae(
     source: str | Path,
     *,

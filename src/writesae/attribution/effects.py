@@ -19,8 +19,9 @@ from torch import Tensor
 
 from writesae.attribution.ranking import Contribution, Ranking
 from writesae.attribution.target import Quantity, read_target
+from writesae.calls import worded
 from writesae.causal.gradients import Gradients, output_gradients
-from writesae.causal.identity import measured_on
+from writesae.causal.identity import measured_line, measured_on
 from writesae.causal.targets import Target, describe_target
 from writesae.causal.writes import no_delta_write, stream_writes
 from writesae.config import Json
@@ -136,6 +137,7 @@ class Attribution:
                 "heads   " + ", ".join(f"{name} {effect:+.3f}" for name, effect in heads[:count]),
                 self.top_writes(count).listing(),
                 *([self.top_atoms(count).listing()] if self.atoms else []),
+                (Span(measured_line(self.measured_on), "soft"),),
                 *((Span(f"allowed mismatch: {what}", "strong"),) for what in self.overruled),
             )
         )
@@ -151,6 +153,7 @@ class Attribution:
         return {
             "measured_on": self.measured_on,
             "overruled": list(self.overruled),
+            "text": self.host.text(self.tokens.tolist()) if self.host.has_tokenizer else None,
             "tokens": self.tokens.tolist(),
             "texts": list(self.texts),
             "target": {"kind": type(self.target).__name__, **asdict(self.target)},
@@ -174,6 +177,7 @@ def _largest(effects: Tensor, count: int) -> Iterator[tuple[tuple[int, int], flo
         yield (row, column), float(effects[row, column])
 
 
+@worded
 def attribute(
     model: Host,
     sae: Dictionaries | None,

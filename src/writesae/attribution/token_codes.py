@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
 
+from writesae.calls import worded
 from writesae.causal.closed_form import direct_path
+from writesae.causal.identity import measured_line, measured_on
 from writesae.causal.writes import stream_writes
+from writesae.config import Json
 from writesae.edits.dictionaries import Allow, check_model, place
 from writesae.edits.generation import Prompts, encode_text
 from writesae.hosts import Host
@@ -36,6 +40,8 @@ class TokenCodes:
     """Features a token that are shown."""
     overruled: tuple[str, ...] = ()
     """What does not fit between the model and the dictionary, and was allowed."""
+    measured_on: Mapping[str, Json] = field(default_factory=dict, repr=False)
+    """The model's name, revision, dtype and device, the dictionary, and the versions of what ran them."""
 
     def sheet(self) -> Sheet:
         """A token a line with its strongest features."""
@@ -49,9 +55,11 @@ class TokenCodes:
             rows.append((str(position), visible_token(text), tuple(spans) or "nothing fires"))
         named = f"{self.site}: feature, coefficient (tokens it promotes)"
         lines = ((Span(f"allowed mismatch: {what}", "strong"),) for what in self.overruled)
-        return Sheet((Listing(("position", "token", named), rows), *lines))
+        origin = (Span(measured_line(self.measured_on), "soft"),)
+        return Sheet((Listing(("position", "token", named), rows), origin, *lines))
 
 
+@worded
 def codes(
     model: Host,
     sae: SAE,
@@ -86,7 +94,7 @@ def codes(
             "words": [promoted[f] for f in fired],
         }
     )
-    return TokenCodes(at, texts, records, top, overruled)
+    return TokenCodes(at, texts, records, top, overruled, measured_on(model, {at: sae}))
 
 
 @torch.no_grad()

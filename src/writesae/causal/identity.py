@@ -59,6 +59,13 @@ def measured_on(host: Host, saes: Mapping[Site, SAE]) -> dict[str, Json]:
     }  # fmt: skip
 
 
+def measured_line(of: Mapping[str, Json]) -> str:
+    """What `measured_on` says, in one line: the model, and the dictionaries by name and hash."""
+    many = of["dictionaries"] if isinstance(of["dictionaries"], list) else []
+    named = [f"{one['name']} ({str(one['sha256'])[:10]})" for one in many if isinstance(one, dict)]
+    return " | ".join([f"{of['host']} ({str(of['revision'])[:10]}), {of['dtype']}", *(named or ["no dictionary"])])
+
+
 def check_size(host: Host, site: Site, sae: SAE) -> Layer:
     """The layer of a head that a dictionary is put at; raises InputError for matrices of another size."""
     layer, config = host.check_site(site), sae.config

@@ -26,7 +26,7 @@ def run(command: Command) -> None:
     """Write the page and print where it is."""
     from writesae.disk import check_place, check_there
 
-    check_there(command.folder)
+    check_there(command.folder, "give a folder with results of `writesae eval` or `quickstart`")
     check_place(command.folder / "report.html", file=True)
     from writesae.page import report
     from writesae.page.find import find

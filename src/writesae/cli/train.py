@@ -76,7 +76,7 @@ def run(command: Command) -> None:
 
     if len(set(command.seeds)) < len(command.seeds):
         raise InputError(f"--seeds {', '.join(map(str, command.seeds))} names a seed twice")
-    check_there(command.store)
+    check_there(command.store, "`writesae capture` makes a store")
     check_place(command.out)
     if command.config is not None:
         check_there(command.config)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from writesae.calls import worded
 from writesae.corpus.blocks import Boundaries, Cutter, Piece, TokenBlocks
 from writesae.corpus.documents import HUB, Document, check_source, read_documents
 from writesae.corpus.passages import Passages
@@ -193,6 +194,7 @@ def _spread(document: int, pieces: int) -> NDArray[np.float64]:
     return order
 
 
+@worded
 def text(
     source: str | Path, model: HasTokenizer | PreTrainedTokenizerBase, length: int = 256, bos: bool = False
 ) -> Text:
@@ -204,4 +206,6 @@ def text(
     """
     check_source(source)
     tokenizer = model.tokenizer if isinstance(model, HasTokenizer) else model
+    if not hasattr(tokenizer, "eos_token_id"):
+        raise InputError(f"text is cut for a model or a tokenizer, not for a {type(model).__name__}: give ws.load(..)")
     return Text(str(source), tokenizer, length, bos)

@@ -114,11 +114,11 @@ def claim(folder: Path, kind: str, asked: Mapping[str, object]) -> bool:
             with suppress(ConfigError):  # of a newer version: what differs is told as it is written
                 theirs[name] = to_json(from_json(type(value), theirs.get(name)))
     if theirs != mine:
-        raise OutputError(f"{folder} belongs to another {kind} ({_difference(theirs, mine)}): choose another folder")
+        raise OutputError(f"{folder} belongs to another {kind} ({difference(theirs, mine)}): choose another folder")
     return True
 
 
-def _difference(theirs: Json, mine: Json) -> str:
+def difference(theirs: Json, mine: Json) -> str:
     """The first of what two runs disagree on, in words."""
     there, here = _flat(theirs), _flat(mine)
     names = [name for name in {**here, **there} if there.get(name, _flat) != here.get(name, _flat)]

@@ -10,7 +10,7 @@ from typing import Literal
 
 from writesae.causal.actions import Edit
 from writesae.causal.engine import editing
-from writesae.causal.identity import measured_on
+from writesae.causal.identity import measured_line, measured_on
 from writesae.config import Json, to_json
 from writesae.edits.effect import Effect, Watch, dictionaries_of, last_logits, measure
 from writesae.edits.generation import OnTokens, Sampling, generate
@@ -67,6 +67,7 @@ class Comparison:
                 *([] if self.changed else ["the edit changed no token"]),
                 *self.effect.lines(),
                 *((Span(f"edit: {edit}", "soft"),) for edit in self.edits),
+                (Span(measured_line(self.measured_on), "soft"),),
                 *((Span(f"allowed mismatch: {what}", "strong"),) for what in self.overruled),
             )
         )
@@ -112,7 +113,7 @@ def compare(
         edited = continued("edited")
     effect = measure(model, targets, (before, after), (unedited, edited), watch)
     sides = (
-        tuple(NewToken(i, model.text([i]), mark) for i, mark in zip(ids, marks, strict=True))
+        tuple(map(NewToken, ids, model.read(ids), marks))
         for ids, marks in zip((unedited, edited), mark_changes(unedited, edited), strict=True)
     )
     said, saes = tuple(map(str, edits)), {edit.site: sae for edit in edits for sae in dictionaries_of(edit)}

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from zarr.codecs import BloscCodec
 
+from writesae.calls import worded
 from writesae.config import to_json
 from writesae.corpus import Boundaries, Fingerprint, Text, TokenBlocks, tokenizer_hash
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import PARTIAL, alone, check_place, files_under, holds
+from writesae.disk import PARTIAL, alone, check_place, difference, files_under, holds
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
 from writesae.store.layout import (
@@ -55,6 +56,8 @@ ProgressCallback = Callable[[int, int], None]
 """Called with (sequences stored, sequences in all): once at the start and after every shard."""
 
 
+_TELLING = ("host", "source", "part", "sequences", "length", "layers", "dtype", "batch", "host_dtype")
+"""Of the provenance, what is told first where two captures differ: hashes say less."""
 TOKEN_ROWS = 1024
 """Sequences a chunk of the token array."""
 
@@ -94,6 +97,7 @@ class CaptureHost(Protocol):
         """The streams of some layers for token ids `[B, T]`; the mask is 0 on left padding."""
 
 
+@worded
 def capture(
     model: CaptureHost,
     text: Text | TokenBlocks | NDArray[np.int64] | Tensor,
@@ -236,12 +240,12 @@ def _begun(root: Path, header: Provenance) -> bool:
     before, now = asdict(found), asdict(header)
     # a finished store stays what it is, whatever libraries are installed now; the corpus is known by its hash
     free = {"source", "part", *(["versions"] if complete else [])}
-    other = [name for name in now if name not in free and before[name] != now[name]]
-    if other:
-        name = other[0]
+    if any(before[name] != now[name] for name in now.keys() - free):
+        told = [name for name in (*_TELLING, *now) if name not in free or before["corpus"] != now["corpus"]]
+        theirs, mine = ({name: held[name] for name in told} for held in (before, now))
         raise OutputError(
-            f"cannot capture into {root}: it holds another capture ({name} {before[name]!r} there, {now[name]!r} "
-            "here); give a new folder, or delete that one"
+            f"cannot capture into {root}: it holds another capture ({difference(theirs, mine)}); give a new folder, "
+            "or delete that one"
         )
     return complete
 

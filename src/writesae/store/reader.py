@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from writesae.calls import worded
 from writesae.config import from_json
 from writesae.corpus import Fingerprint
 from writesae.corpus.fingerprint import LIMIT, WINDOW
@@ -201,6 +202,7 @@ class StreamStore:
         return store_html(self)
 
 
+@worded
 def open_store(path: str | Path) -> StreamStore:
     """Open a complete store. Every file is checked for presence and size; `verify` checks contents too.
 
