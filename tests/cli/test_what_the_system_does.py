@@ -126,17 +126,15 @@ def test_sigterm_saves_what_is_finished_and_the_same_command_goes_on(
 
 
 def test_a_terminal_that_is_not_utf8_loses_neither_the_files_nor_the_command(tmp_path: Path) -> None:
-    for words in (
-        ["edit", "erase", "日本語 and a café", "--site", "L5.H0", "--new-tokens", "3"],
-        ["attribute", "a café"],
-    ):
-        asked = [*words, "--json", "a.json", "--html", "a.html"]
-        run = [*PROGRAM, *asked]
+    edit = ["edit", "erase", "日本語 and a café", "--site", "L5.H0", "--new-tokens", "3"]
+    for words, name in ((edit, "prompt"), (["attribute", "日本語 and a café"], "text")):
+        run = [*PROGRAM, *words, "--json", f"{name}.json", "--html", f"{name}.html"]
         done = subprocess.run(run, cwd=tmp_path, env=os.environ | ASCII, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "caf?" in done.stdout or words[0] == "attribute"
-        assert words[1] if words[0] == "attribute" else words[2] in json.loads((tmp_path / "a.json").read_text("utf-8"))
-        (tmp_path / "a.json").unlink()
+        assert json.loads((tmp_path / f"{name}.json").read_text("utf-8"))[name] == "日本語 and a café"
+        page = (tmp_path / f"{name}.html").read_text("utf-8")
+        assert "\ufffd" not in page + done.stdout
+        assert "caf?" in done.stdout or "xc3" in done.stdout  # what the terminal lacks, and half of a character
 
 
 def test_words_in_utf8_are_understood_in_a_locale_without_it(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def _file_lines(path: Path) -> list[str]:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kept = caches / "writesae" / "tensors" / f"{key}.txt"
     with suppress(OSError, UnicodeDecodeError):
-        head, *lines = kept.read_text().splitlines()
+        head, *lines = kept.read_text("utf-8").splitlines()
         if head == f"{len(lines)} tensors":
             return lines
     with _tensors(path) as (names, get), ThreadPoolExecutor(os.cpu_count()) as pool:
