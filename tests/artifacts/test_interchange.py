@@ -19,7 +19,7 @@ from writesae.types import Site
 FLAT = SAEConfig(K, V, N, Linear(), TopK(5), Flat())
 PLAIN = SAEConfig(K, V, N, sparsity=TopK(5))
 KINDS = [SAEConfig(K, V, N, encoder, TopK(5), decoder) for encoder, decoder in PARTS]
-KINDS += [SAEConfig(K, V, N, sparsity=JumpReLU()), SAEConfig(K, V, N, sparsity=BatchTopK(5))]
+KINDS += [SAEConfig(K, V, N, sparsity=kind) for kind in (JumpReLU(), Gated(), BatchTopK(5))]
 
 
 def coefficients(sae: SAE) -> torch.Tensor:
@@ -72,10 +72,9 @@ def test_either_side_of_rank_one_atoms(tmp_path: Path) -> None:
         assert not weights["b_dec"].any()
 
 
-@pytest.mark.parametrize("sparsity", [Gated(), SoftGated()])
-def test_gates_cannot_be_exported(sparsity: Gated | SoftGated, tmp_path: Path) -> None:
+def test_soft_gates_and_sides_of_full_atoms_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no form"):
-        export_saelens(random_sae(SAEConfig(K, V, N, sparsity=sparsity)), tmp_path / "out")
+        export_saelens(random_sae(SAEConfig(K, V, N, sparsity=SoftGated())), tmp_path / "out")
     with pytest.raises(InputError, match="not both rank 1"):
         export_saelens(random_sae(FLAT), tmp_path / "out", side="key")
     assert list(tmp_path.iterdir()) == []
@@ -88,15 +87,15 @@ def test_an_export_never_overwrites(tmp_path: Path) -> None:
 
 
 def saelens(folder: Path, **changes: object) -> dict[str, torch.Tensor]:
-    """A SAELens TopK SAE on flattened matrices."""
+    """A SAELens SAE on flattened matrices, TopK if nothing else is said."""
     folder.mkdir(parents=True)
-    config = {"architecture": "topk", "k": 5, "d_in": K * V, "d_sae": N, "normalize_activations": "none"}
-    (folder / "cfg.json").write_text(json.dumps(config | changes))
+    config: dict[str, object] = {"architecture": "topk", "k": 5, "d_in": K * V, "d_sae": N}
+    config |= {"normalize_activations": "none"} | changes
+    (folder / "cfg.json").write_text(json.dumps(config))
+    own = ("b_gate", "b_mag", "r_mag") if config["architecture"] == "gated" else ("b_enc",)
+    shapes = {"W_enc": (K * V, N), "W_dec": (N, K * V), "b_dec": (K * V,)} | dict.fromkeys(own, (N,))
     generator = torch.Generator().manual_seed(4)
-    weights = {
-        name: torch.randn(shape, generator=generator)
-        for name, shape in {"W_enc": (K * V, N), "b_enc": (N,), "W_dec": (N, K * V), "b_dec": (K * V,)}.items()
-    }
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     save_file(weights, folder / "sae_weights.safetensors")
     return weights
 
@@ -115,6 +114,23 @@ def test_saelens_options_are_folded_exactly(subtract: bool, rescale: bool, tmp_p
     assert sae.config.target == "write-delta"
     torch.testing.assert_close(coefficients(sae), codes, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(sae(matrices()).detach(), decoded, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("kind", ["standard", "gated"])
+def test_saelens_relu_and_gated_saes_keep_every_code(kind: str, subtract: bool, tmp_path: Path) -> None:
+    w = saelens(tmp_path / "s", architecture=kind, apply_b_dec_to_input=subtract)
+    projected = (matrices().flatten(1) - w["b_dec"] * subtract) @ w["W_enc"]
+    if kind == "standard":
+        codes = (projected + w["b_enc"]).relu()
+    else:
+        codes = (projected * w["r_mag"].exp() + w["b_mag"]).relu() * (projected + w["b_gate"] > 0)
+    sae = import_vectors(tmp_path / "s", (K, V)).sae
+    assert isinstance(sae.config.sparsity, JumpReLU if kind == "standard" else Gated)
+    assert 0 < float((codes > 0).float().mean()) < 1
+    torch.testing.assert_close(coefficients(sae), codes, rtol=1e-5, atol=1e-4)
+    decoded = (codes @ w["W_dec"] + w["b_dec"]).view(13, K, V)
+    torch.testing.assert_close(sae(matrices()).detach(), decoded, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("latents", [{"num_latents": N}, {"num_latents": 0, "expansion_factor": 1}])
@@ -142,7 +158,7 @@ def test_sparsify_topk(latents: dict[str, int], tmp_path: Path) -> None:
     ("changes", "error", "message"),
     [
         ({"normalize_activations": "layer_norm"}, InputError, "without normalisation"),
-        ({"architecture": "gated"}, InputError, "not 'gated'"),
+        ({"architecture": "temporal"}, InputError, "not 'temporal'"),
         ({"k": 0}, DataError, "k = 0"),
         ({"k": "5"}, DataError, "k = '5'"),
     ],

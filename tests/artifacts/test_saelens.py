@@ -11,14 +11,14 @@ import torch
 from dictionaries import PARTS, K, N, V, matrices, random_sae
 
 from writesae.artifacts.interchange import export_saelens, import_vectors
-from writesae.sae import BatchTopK, JumpReLU, SAEConfig, TopK
+from writesae.sae import BatchTopK, Gated, JumpReLU, SAEConfig, TopK
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     sae_lens: Any = pytest.importorskip("sae_lens", reason="SAELens is not installed", exc_type=ImportError)
 
 KINDS = [SAEConfig(K, V, N, encoder, TopK(5), decoder) for encoder, decoder in PARTS]
-KINDS += [SAEConfig(K, V, N, sparsity=JumpReLU()), SAEConfig(K, V, N, sparsity=BatchTopK(5))]
+KINDS += [SAEConfig(K, V, N, sparsity=kind) for kind in (JumpReLU(), Gated(), BatchTopK(5))]
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -58,3 +58,18 @@ def test_their_saes_are_imported(subtract: bool, rescale: bool, tmp_path: Path) 
     x = matrices()
     torch.testing.assert_close(sae.encode(x).dense(N), theirs.encode(x.flatten(1)), rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(sae(x), theirs(x.flatten(1)).view(13, K, V), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("kind", ["Standard", "Gated", "JumpReLU"])
+def test_their_other_saes_are_imported(kind: str, subtract: bool, tmp_path: Path) -> None:
+    config = getattr(sae_lens, f"{kind}SAEConfig")(d_in=K * V, d_sae=N, apply_b_dec_to_input=subtract)
+    theirs = getattr(sae_lens, f"{kind}SAE")(config)
+    with torch.no_grad():
+        for seed, parameter in enumerate(theirs.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    theirs.save_model(tmp_path / "theirs")
+    sae = import_vectors(tmp_path / "theirs", (K, V)).sae
+    x = matrices()
+    torch.testing.assert_close(sae.encode(x).dense(N), theirs.encode(x.flatten(1)), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(sae(x), theirs(x.flatten(1)).view(13, K, V), rtol=1e-5, atol=1e-3)

@@ -19,7 +19,7 @@ from writesae.artifacts.legacy.convert import Converted
 from writesae.config import Json
 from writesae.disk import inside, new_folder, read_json, sha256, sync, write_json
 from writesae.errors import DataError, InputError
-from writesae.sae import SAE, BatchTopK, Factored, Flat, JumpReLU, Linear, Record, SAEConfig, TopK
+from writesae.sae import SAE, BatchTopK, Factored, Flat, Gated, JumpReLU, Linear, Record, SAEConfig, TopK
 from writesae.types import Target
 
 Side = Literal["matrix", "key", "value"]
@@ -31,7 +31,7 @@ def export_saelens(sae: SAE, folder: str | Path, record: Record | None = None, *
     """Write a dictionary as a SAELens SAE: of flattened matrices (the same codes), or one side of rank-1 atoms.
 
     `side="key"` holds `v` (encoder and decoder, no biases) as a dictionary of vectors of length `d_k`, `side="value"`
-    holds `w`. Raises InputError for gated dictionaries, which the format cannot say, and for sides of other atoms.
+    holds `w`. Raises InputError for soft gates, which the format cannot say, and for sides of other atoms.
     """
     record = record or sae.record or Record()
     config: dict[str, Json] = {"dtype": "float32", "device": "cpu", "apply_b_dec_to_input": False}
@@ -49,6 +49,9 @@ def export_saelens(sae: SAE, folder: str | Path, record: Record | None = None, *
     elif isinstance(sparsity, JumpReLU | BatchTopK) and side == "matrix":
         config |= {"architecture": "jumprelu"}
         tensors["threshold"] = sae.threshold.detach().clamp_min(0).expand(sae.config.features)
+    elif isinstance(sparsity, Gated) and side == "matrix":
+        config |= {"architecture": "gated"}
+        tensors |= {"b_gate": tensors.pop("b_enc"), "b_mag": sae.b_mag.detach(), "r_mag": sae.r_mag.detach()}
     else:
         raise InputError(f"SAELens has no form for the {side} side of a dictionary with {type(sparsity).__name__}")
     with new_folder(Path(folder)) as partial:
@@ -79,10 +82,11 @@ def _one_side(sae: SAE, side: Side) -> dict[str, Tensor]:
 
 
 def import_vectors(folder: str | Path, shape: tuple[int, int], *, target: Target = "state") -> Converted:
-    """Import a SAELens (TopK, JumpReLU) or sparsify (TopK) SAE of flattened `d_k x d_v` matrices.
+    """Import a SAELens (TopK, standard, JumpReLU, gated) or sparsify (TopK) SAE of flattened `d_k x d_v` matrices.
 
-    Subtracting the decoder bias before encoding and rescaling by decoder norms are folded into the weights, which
-    leaves every code as it was. Raises InputError for options that cannot be folded.
+    A standard SAE, whose activation is a ReLU, is a JumpReLU one with all thresholds 0. Subtracting the decoder bias
+    before encoding and rescaling by decoder norms are folded into the weights, which leaves every code as it was.
+    Raises InputError for options that cannot be folded.
     """
     folder = Path(folder)
     config = read_json(inside(folder, _CFG))
@@ -96,13 +100,10 @@ def import_vectors(folder: str | Path, shape: tuple[int, int], *, target: Target
     n = len(b_enc)
     if not encoder.shape == decoder.shape == (n, d_k * d_v) or b_dec.shape != (d_k * d_v,):
         raise InputError(f"{folder} is an SAE of {tuple(decoder.shape)}, not of flattened {d_k} x {d_v} matrices")
-    k = config.get("k", 32)
-    if "threshold" not in parts and (type(k) is not int or not 0 < k <= n):
-        raise DataError(f"{folder / _CFG}: k = {k!r} is not a number of features out of {n}")
     out = {"enc": encoder.reshape(n, d_k, d_v), "b_enc": b_enc, "dec": decoder.reshape(n, d_k, d_v)}
     out |= {"bias": b_dec.reshape(d_k, d_v)}
-    out |= {key: value for key, value in parts.items() if key == "threshold"}
-    sparsity = JumpReLU() if "threshold" in parts else TopK(int(str(k)))
+    out |= {key: value for key, value in parts.items() if key in ("threshold", "r_mag", "b_mag")}
+    sparsity = JumpReLU() if "threshold" in parts else Gated() if "r_mag" in parts else _top_k(config, n, folder)
     sae = build(
         SAEConfig(d_k, d_v, n, Linear(), sparsity, Flat(), target),
         {key: value.to(torch.float32).contiguous() for key, value in out.items()},
@@ -112,24 +113,44 @@ def import_vectors(folder: str | Path, shape: tuple[int, int], *, target: Target
     return Converted(sae, Record(variant="flat", source=source))
 
 
+def _top_k(config: dict[str, Json], features: int, folder: Path) -> TopK:
+    k = config.get("k", 32)
+    if type(k) is not int or not 0 < k <= features:
+        raise DataError(f"{folder / _CFG}: k = {k!r} is not a number of features out of {features}")
+    return TopK(k)
+
+
 _LAYOUTS = {_SAELENS: "SAELens", _SPARSIFY: "sparsify"}
+
+
+_OWN: dict[Json, set[str]] = {
+    "topk": {"b_enc"},
+    "standard": {"b_enc"},
+    "jumprelu": {"b_enc", "threshold"},
+    "gated": {"b_gate", "b_mag", "r_mag"},
+}
+"""SAELens' architectures -> the tensors that each has beside weights and decoder bias."""
 
 
 def _from_saelens(config: dict[str, Json], tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
     kind = config.get("architecture")
     plain = all(config.get(name, "none") == "none" for name in ("normalize_activations", "reshape_activations"))
-    if kind not in ("topk", "jumprelu") or not plain:
-        raise InputError(f"{folder}: only SAELens TopK and JumpReLU SAEs without normalisation are read, not {kind!r}")
-    needed = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if kind == "jumprelu" else set())
-    _exactly(tensors, needed, folder)
-    encoder, b_enc, decoder, b_dec = tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
-    if config.get("apply_b_dec_to_input", True):
-        b_enc = b_enc - encoder @ b_dec
+    if kind not in _OWN or not plain:
+        raise InputError(f"{folder}: only SAELens {', '.join(map(str, _OWN))} SAEs without normalisation, not {kind!r}")
+    _exactly(tensors, {"W_enc", "W_dec", "b_dec"} | _OWN[kind], folder)
+    encoder, decoder, b_dec = tensors["W_enc"].T, tensors["W_dec"], tensors["b_dec"]
+    b_enc = tensors["b_gate" if kind == "gated" else "b_enc"]
+    subtracted = encoder @ b_dec if config.get("apply_b_dec_to_input", True) else torch.zeros_like(b_enc)
+    parts = {"enc": encoder, "b_enc": b_enc - subtracted, "dec": decoder, "bias": b_dec}
     if kind == "topk" and config.get("rescale_acts_by_decoder_norm", False):
         norm = decoder.norm(dim=1)
-        encoder, b_enc, decoder = encoder * norm[:, None], b_enc * norm, decoder / norm[:, None]
-    parts = {"enc": encoder, "b_enc": b_enc, "dec": decoder, "bias": b_dec}
-    return parts | ({"threshold": tensors["threshold"]} if kind == "jumprelu" else {})
+        parts |= {"enc": encoder * norm[:, None], "b_enc": parts["b_enc"] * norm, "dec": decoder / norm[:, None]}
+    if kind == "gated":
+        rate = tensors["r_mag"]
+        parts |= {"r_mag": rate, "b_mag": tensors["b_mag"] - rate.exp() * subtracted}
+    if kind in ("standard", "jumprelu"):
+        parts["threshold"] = tensors.get("threshold", torch.zeros_like(b_enc))
+    return parts
 
 
 def _from_sparsify(config: dict[str, Json], tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
