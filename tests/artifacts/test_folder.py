@@ -69,6 +69,14 @@ def test_round_trip_is_exact(config: SAEConfig, tmp_path: Path) -> None:
     assert not loaded.sae.training
 
 
+def test_loading_draws_no_random_numbers(folder: Path) -> None:
+    torch.manual_seed(0)
+    expected = torch.randn(5)
+    torch.manual_seed(0)
+    load_sae(folder)
+    assert torch.equal(torch.randn(5), expected)
+
+
 def test_a_dictionary_knows_where_it_comes_from(folder: Path, tmp_path: Path) -> None:
     loaded = load_sae(folder)
     assert (loaded.host, loaded.site, loaded.target) == ("some/model", Site(9, 4), "state")

@@ -25,6 +25,7 @@ from writesae.sae import (
     Sparsity,
     TopK,
 )
+from writesae.sae.sparsity import step
 
 K, V, N, B, T = 5, 7, 23, 3, 71
 SPARSITIES: tuple[Sparsity, ...] = (TopK(3), BatchTopK(3), JumpReLU(), Gated(), SoftGated())
@@ -48,7 +49,7 @@ def make(config: SAEConfig, seed: int = 0) -> SAE:
         for name, p in sae.named_parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=g, dtype=p.dtype) * (1 if name != "threshold" else 0))
         if isinstance(config.sparsity, JumpReLU | BatchTopK):
-            sae.threshold.add_(0.4)
+            sae.threshold.fill_(0.4)
     return sae
 
 
@@ -143,3 +144,29 @@ def test_impossible_configs_are_refused() -> None:
         SAEConfig(K, V, N, sparsity=TopK(3, (5, 23)))
     with pytest.raises(InputError, match="7 x 5"):
         make(SAEConfig(K, V, N, sparsity=TopK(3))).encode(torch.zeros(2, V, K))
+
+
+def test_a_new_batch_topk_dictionary_keeps_k_a_token() -> None:
+    sae, x = SAE(SAEConfig(K, V, N, sparsity=BatchTopK(4))), torch.randn(29, K, V)
+    assert int((sae.encode(x).value > 0).sum()) == 4 * 29
+    torch.testing.assert_close(sae.decode(sae.encode(x)), sae(x))
+    with pytest.raises(InputError, match=r"holds no threshold.* train it"):
+        sae.encode_written(Written(torch.randn(2, 3, K), torch.randn(2, 3, V), torch.zeros(2, 3, 1)))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_thresholds_have_a_gradient_without_a_trainer(threshold: float) -> None:
+    """Its window is `bandwidth` wide, in units of the mean threshold where there is one."""
+    sae, x = SAE(SAEConfig(K, V, N, sparsity=JumpReLU(bandwidth=0.5))).double(), torch.randn(97, K, V).double()
+    with torch.no_grad():
+        sae.threshold.fill_(threshold)
+    pre, width = sae.preactivations(x).detach(), 0.5 * (threshold or 1.0)
+    torch.autograd.backward(sae(x).square().sum())
+    slope = 2 * torch.einsum("tkv,nkv->tn", sae(x), sae.atom_matrices()).detach()
+    near = (pre - threshold).abs() < width / 2
+    assert near.any()
+    expected = (-slope * (near & (pre > threshold)) * threshold / width).sum(0)
+    torch.testing.assert_close(sae.threshold.grad, expected)
+    sae.zero_grad()
+    torch.autograd.backward(step(pre, sae.threshold, sae.window()).sum())
+    torch.testing.assert_close(sae.threshold.grad, -near.double().sum(0) / width)

@@ -111,6 +111,14 @@ def test_the_start_has_the_right_bias_and_scale() -> None:
         torch.testing.assert_close(sae.preactivations(sae.bias), torch.zeros(23), atol=1e-5, rtol=0)
         scaled = states * variance**-0.5
         assert (scaled - sae(scaled)).square().sum((1, 2)).mean() < 1  # better than the mean alone
+    few = SMALL.sae(5, 7)
+    top, batch_top = (
+        initial_sae(replace(few, sparsity=kind), scaled_batches, mean * variance**-0.5, False, 0)
+        for kind in (TopK(2), BatchTopK(2))
+    )
+    assert float(batch_top.v_enc.detach().norm() / top.v_enc.detach().norm()) == pytest.approx(
+        1, abs=0.2
+    )  # not of all that is positive
     still = whole_batches(
         replace(writes, written=writes.written._replace(update=0 * writes.written.update)), SMALL, 13, 1.0
     )

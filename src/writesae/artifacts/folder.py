@@ -134,7 +134,7 @@ def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE
         raise DataError(f"{name}: the tensors hold {held:,} numbers where the config asks for {needed:,} or more")
     # A dictionary of a few features is made and given the tensors: nothing large is drawn at random to be thrown away,
     # and the meta device, whose first use imports for a second, is not needed.
-    sae = SAE(dataclasses.replace(config, features=few))
+    sae = SAE(dataclasses.replace(config, features=few), torch.Generator())  # not the global one: loading draws nothing
     expected = {
         key: tuple(config.features if size == few else size for size in tensor.shape)
         for key, tensor in sae.state_dict().items()

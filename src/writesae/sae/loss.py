@@ -74,7 +74,7 @@ def sparsity_penalty(sae: SAE, pre: Tensor, codes: Tensor) -> Tensor:
     """The part of the penalty that needs codes only; the hard gate's frozen reconstruction is added by the caller."""
     sparsity = sae.config.sparsity
     if isinstance(sparsity, JumpReLU):
-        l0 = step(pre, sae.threshold, sae.width).sum(-1).mean()
+        l0 = step(pre, sae.threshold, sae.window()).sum(-1).mean()
         return sparsity.weight * (l0 / sparsity.l0 - 1) ** 2
     if isinstance(sparsity, Gated):
         return sparsity.weight * pre.relu().sum(-1).mean()

@@ -61,6 +61,8 @@ class SAE(nn.Module):
     b_mag: Tensor
     r_gate: Tensor
     b_gate: Tensor
+    width: float | None
+    """Window of JumpReLU's threshold gradient, which the trainer sets; None: see `window`."""
 
     def __init__(self, config: SAEConfig, generator: torch.Generator | None = None) -> None:
         """Random unit-norm atoms, the encoder equal to the decoder, zero biases (dense encoders: unit norm)."""
@@ -89,11 +91,11 @@ class SAE(nn.Module):
             self.enc = nn.Parameter(self.atom_matrices().detach().clone())
         self.b_enc = nn.Parameter(torch.zeros(n))
         self.bias = nn.Parameter(torch.zeros(d_k, d_v))
-        self.width = 0.0  # window of the JumpReLU threshold gradient, set by the trainer
+        self.width = None
         if isinstance(sparsity, JumpReLU):
             self.threshold = nn.Parameter(torch.zeros(n))
         elif isinstance(sparsity, BatchTopK):
-            self.register_buffer("threshold", torch.zeros(()))
+            self.register_buffer("threshold", torch.tensor(-1.0))
         elif isinstance(sparsity, Gated):
             self.r_mag, self.b_mag = nn.Parameter(torch.zeros(n)), nn.Parameter(torch.zeros(n))
         elif isinstance(sparsity, SoftGated):
@@ -132,16 +134,22 @@ class SAE(nn.Module):
         if isinstance(sparsity, TopK):
             return top_codes(pre, sparsity.k)
         if isinstance(sparsity, BatchTopK):
-            if self.threshold < 0:  # none was learnt: an imported checkpoint, whose batch decides as it always did
+            if self.threshold < 0:  # none was learnt (a new one, or an import without): the batch decides
                 return keep_batch_top(pre, sparsity.k)
             return pre * (pre > self.threshold.clamp_min(0))
         if isinstance(sparsity, JumpReLU):
-            return jump(pre, self.threshold, self.width).relu()
+            return jump(pre, self.threshold, self.window()).relu()
         if isinstance(sparsity, Gated):
             magnitude = self.r_mag.exp() * (pre - self.b_enc) + self.b_mag
             return magnitude.relu() * (pre > 0)
         gate = self.r_gate.exp() * (pre - self.b_enc) + self.b_gate
         return gate.sigmoid() * pre.relu()
+
+    def window(self) -> Tensor | float:
+        """Width of JumpReLU's window; without a trainer `bandwidth` times the mean threshold, or 1 where that is 0."""
+        assert isinstance(self.config.sparsity, JumpReLU)
+        mean = self.threshold.detach().mean()
+        return self.width or self.config.sparsity.bandwidth * torch.where(mean > 0, mean, 1.0)
 
     def codes(self, pre: Tensor) -> Codes:
         """`Codes` of pre-activations `[..., N]`."""
@@ -166,7 +174,7 @@ class SAE(nn.Module):
         if isinstance(self.config.sparsity, BatchTopK) and self.threshold < 0:
             raise InputError(
                 "this BatchTopK dictionary holds no threshold, so its codes depend on the batch: encode matrices "
-                "with `encode`, or import it again with a threshold (convert --threshold)"
+                "with `encode`, train it, or import it again with a threshold (convert --threshold)"
             )
         self._check((written.key.shape[-1], written.update.shape[-1]))
         parts = [self.codes(pre) for pre in preactivation_chunks(self, written, initial)]
@@ -238,7 +246,8 @@ class SAE(nn.Module):
                 getattr(self, name).div_(factor)
         if isinstance(self.config.sparsity, SoftGated):
             self.r_gate.add_(math.log(factor))
-        self.width /= factor
+        if self.width is not None:
+            self.width /= factor
 
     @torch.no_grad()
     def normalise_(self) -> None:

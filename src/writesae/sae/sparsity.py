@@ -55,46 +55,15 @@ def keep_batch_top(pre: Tensor, k: int) -> Tensor:
     return torch.zeros_like(flat).scatter(0, index, value).view_as(pre)
 
 
-class _Step(torch.autograd.Function):
-    """`1[p > threshold]`, whose threshold gradient is `-1 / width` in a window of that width (and none for `p`)."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, p: Tensor, threshold: Tensor, width: float) -> Tensor:
-        near = (p - threshold).abs() < width / 2
-        ctx.save_for_backward(near)
-        ctx.width, ctx.shape = width, threshold.shape  # type: ignore[attr-defined]
-        return (p > threshold).to(p.dtype)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[None, Tensor, None]:
-        (near,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        share = -(grad * near) / ctx.width  # type: ignore[attr-defined]
-        return None, share.sum_to_size(ctx.shape), None  # type: ignore[attr-defined]
+def step(p: Tensor, threshold: Tensor, width: Tensor | float) -> Tensor:
+    """`1[p > threshold]` of `p` `[..., N]` and thresholds `[N]`, whose gradient is `-1 / width` in a window of that
+    width around the threshold (and none for `p`)."""
+    near = (p - threshold).detach().abs() < width / 2
+    return (p > threshold).to(p.dtype) - near * ((threshold - threshold.detach()) / width)  # what is subtracted is 0
 
 
-class _Jump(torch.autograd.Function):
+def jump(p: Tensor, threshold: Tensor, width: Tensor | float) -> Tensor:
     """`p 1[p > threshold]` with the JumpReLU paper's gradients: `1[p > threshold]` and `-threshold / width` near it."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, p: Tensor, threshold: Tensor, width: float) -> Tensor:
-        ctx.save_for_backward(p, threshold)
-        ctx.width = width  # type: ignore[attr-defined]
-        return p * (p > threshold)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        p, threshold = ctx.saved_tensors  # type: ignore[attr-defined]
-        width: float = ctx.width  # type: ignore[attr-defined]
-        near = (p - threshold).abs() < width / 2
-        share = -(grad * near) * threshold / width
-        return grad * (p > threshold), share.sum_to_size(threshold.shape), None
-
-
-def jump(p: Tensor, threshold: Tensor, width: float) -> Tensor:
-    """JumpReLU of `p` `[..., N]` with thresholds `[N]`."""
-    return _Jump.apply(p, threshold, width)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def step(p: Tensor, threshold: Tensor, width: float) -> Tensor:
-    """`1[p > threshold]`, differentiable in the threshold."""
-    return _Step.apply(p, threshold, width)  # type: ignore[no-any-return, no-untyped-call]
+    near = (p - threshold).detach().abs() < width / 2
+    still = threshold.detach()
+    return p * (p > threshold) - near * (still * (threshold - still) / width)

@@ -92,7 +92,7 @@ def _fit_encoder_scale(sae: SAE, batch: Batch) -> None:
     sae.b_enc.mul_(factor)
     if isinstance(sae.config.sparsity, JumpReLU):
         sae.threshold.mul_(factor)
-        sae.width *= factor
+        sae.width = None if sae.width is None else sae.width * factor
 
 
 def _atoms_from_writes(sae: SAE, sample: list[Batch], generator: torch.Generator) -> None:

@@ -150,7 +150,8 @@ class Run:
         config = self.config
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, self.step, self.steps)
-        self.sae.width = bandwidth(config, self.width, self.step, self.steps)
+        if self.width is not None:
+            self.sae.width = bandwidth(config, self.width, self.step, self.steps)
         inactive = self.idle >= config.dead_after
         dead = Dead(inactive, config.aux_k, config.aux_weight) if config.aux_weight > 0 else None
         return dead, active_features(config, self.step)
