@@ -94,7 +94,7 @@ def trainer(
     for _ in range(heads):
         sae, batch = make(features, options.d, options.k, options.tokens, options.chunk, False, options.target)
         saes.append(sae.to(device))
-        batches.append(Batch(*(None if x is None else x.to(device) for x in batch)))  # type: ignore[arg-type]
+        batches.append(type(batch)(*(None if x is None else x.to(device) for x in batch)))  # type: ignore[arg-type]
     optimisers = [torch.optim.Adam(sae.parameters(), lr=1e-4, fused=True) for sae in saes]
     work = Workspace()
 

@@ -29,7 +29,7 @@ from step_time import best_ms, high_water
 from torch import Tensor
 
 from writesae.sae import SAE, SAEConfig, TopK
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Batch, States, Writes
 from writesae.sae.presets import preset
 from writesae.sae.step import loss_and_gradients
 from writesae.sae.workspace import Workspace
@@ -60,21 +60,22 @@ class Cost(NamedTuple):
     """Peak, MiB."""
 
 
-def tokens_of(shape: Shape) -> Batch:
+def tokens_of(shape: Shape) -> States:
     """Random writes with a state before each chunk; the same for everyone."""
     g = torch.Generator().manual_seed(0)
     chunks = shape.tokens // shape.chunk
     key = torch.nn.functional.normalize(torch.randn(chunks, shape.chunk, shape.d, generator=g), dim=-1)
     update = torch.randn(chunks, shape.chunk, shape.d, generator=g)
     decay = -0.1 * torch.rand(chunks, shape.chunk, 1, generator=g)
-    return Batch(key, update, decay, torch.randn(chunks, shape.d, shape.d, generator=g))
+    return States(key, update, decay, torch.randn(chunks, shape.d, shape.d, generator=g))
 
 
 def ours(name: str, target: str, shape: Shape) -> tuple[Step, Step]:
     """One of our presets, by the step that training takes."""
-    batch, parts = tokens_of(shape), preset(name)
+    states, parts = tokens_of(shape), preset(name)
+    batch: Batch = states
     if target == "write":
-        batch = Batch(batch.key.flatten(0, 1)[:, None], batch.update.flatten(0, 1)[:, None], None, None)
+        batch = Writes(states.key.flatten(0, 1), states.update.flatten(0, 1))
     sae = SAE(SAEConfig(shape.d, shape.d, shape.features, parts.encoder, TopK(shape.k), parts.decoder))
     optimiser, work = torch.optim.Adam(sae.parameters(), fused=True), Workspace()
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from writesae.sae import SAE, Bilinear, Factored, Flat, Linear, SAEConfig, TopK
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Batch, States, Writes
 from writesae.sae.loss import dense_loss
 from writesae.sae.sparse_loss import sparse_loss
 from writesae.sae.workspace import Workspace
@@ -54,9 +54,9 @@ def make(features: int, d: int, k: int, tokens: int, chunk: int, flat: bool, tar
     key = torch.nn.functional.normalize(torch.randn(tokens // chunk, chunk, d, generator=g), dim=-1)
     update = torch.randn(tokens // chunk, chunk, d, generator=g)
     if target == "write":
-        return sae, Batch(key.reshape(tokens, 1, d), update.reshape(tokens, 1, d), None, None)
+        return sae, Writes(key.flatten(0, 1), update.flatten(0, 1))
     decay = -0.1 * torch.rand(tokens // chunk, chunk, 1, generator=g)
-    return sae, Batch(key, update, decay, torch.randn(tokens // chunk, d, d, generator=g))
+    return sae, States(key, update, decay, torch.randn(tokens // chunk, d, d, generator=g))
 
 
 def dense_step(sae: SAE, matrices: Tensor) -> dict[str, Tensor]:

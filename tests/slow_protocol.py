@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from references import delta_values_reference
 from writesae.hosts import Host, KernelCall, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
-from writesae.recurrence import Stream, delta_values_reference
+from writesae.recurrence import Stream
 from writesae.types import NativeWrite, Site, Timing
 
 

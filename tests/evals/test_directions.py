@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from references import respond_reference
 from writesae.causal.patching import Edits
 from writesae.errors import InputError
 from writesae.evals import readers, selectivity
@@ -25,7 +26,7 @@ from writesae.evals.selectivity.config import SelectivityConfig
 from writesae.evals.selectivity.measure import overlaps
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.fork import native_run
-from writesae.recurrence import delta_values, respond_reference
+from writesae.recurrence import delta_values
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import NativeWrite, Site
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from references import delta_values_reference
 from slow_protocol import cache_copy_logits
 from writesae.errors import InputError
 from writesae.evals import fidelity
@@ -15,7 +16,7 @@ from writesae.evals.fidelity.config import FidelityConfig
 from writesae.evals.fidelity.measure import reconstructed
 from writesae.evals.fidelity.summary import CONDITIONS, summarise
 from writesae.hosts import Host
-from writesae.recurrence import delta_values_reference, replay_reference
+from writesae.recurrence import replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Target
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from references import delta_values_reference
 from writesae.errors import InputError
 from writesae.evals import partition
 from writesae.evals.common.classes import labels
@@ -12,7 +13,6 @@ from writesae.evals.common.firings import all_firings, firings_by_form
 from writesae.evals.partition.config import PartitionConfig
 from writesae.evals.partition.summary import summarise
 from writesae.hosts import Host
-from writesae.recurrence import delta_values_reference
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Target
 

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
+from references import delta_values_reference
 from writesae.evals import quality
 from writesae.evals.quality.config import QualityConfig
 from writesae.evals.quality.summary import summarise
 from writesae.hosts import Host
-from writesae.recurrence import delta_values_reference, replay_reference
+from writesae.recurrence import replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Target
 

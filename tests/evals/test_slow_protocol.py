@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from random_hosts import host_parameter, some_tokens, tiny_host
+from references import delta_values_reference
 from slow_protocol import cache_copy_logits, edit_of, transition_of
 from writesae.causal.precision import in_float64, widened
 from writesae.evals import fidelity, logit_shift, passage_loss, readers, selectivity
@@ -29,7 +30,7 @@ from writesae.evals.selectivity.measure import overlaps
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.hosts.fork import native_run
-from writesae.recurrence import Stream, delta_values_reference, replay_reference
+from writesae.recurrence import Stream, replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import NativeWrite, Site, Target, Timing
 

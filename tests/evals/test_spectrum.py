@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from random_hosts import host_parameter, some_tokens, tiny_host
+from references import delta_values_reference
 from slow_protocol import cache_copy_logits
 from writesae.causal import budget
 from writesae.causal.divergence import kl_divergence
@@ -19,7 +20,7 @@ from writesae.evals.spectrum.config import SpectrumConfig
 from writesae.evals.spectrum.summary import heads_of, summarise
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
-from writesae.recurrence import delta_values_reference, replay_reference
+from writesae.recurrence import replay_reference
 from writesae.types import Site
 
 measuring = import_module("writesae.evals.spectrum.measure")

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
 from random_hosts import ALL_HOSTS, BATCH, TIME, TOLERANCE, relative, some_tokens, tiny_host
+from references import respond_reference
 from writesae.errors import HostError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import cache_argument, new_cache, read_state, run_cached, write_state
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
 from writesae.hosts.selfcheck import measure_replay
-from writesae.recurrence import Stream, adjoint_reference, replay, respond_reference
+from writesae.recurrence import Stream, adjoint_reference, replay
 
 CUT = 7
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from references import respond_reference
 from tiny_models import TINY_MODELS, build_tiny, lacking
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, load
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state
 from writesae.hosts.selfcheck import allowed_error, measure_replay, relative
-from writesae.recurrence import replay, respond_reference
+from writesae.recurrence import replay
 
 pytestmark = [
     pytest.mark.gpu,

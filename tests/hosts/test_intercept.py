@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from references import respond_reference
 from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import cache_argument, new_cache, read_state, write_state
-from writesae.recurrence import respond_reference
 
 SYMBOLS = ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule")
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from writesae.recurrence import Stream, adjoint_products, adjoint_reference, replay_reference, respond_reference
+from references import respond_reference
+from writesae.recurrence import Stream, adjoint_products, adjoint_reference, replay_reference
 
 Draw = Callable[..., Stream]
 

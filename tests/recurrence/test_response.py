@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from writesae.recurrence import Stream, replay_reference, respond, respond_reference
+from references import respond_reference
+from writesae.recurrence import Stream, replay_reference, respond
 
 Draw = Callable[..., Stream]
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from writesae.recurrence.scan import decay_matrix, project, scan, scan_reference
-from writesae.recurrence.written import Written, states_reference
+from references import scan_reference, states_reference
+from writesae.recurrence.scan import decay_matrix, project, scan
+from writesae.recurrence.written import Written
 
 BATCH, TIME, KEY, VALUE, FEATURES = 2, 23, 5, 7, 11
 

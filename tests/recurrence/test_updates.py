@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from writesae.recurrence import Stream, delta_values, delta_values_reference, native_values, replay_reference
+from references import delta_values_reference
+from writesae.recurrence import Stream, delta_values, native_values, replay_reference
 
 Draw = Callable[..., Stream]
 RANK_ONE = ("plain", "scalar", "vector-plain", "vector")

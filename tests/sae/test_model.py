@@ -1,13 +1,15 @@
 """The module: encoding, decoding, rescaling, for every composition."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
+from references import states_reference
 from writesae.config import from_json, to_json
 from writesae.errors import ConfigError, InputError
-from writesae.recurrence.written import Written, states_reference
+from writesae.recurrence.written import Written
 from writesae.sae import (
     SAE,
     BatchTopK,
@@ -25,7 +27,11 @@ from writesae.sae import (
     Sparsity,
     TopK,
 )
+from writesae.sae.batch import States
+from writesae.sae.encoding import preactivations
 from writesae.sae.sparsity import step
+from writesae.sae.workspace import Workspace
+from writesae.types import Target
 
 K, V, N, B, T = 5, 7, 23, 3, 71
 SPARSITIES: tuple[Sparsity, ...] = (TopK(3), BatchTopK(3), JumpReLU(), Gated(), SoftGated())
@@ -93,6 +99,49 @@ def test_encoding_writes(encoder: Linear | Bilinear) -> None:
     native = stream.update + stream.erase_gate * torch.einsum("btkv,btk->btv", before, stream.key)
     expected = value.encode(stream.key.unsqueeze(3) * native.unsqueeze(2)).dense(N)
     torch.testing.assert_close(value.encode_written(stream).dense(N), expected)
+
+
+@pytest.mark.parametrize("target", ["state", "write-value", "write-delta"])
+@pytest.mark.parametrize("decays", [1, K])
+@pytest.mark.parametrize("encoder", [Linear(), Bilinear(2)], ids=str)
+def test_a_part_of_a_sequence_has_the_codes_of_the_whole(
+    target: Target, decays: int, encoder: Linear | Bilinear
+) -> None:
+    """Given the state before it, whatever the target."""
+    stream = written(decays)
+    sae = make(SAEConfig(K, V, N, encoder, TopK(3), target=target))
+    whole, states = sae.encode_written(stream), states_reference(stream)
+    part = sae.encode_written(stream.tokens(29, T), states[:, 28])
+    torch.testing.assert_close(part.dense(N), whole.dense(N)[:, 29:])
+
+
+def test_preactivations_are_formed_a_few_states_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`[N, T, V]` of them all would be gigabytes for large heads."""
+    sae, stream = make(SAEConfig(K, V, N, Bilinear(2), TopK(3), Factored(2))), written(K)
+    x = torch.randn(T, K, V, dtype=torch.float64)
+    batch = States(stream.key[:, :13], stream.update[:, :13], stream.log_decay[:, :13], x[:B])
+    found = [sae.encode(x), sae.encode_written(stream)]
+    pre = preactivations(sae, batch, batch.matrices())
+    sizes, einsum, taken = [], torch.einsum, Workspace.take
+
+    def counted(equation: str, *operands: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(operands[1]) if "t" in equation else 0)
+        return einsum(equation, *operands)
+
+    def take(self: Workspace, name: str, like: torch.Tensor, *shape: int) -> torch.Tensor:
+        sizes.append(math.prod(shape) // (N * 2 * V) if name == "seen" else 0)
+        return taken(self, name, like, *shape)
+
+    monkeypatch.setattr(torch, "einsum", counted)
+    monkeypatch.setattr(Workspace, "take", take)
+    for module in ("sae.model", "sae.encoding", "recurrence.scan"):
+        monkeypatch.setattr(f"writesae.{module}.PROJECTED", 5 * N * 2 * V)
+    again = [sae.encode(x), sae.encode_written(stream)]
+    torch.testing.assert_close(preactivations(sae, batch, batch.matrices()), pre)
+    for one, other in zip(found, again, strict=True):
+        torch.testing.assert_close(one.dense(N), other.dense(N))
+    assert max(sizes) == 5
+    assert sizes.count(5) >= T // 5 + B * (T // 5) + B * 13 // 5
 
 
 @pytest.mark.parametrize("config", ALL_SAES, ids=str)

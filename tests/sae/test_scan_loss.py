@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_sparse_loss import TOLERANCE, K, N, V, make_batch, make_sae
 
+from references import matrices_reference
 from writesae.sae import BatchTopK, Bilinear, Factored, Gated, JumpReLU, Linear, SAEConfig, SoftGated, Sparsity, TopK
 from writesae.sae.loss import Dead, dense_loss
 from writesae.sae.scan_loss import scan_loss, scans
@@ -22,7 +23,7 @@ def test_equals_dense(kind: str, encoder: Bilinear, rank: int, sparsity: Sparsit
     mask = torch.zeros(N, dtype=torch.bool)
     mask[3::4] = True
     for dead in (None, Dead(mask, 2, 0.3)):
-        dense = dense_loss(sae, batch.matrices_reference(), dead)
+        dense = dense_loss(sae, matrices_reference(batch), dead)
         wanted = torch.autograd.grad(dense.total, list(sae.parameters()), allow_unused=True)
         loss = scan_loss(sae, batch, dead)
         found = torch.autograd.grad(loss.total, list(sae.parameters()), allow_unused=True)
@@ -41,7 +42,7 @@ def test_a_step_leaves_the_dense_gradients(sparsity: Sparsity, kind: str, encode
     sae, batch = make_sae(SAEConfig(K, V, N, encoder, sparsity)), make_batch(kind)
     sae.width = 0.7
     assert scans(sae, batch) == (encoder == Bilinear() and kind != "vector")
-    dense = dense_loss(sae, batch.matrices_reference())
+    dense = dense_loss(sae, matrices_reference(batch))
     wanted = torch.autograd.grad(dense.total, list(sae.parameters()), allow_unused=True)
     loss = loss_and_gradients(sae, batch)
     assert loss.total.item() == pytest.approx(dense.total.item(), rel=TOLERANCE)

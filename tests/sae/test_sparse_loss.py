@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
+from references import matrices_reference
 from writesae.sae import SAE, BatchTopK, Bilinear, Factored, Flat, Linear, SAEConfig, TopK
 from writesae.sae import sparse_loss as module
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Batch, States, Writes
 from writesae.sae.loss import Dead, dense_loss
 from writesae.sae.sparse_loss import sparse_loss
 
@@ -38,14 +39,14 @@ def make_batch(kind: str, seed: int = 1) -> Batch:
     g = torch.Generator().manual_seed(seed)
     key, update = torch.randn(6, 13, K, generator=g), torch.randn(6, 13, V, generator=g)
     if kind == "write":
-        return Batch(key, update, None, None)
+        return Writes(key.flatten(0, 1), update.flatten(0, 1))
     decay = -torch.rand(6, 13, K if kind == "vector" else 1, generator=g)
     picked = torch.rand(6, 13, generator=g).argsort(1)[:, :3] if kind == "picked" else None
-    return Batch(key, update, decay, torch.randn(6, K, V, generator=g), picked)
+    return States(key, update, decay, torch.randn(6, K, V, generator=g), picked)
 
 
 def check_equal(sae: SAE, batch: Batch, dead: Dead | None) -> None:
-    dense = dense_loss(sae, batch.matrices_reference(), dead)
+    dense = dense_loss(sae, matrices_reference(batch), dead)
     expected = torch.autograd.grad(dense.total, list(sae.parameters()), allow_unused=True)
     loss, gradients = sparse_loss(sae, batch, dead)
     assert loss.total.item() == pytest.approx(dense.total.item(), rel=TOLERANCE)

@@ -7,7 +7,7 @@ from test_sparse_loss import CASES, TOLERANCE, K, N, V, make_batch, make_sae
 from writesae.errors import InputError
 from writesae.sae import BatchTopK, Bilinear, Factored, Flat, Linear, SAEConfig, TopK
 from writesae.sae import sparse_loss as module
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Writes, joined
 from writesae.sae.encoding import encode_block
 from writesae.sae.loss import Dead
 from writesae.sae.sparse_loss import sparse_loss, stacked_loss
@@ -17,15 +17,11 @@ from writesae.sae.workspace import Workspace
 COUNT = 3
 
 
-def together(batches: list[Batch]) -> Batch:
-    return Batch(*(None if x[0] is None else torch.cat(x) for x in zip(*batches, strict=True)))  # type: ignore[arg-type]
-
-
 def check(config: SAEConfig, kind: str, masks: torch.Tensor | None) -> None:
     saes = [make_sae(config, seed) for seed in range(COUNT)]
     batches = [make_batch(kind, 10 + seed) for seed in range(COUNT)]
     dead = None if masks is None else Dead(masks, 2, 0.3)
-    loss, gradients = stacked_loss(Stack(saes), together(batches), dead)
+    loss, gradients = stacked_loss(Stack(saes), joined(batches), dead)
     for g, (sae, batch) in enumerate(zip(saes, batches, strict=True)):
         alone, expected = sparse_loss(sae, batch, None if masks is None else Dead(masks[g], 2, 0.3))
         assert torch.equal(loss.fired[g], alone.fired)
@@ -66,8 +62,8 @@ def test_half_rounds_the_factors_of_products_only(kind: str, encoder: Bilinear |
     exact, _ = sparse_loss(sae, batch)
     assert loss.total != exact.total
     assert loss.total == pytest.approx(exact.total.item(), rel=0.02)
-    rounded = Batch(*(None if x is None else x.bfloat16().float() for x in batch))._replace(log_decay=batch.log_decay)  # type: ignore[arg-type]
-    if kind == "write" and isinstance(encoder, Bilinear):
+    if isinstance(batch, Writes) and isinstance(encoder, Bilinear):
+        rounded = Writes(batch.key.bfloat16().float(), batch.update.bfloat16().float())
         clone = make_sae(config)
         for factors in clone.encoder_factors:
             factors.data = factors.data.bfloat16().float()

@@ -24,10 +24,10 @@ from store_fakes import (
 )
 from torch import Tensor
 
+from references import states_reference
 from writesae.corpus import TokenBlocks
 from writesae.errors import DataError, HostError, InputError, OutputError
 from writesae.recurrence import Stream, delta_values, replay_reference
-from writesae.recurrence.written import states_reference
 from writesae.store import capture, open_store, verify
 from writesae.types import Site
 

@@ -97,7 +97,7 @@ def test_what_fails_is_named_and_the_others_are_finished(together: bool, tmp_pat
 
 
 SCRIPT = """
-import sys; sys.path.insert(0, {tests!r})
+import sys; sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
 from test_many import half_silent, members
 from writesae.training import train_many
 train_many(half_silent(), members(150), {out!r}, workers={workers})

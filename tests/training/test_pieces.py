@@ -16,13 +16,13 @@ import torch
 from memory_store import MemoryStore
 from test_train import SITE, SMALL, small
 
+from references import matrices_reference, states_reference
 from writesae.errors import ConfigError, DataError, InputError
-from writesae.recurrence.written import states_reference
 from writesae.sae import SAE, BatchTopK, JumpReLU, TopK, evaluate
 from writesae.sae.compare import write_cosines
 from writesae.sae.step import loss_and_gradients
 from writesae.training import TrainConfig, open_logger, train
-from writesae.training.chunks import make_chunks, whole_batches
+from writesae.training.chunks import Chunks, make_chunks, whole_batches
 from writesae.training.data import Sampler
 from writesae.training.initial import initial_sae, moments
 from writesae.training.log import JsonLines, Service, StepRecord, read_history
@@ -63,7 +63,7 @@ def test_batches_hold_the_states_of_the_store(decays: int, memory: float) -> Non
     for _ in range(sampler.steps_per_epoch):
         batch = next(source)
         assert batch.tokens == sampler.tokens_per_batch == 65
-        found = batch.matrices_reference()
+        found = matrices_reference(batch)
         row = batch.update[:, :, 0].argmax()  # every key comes from few planted ones: compare by the state itself
         assert any(torch.allclose(found.view(-1, 5, 7)[row], 2 * s, atol=1e-5) for s in _states(everything))
     assert len(known) == 11
@@ -264,7 +264,7 @@ def test_figures_show_the_numbers(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys; sys.path.insert(0, {tests!r})
+import sys; sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
 from memory_store import MemoryStore
 from test_train import SMALL
 from dataclasses import replace
@@ -304,6 +304,7 @@ def test_chunks_of_a_length_that_does_not_divide() -> None:
     store = MemoryStore()
     writes = read_sequences(store, SMALL, [0, 1])
     chunks = make_chunks(writes, SMALL, 13, 1.0, CPU)
+    assert isinstance(chunks, Chunks)
     assert chunks.first.tolist() == [0, 13, 26, 39, 40, 53, 66, 79, 92, 93]
     batch = chunks.take(torch.tensor([4, 9]))
     torch.testing.assert_close(batch.matrices(), states_reference(writes.written)[:, 40:53].flatten(0, 1))

@@ -13,6 +13,7 @@ from test_train import SMALL
 from writesae.errors import InputError
 from writesae.sae import PRESETS, SAE, TopK
 from writesae.training import many, train, train_many
+from writesae.training.chunks import Chunks
 from writesae.training.data import Sampler
 from writesae.training.loop import losses
 from writesae.training.room import at_once, parameters, room
@@ -35,9 +36,9 @@ def test_data_are_counted_as_they_are_held(own: bool) -> None:
     train_on = split_sequences(store, SMALL).train
     sampler = Sampler(store, SMALL, train_on, 1.0, read_sequences(store, SMALL, train_on).written.key.device)
     sampler.preload(read_sequences(store, SMALL, train_on))
-    assert sampler.whole is not None
+    assert isinstance(sampler.whole, Chunks)
     held = [sampler.whole.key, sampler.whole.update, sampler.whole.log_decay, sampler.whole.starts]
-    taken = sum(x.nbytes for x in held if x is not None)
+    taken = sum(x.nbytes for x in held)
     assert room(store, SMALL).data == pytest.approx(taken, rel=0.15)
     assert room(store, replace(SMALL, memory=1e-5)).data <= 2 * 1e-5 * 2**30
 

@@ -12,8 +12,9 @@ from memory_store import MemoryStore
 from test_train import SITE, SMALL, small
 from torch import Tensor
 
+from references import states_reference
 from writesae.errors import ConfigError, DataError, InputError
-from writesae.recurrence.written import Written, states_reference
+from writesae.recurrence.written import Written
 from writesae.sae import Linear, evaluate
 from writesae.training import TrainConfig, train
 from writesae.training.chunks import whole_batches

@@ -12,11 +12,11 @@ import pytest
 import torch
 from memory_store import MemoryStore
 
+from references import states_reference
 from writesae.artifacts import load_sae
 from writesae.config import from_json, to_json
 from writesae.disk import claim
 from writesae.errors import ConfigError, DataError, InputError, OutputError
-from writesae.recurrence.written import states_reference
 from writesae.sae import SAE, BatchTopK, Bilinear, Gated, JumpReLU, SoftGated, Sparsity, TopK
 from writesae.sae.loss import Loss
 from writesae.sae.metrics import explained_variance

@@ -8,9 +8,9 @@ Nothing here knows a model. A host's family maps its gates to a `Stream`; everyt
 from writesae.recurrence.adjoint import adjoint_products, adjoint_reference
 from writesae.recurrence.branch import branch
 from writesae.recurrence.replay import Replayed, replay, replay_reference
-from writesae.recurrence.response import respond, respond_reference
+from writesae.recurrence.response import respond
 from writesae.recurrence.stream import Stream
-from writesae.recurrence.updates import delta_values, delta_values_reference, native_values
+from writesae.recurrence.updates import delta_values, native_values
 
 __all__ = [
     "Replayed",
@@ -19,10 +19,8 @@ __all__ = [
     "adjoint_reference",
     "branch",
     "delta_values",
-    "delta_values_reference",
     "native_values",
     "replay",
     "replay_reference",
     "respond",
-    "respond_reference",
 ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from writesae.recurrence.decay import log_sums
 from writesae.recurrence.stream import Stream
 from writesae.recurrence.updates import _decayed_products
 
@@ -25,14 +26,13 @@ def branch(stream: Stream, states: Tensor, copies: int) -> Tensor:
     from the repeated states up to rounding; memory grows with T^2, not with K V.
     """
     rows = stream.map(lambda x: x.transpose(1, 2))  # [N, H, T, d]
-    since = rows.log_decay.cumsum(2)
-    reads = [rows.query * since.exp()]
+    (before, since), like = log_sums(rows.log_decay, 2), states.dtype
+    reads = [rows.query * since.to(like).exp()]
     if rows.erase is None:
         (seen,) = _read(reads, states, copies)
         return (seen + _within(rows.query, rows.key, since) @ rows.value).transpose(1, 2).contiguous()
     along, read = rows.erase
-    before = since - rows.log_decay
-    seen, erased = _read([*reads, read * before.exp()], states, copies)
+    seen, erased = _read([*reads, read * before.to(like).exp()], states, copies)
     if read.shape[2] > 1:
         coupling = _decayed_products(read, along, before, since).tril(-1)
         right = erased + _decayed_products(read, rows.key, before, since) @ rows.value

@@ -13,28 +13,12 @@ from torch import Tensor
 from writesae.recurrence.stream import Stream
 
 
-def respond_reference(stream: Stream, edit: Tensor, at_token: bool) -> Tensor:
-    """Response of the outputs to adding `edit` (`[B, H, K, V]`) to the state after the stream's first token.
-
-    Returns `[B, T, H, V]`, zero at the first token unless `at_token`. Dense, one einsum a term.
-    """
-    state, decay = edit, stream.log_decay.exp()
-    first = torch.einsum("bhkv,bhk->bhv", state, stream.query[:, 0])
-    outputs = [first if at_token else torch.zeros_like(first)]
-    for t in range(1, stream.key.shape[1]):
-        after = decay[:, t, :, :, None] * state
-        if stream.erase is not None:
-            along, read = stream.erase
-            after = after - torch.einsum("bhk,bhl,bhlv->bhkv", along[:, t], read[:, t], state)
-        state = after
-        outputs.append(torch.einsum("bhkv,bhk->bhv", state, stream.query[:, t]))
-    return torch.stack(outputs, 1)
-
-
 def respond(stream: Stream, key: Tensor, value: Tensor, at_token: bool) -> Tensor:
-    """The same for rank-1 edits, many a row: `key` `[B, C, H, K]`, `value` `[B, C, H, V]`.
+    """Response of the outputs to adding `key value^T` to the state after the stream's first token, many a row:
+    `key` `[B, C, H, K]`, `value` `[B, C, H, V]`.
 
-    Row `b` of the stream starts at that row's edited token. Returns `[B, C, T, H, V]`; differentiable.
+    Row `b` of the stream starts at that row's edited token. Returns `[B, C, T, H, V]`, zero at the first token unless
+    `at_token`; differentiable.
     """
     decay, erase = stream.log_decay.exp(), stream.erase
     vector, reads = key, []

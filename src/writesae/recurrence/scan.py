@@ -10,26 +10,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from writesae.recurrence.decay import log_sums
+
+PROJECTED = 1 << 24
+"""Most numbers `v_i^T S` (`[N, B, V]`) that are formed at once: of GLA-1.3B one state alone makes 4 million."""
+
 
 def decay_matrix(log_decay: Tensor) -> tuple[Tensor, Tensor]:
     """`L` (`[B, C, C]`, lower triangular, ones on the diagonal) and `c` (`[B, C]`) of `log_decay` `[B, C, 1]`.
 
     Only products of decays <= 1 appear, so any decay is safe.
     """
-    since = log_decay.squeeze(-1).cumsum(1)
+    since = log_sums(log_decay.squeeze(-1), 1)[1]
     length = since.shape[1]
     above = torch.ones(length, length, dtype=torch.bool, device=since.device).triu(1)
     gap = since.unsqueeze(2) - since.unsqueeze(1)
-    return gap.masked_fill(above, -torch.inf).exp(), since.exp()
-
-
-def scan_reference(key: Tensor, update: Tensor, log_decay: Tensor, start: Tensor, v: Tensor, w: Tensor) -> Tensor:
-    """The same by `p_i(t) = a_t p_i(t-1) + (k_t . v_i)(u_t . w_i)`, one token at a time. Shapes as `scan`."""
-    p, result = start, []
-    for t in range(key.shape[1]):
-        p = log_decay[:, t].exp() * p + (key[:, t] @ v.T) * (update[:, t] @ w.T)
-        result.append(p)
-    return torch.stack(result, 1)
+    return gap.masked_fill(above, -torch.inf).to(log_decay.dtype).exp(), since.to(log_decay.dtype).exp()
 
 
 def scan(key: Tensor, update: Tensor, log_decay: Tensor, start: Tensor | None, v: Tensor, w: Tensor) -> Tensor:
@@ -44,4 +40,4 @@ def scan(key: Tensor, update: Tensor, log_decay: Tensor, start: Tensor | None, v
 
 def project(states: Tensor, v: Tensor, w: Tensor) -> Tensor:
     """`v_i^T S w_i` of every feature, `[B, N]`, for `states` `[B, K, V]`. Differentiable."""
-    return ((v @ states) * w).sum(-1)
+    return torch.cat([((v @ some) * w).sum(-1) for some in torch.split(states, max(1, PROJECTED // w.numel()))])

@@ -8,23 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from writesae.recurrence.replay import replay_reference, zero_state
+from writesae.recurrence.decay import log_sums
+from writesae.recurrence.replay import zero_state
 from writesae.recurrence.stream import Stream
 
 CHUNK = 64
 BLOCK = 16
 """Tokens whose vector decays are compared pair by pair, channel by channel."""
-
-
-def delta_values_reference(stream: Stream, initial: Tensor | None = None) -> Tensor:
-    """`u_t` read off the replayed states, `[B, T, H, V]`. Any rank-one family, any dtype."""
-    if stream.erase_gate is None or stream.erase_read is None:
-        return stream.value
-    start = zero_state(stream) if initial is None else initial
-    states = replay_reference(stream, initial).states
-    before = torch.cat([start[:, None], states[:, :-1]], 1)
-    read = torch.einsum("bthkv,bthk->bthv", before, stream.erase_read)
-    return stream.value - stream.erase_gate * read
 
 
 @torch.no_grad()
@@ -50,38 +40,37 @@ def delta_values(stream: Stream, initial: Tensor | None = None, chunk: int = CHU
 def _chunk_update(part: Stream, state: Tensor) -> tuple[Tensor, Tensor]:
     """One chunk, tensors `[B, H, C, d]`: its delta values and the state after it."""
     length = part.key.shape[2]
-    since = part.log_decay.cumsum(2)  # log of the decay from the chunk's start up to and including token t
-    values = part.value
+    before, since = log_sums(part.log_decay, 2)
+    values, like = part.value, state.dtype
     if part.erase_gate is not None and part.erase_read is not None:
-        before = since - part.log_decay  # up to and including token t - 1
-        read_now = torch.einsum("bhck,bhkv->bhcv", part.erase_read * before.exp(), state)
+        read_now = torch.einsum("bhck,bhkv->bhcv", part.erase_read * before.to(like).exp(), state)
         coupling = part.erase_gate * _decayed_products(part.erase_read, part.key, before, since)
         eye = torch.eye(length, dtype=state.dtype, device=state.device)
         lower = coupling.tril(-1) + eye
         right = values - part.erase_gate * read_now
         values = torch.linalg.solve_triangular(lower, right, upper=False, unitriangular=True)
-    to_end = (since[:, :, -1:] - since).exp()
-    new_state = since[:, :, -1].exp().unsqueeze(-1) * state + (part.key * to_end).transpose(2, 3) @ values
+    to_end = (since[:, :, -1:] - since).to(like).exp()
+    new_state = since[:, :, -1].to(like).exp().unsqueeze(-1) * state + (part.key * to_end).transpose(2, 3) @ values
     return values, new_state
 
 
 def _decayed_products(read: Tensor, key: Tensor, read_log: Tensor, key_log: Tensor) -> Tensor:
     """`P[t, s] = sum_c read[t, c] exp(read_log[t, c] - key_log[s, c]) key[s, c]` for s < t, zero elsewhere."""
-    length = key.shape[2]
+    length, like = key.shape[2], key.dtype
     mask = torch.ones(length, length, dtype=torch.bool, device=key.device).tril(-1)
     if read_log.shape[-1] == 1:
         gap = (read_log - key_log.transpose(2, 3)).masked_fill(~mask, -torch.inf)
-        return gap.exp() * (read @ key.transpose(2, 3))
+        return gap.to(like).exp() * (read @ key.transpose(2, 3))
     products = key.new_zeros(*key.shape[:2], length, length)
     for start in range(0, length, BLOCK):
         rows = slice(start, min(start + BLOCK, length))
         here, here_log = read[:, :, rows], read_log[:, :, rows]
         if start > 0:  # earlier keys: both factors relative to the last decay before this block, hence <= 1
             border = key_log[:, :, start - 1 : start]
-            left = here * (here_log - border).exp()
-            right = key[:, :, :start] * (border - key_log[:, :, :start]).exp()
+            left = here * (here_log - border).to(like).exp()
+            right = key[:, :, :start] * (border - key_log[:, :, :start]).to(like).exp()
             products[:, :, rows, :start] = left @ right.transpose(2, 3)
-        gap = here_log.unsqueeze(3) - key_log[:, :, None, rows]
+        gap = (here_log.unsqueeze(3) - key_log[:, :, None, rows]).to(like)
         weight = gap.masked_fill(~mask[rows, rows, None], -torch.inf).exp() * key[:, :, None, rows]
         products[:, :, rows, rows] = (weight @ here.unsqueeze(-1)).squeeze(-1)
     return products
@@ -103,9 +92,10 @@ def native_values(stream: Stream, update: Tensor, initial: Tensor | None = None)
     for begin in range(0, stream.key.shape[1], CHUNK):
         part = heads_first.map(lambda x, s=begin: x[:, :, s : s + CHUNK])  # type: ignore[misc]
         here, strength = read[:, :, begin : begin + CHUNK], gate[:, :, begin : begin + CHUNK]
-        since = part.log_decay.cumsum(2)
-        before = since - part.log_decay
-        seen = (here * before.exp()) @ state + _decayed_products(here, part.key, before, since) @ part.value
+        before, since = log_sums(part.log_decay, 2)
+        seen = (here * before.to(state.dtype).exp()) @ state + _decayed_products(
+            here, part.key, before, since
+        ) @ part.value
         pieces.append(part.value + strength * seen)
         _, state = _chunk_update(part, state)
     return torch.cat(pieces, 2).transpose(1, 2).contiguous()

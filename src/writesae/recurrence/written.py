@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
+from writesae.recurrence.decay import log_sums
 from writesae.recurrence.stream import Stream
 from writesae.recurrence.updates import native_values
 
@@ -50,21 +51,11 @@ def _initial(written: Written, initial: Tensor | None) -> Tensor:
     return written.key.new_zeros(batch, d_k, written.update.shape[-1])
 
 
-def states_reference(written: Written, initial: Tensor | None = None) -> Tensor:
-    """The states after each token, `[B, T, K, V]`: the recurrence as written, differentiable, any dtype."""
-    state, states = _initial(written, initial), []
-    for t in range(written.key.shape[1]):
-        write = written.key[:, t, :, None] * written.update[:, t, None, :]
-        state = written.log_decay[:, t].exp().unsqueeze(-1) * state + write
-        states.append(state)
-    return torch.stack(states, 1)
-
-
 @torch.no_grad()
 def rebuild_states(written: Written, initial: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """The states after each token of a chunk, `[B, T, K, V]`, in place in `out` where given.
 
-    `initial` (`[B, K, V]`, zero if absent) is the state before the first token. Equal to `states_reference`.
+    `initial` (`[B, K, V]`, zero if absent) is the state before the first token.
     """
     if out is None:
         out = written.key.new_empty(*written.key.shape, written.update.shape[-1])
@@ -89,19 +80,20 @@ def states_before(written: Written, positions: Sequence[int], initial: Tensor | 
     for position in positions:
         if position > done:
             part = written.tokens(done, position)
-            since = part.log_decay.cumsum(1)
-            kept = part.key * (since[:, -1:] - since).exp()
-            state = torch.baddbmm(since[:, -1].exp().unsqueeze(-1) * state, kept.transpose(1, 2), part.update)
+            since, like = log_sums(part.log_decay, 1)[1], part.key.dtype
+            kept = part.key * (since[:, -1:] - since).to(like).exp()
+            state = torch.baddbmm(since[:, -1].to(like).exp().unsqueeze(-1) * state, kept.transpose(1, 2), part.update)
             done = position
         states.append(state)
     return torch.stack(states, 1)
 
 
-def native_update(written: Written) -> Tensor:
-    """The native write values (`b v`, `[B, T, V]`) of whole sequences, recovered from their delta values.
+def native_update(written: Written, initial: Tensor | None = None) -> Tensor:
+    """The native write values (`b v`, `[B, T, V]`), recovered from the delta values.
 
     `b_t v_t = u_t + gate_t S_{t-1}^T f_t` with `f = k` under a scalar decay and `f = d * k` under a vector decay
-    (MATH.md section 1). `written` must begin at the sequence's first token. Raises InputError if it is empty.
+    (MATH.md section 1). `written` begins at the sequence's first token, or at the state `initial` (`[B, K, V]`).
+    Raises InputError if it is empty.
     """
     if written.key.shape[1] == 0:
         raise InputError("native write values were asked for 0 tokens; at least 1 is needed")
@@ -110,4 +102,4 @@ def native_update(written: Written) -> Tensor:
     read = written.key if written.scalar_decay else written.log_decay.exp() * written.key
     one = [x.unsqueeze(2) for x in (written.key, written.update, written.log_decay, read, written.erase_gate)]
     stream = Stream(query=one[0], key=one[0], value=one[1], log_decay=one[2], erase_read=one[3], erase_gate=one[4])
-    return native_values(stream, one[1]).squeeze(2)
+    return native_values(stream, one[1], None if initial is None else initial.unsqueeze(1)).squeeze(2)

@@ -1,35 +1,75 @@
-"""What one training step sees: chunks of writes with the states before them, or loose writes."""
+"""What one training step sees: loose writes, or states as chunks of writes with the states before them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from writesae.recurrence.written import Written, rebuild_states, states_reference
+from writesae.recurrence.written import Written, rebuild_states
 from writesae.sae.workspace import Workspace
 
 
-class Batch(NamedTuple):
-    """`B` chunks of `C` consecutive tokens of one head."""
+class Writes(NamedTuple):
+    """`T` writes of one head, each the matrix `key update^T`."""
+
+    key: Tensor
+    """`k_t`, `[T, K]`."""
+    update: Tensor
+    """The write value: `u_t` for `write-delta`, `b_t v_t` for `write-value`, `[T, V]`."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of matrices."""
+        return len(self.key)
+
+    @property
+    def length(self) -> int:
+        """Tokens a row."""
+        return 1
+
+    def matrices(self, work: Workspace | None = None) -> Tensor:
+        """The modelled matrices, `[T, K, V]` (in `work`'s memory where given)."""
+        out = _room(self.key, self.update, work)
+        return torch.mul(self.key.unsqueeze(2), self.update.unsqueeze(1), out=out)
+
+    def slices(self, limit: int, work: Workspace) -> Iterator[tuple[int, int, Tensor]]:
+        """The matrices of `limit` tokens at a time, as `(first, stop, matrices)`, gone at the next."""
+        for first in range(0, len(self.key), limit):
+            some = rows(self, first, first + limit)
+            yield first, first + some.tokens, some.matrices(work)
+
+
+class States(NamedTuple):
+    """The states after the tokens of `B` chunks of `C` consecutive tokens of one head."""
 
     key: Tensor
     """`k_t`, `[B, C, K]`."""
     update: Tensor
-    """The write value: `u_t` for `state` and `write-delta`, `b_t v_t` for `write-value`, `[B, C, V]`."""
-    log_decay: Tensor | None
-    """`[B, C, 1 | K]` where the target is the state; None where it is the write itself."""
-    initial: Tensor | None
-    """State before each chunk, `[B, K, V]`; None where the target is the write."""
+    """`u_t`, `[B, C, V]`."""
+    log_decay: Tensor
+    """`[B, C, 1 | K]`."""
+    initial: Tensor
+    """State before each chunk, `[B, K, V]`."""
     picked: Tensor | None = None
-    """Where the target is the state: which tokens of each chunk are modelled, `[B, P]` int64; None: all of them."""
+    """Which tokens of each chunk are modelled, `[B, P]` int64; None: all of them."""
 
     @property
     def tokens(self) -> int:
         """Number of matrices, `B * C`, or `B * P`."""
         return self.key.shape[0] * (self.key if self.picked is None else self.picked).shape[1]
+
+    @property
+    def length(self) -> int:
+        """Tokens a row, `C`."""
+        return self.key.shape[1]
+
+    @property
+    def scalar_decay(self) -> bool:
+        """Whether the scan applies."""
+        return self.log_decay.shape[-1] == 1
 
     def pick(self, rows: Tensor) -> Tensor:
         """Of `[B, C, ...]` the tokens that are modelled, `[B, P, ...]`. Differentiable."""
@@ -37,31 +77,10 @@ class Batch(NamedTuple):
             return rows
         return rows[torch.arange(len(rows), device=rows.device).unsqueeze(1), self.picked]
 
-    @property
-    def scalar_decay(self) -> bool:
-        """Whether the scan applies (or no decay matters)."""
-        return self.log_decay is None or self.log_decay.shape[-1] == 1
-
-    def rows(self, start: int, stop: int, count: int = 1) -> Batch:
-        """Chunks `start <= b < stop`, of each of the `count` equal batches that this one is made of."""
-        if count == 1:
-            return Batch(*(None if x is None else x[start:stop] for x in self))  # type: ignore[arg-type]
-        parts = (None if x is None else x.view(count, -1, *x.shape[1:])[:, start:stop].flatten(0, 1) for x in self)
-        return Batch(*parts)  # type: ignore[arg-type]
-
-    def stretch(self, start: int, stop: int) -> Batch:
-        """Tokens `start <= t < stop` of each chunk, with the same state before them."""
-        decay = None if self.log_decay is None else self.log_decay[:, start:stop]
-        return Batch(self.key[:, start:stop], self.update[:, start:stop], decay, self.initial)
-
     def matrices(self, work: Workspace | None = None) -> Tensor:
         """The modelled matrices, `[B * P, K, V]`, rebuilt (in `work`'s memory where given)."""
-        shape = (*self.key.shape, self.update.shape[-1])
-        out = self.key.new_empty(shape) if work is None else work.take("matrices", self.key, *shape)
-        if self.log_decay is None:
-            torch.mul(self.key.unsqueeze(3), self.update.unsqueeze(2), out=out)
-        else:
-            rebuild_states(Written(self.key, self.update, self.log_decay), self.initial, out)
+        out = _room(self.key, self.update, work)
+        rebuild_states(Written(self.key, self.update, self.log_decay), self.initial, out)
         return self.pick(out).flatten(0, 1)
 
     def slices(self, limit: int, work: Workspace) -> Iterator[tuple[int, int, Tensor]]:
@@ -76,19 +95,34 @@ class Batch(NamedTuple):
             some = max(1, limit // each)
             for row in range(0, chunks, some):
                 stop = min(row + some, chunks)
-                yield row * each, stop * each, self.rows(row, stop).matrices(work)
+                yield row * each, stop * each, rows(self, row, stop).matrices(work)
             return
         for row in range(chunks):
-            chunk = self.rows(row, row + 1)
+            key, update, log_decay, initial, _ = rows(self, row, row + 1)
             for start in range(0, length, limit):
-                piece = chunk.stretch(start, start + limit)
-                matrices = piece.matrices(work)
+                here = slice(start, start + limit)
+                matrices = States(key[:, here], update[:, here], log_decay[:, here], initial).matrices(work)
                 first = row * length + start
-                chunk = chunk._replace(initial=matrices[-1:].clone())
+                initial = matrices[-1:].clone()
                 yield first, first + len(matrices), matrices
 
-    def matrices_reference(self) -> Tensor:
-        """The same, by the recurrence as written."""
-        if self.log_decay is None:
-            return self.matrices()
-        return self.pick(states_reference(Written(self.key, self.update, self.log_decay), self.initial)).flatten(0, 1)
+
+Batch = Writes | States
+B = TypeVar("B", bound=Writes | States)
+
+
+def _room(key: Tensor, update: Tensor, work: Workspace | None) -> Tensor:
+    shape = (*key.shape, update.shape[-1])
+    return key.new_empty(shape) if work is None else work.take("matrices", key, *shape)
+
+
+def rows(batch: B, start: int, stop: int, count: int = 1) -> B:
+    """Rows (chunks, or writes) `start <= b < stop`, of each of the `count` equal batches that this one is made of."""
+    parts = (None if x is None else x.view(count, -1, *x.shape[1:])[:, start:stop].flatten(0, 1) for x in batch)
+    return type(batch)(*parts)  # type: ignore[arg-type]
+
+
+def joined(batches: Sequence[B]) -> B:
+    """The rows of several batches of one shape, one after another."""
+    parts = (None if x[0] is None else torch.cat(x) for x in zip(*batches, strict=True))
+    return type(batches[0])(*parts)  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from writesae.recurrence.scan import decay_matrix
-from writesae.sae.batch import Batch
+from writesae.recurrence.scan import PROJECTED, decay_matrix
+from writesae.sae.batch import Batch, States, Writes
 from writesae.sae.config import Bilinear
 from writesae.sae.model import SAE
 from writesae.sae.stack import Gradients, Stack
@@ -42,12 +42,12 @@ def encode_block(stack: Stack, batch: Batch, matrices: Tensor | None, work: Work
         return Encoded(_add_bias(stack, pre.flatten(0, 1)))
     rank = config.encoder.rank
     v, w = (stack.apart(x).transpose(1, 2).flatten(1, 2) for x in stack.encoder_factors)  # [G, r N, d]
-    if not batch.scalar_decay:
+    if isinstance(batch, States) and not batch.scalar_decay:
         assert matrices is not None
         return Encoded(_add_bias(stack, _by_rank(_project(stack, matrices, v, w, work), rank)))
     left = _products(stack, "left", batch.key, v, work)
     right = _products(stack, "right", batch.update, w, work)
-    if batch.log_decay is None or batch.initial is None:
+    if isinstance(batch, Writes):
         pre = torch.mul(left, right, out=work.take("pre", left, *left.shape))
         return Encoded(_add_bias(stack, _by_rank(pre, rank)), left, right)
     chunks, length = batch.key.shape[:2]
@@ -72,7 +72,7 @@ def _add_bias(stack: Stack, pre: Tensor) -> Tensor:
 
 
 def _products(stack: Stack, name: str, rows: Tensor, factors: Tensor, work: Workspace) -> Tensor:
-    """`[G T, r N]` inner products of each dictionary's rows `[G B, C, d]` with its factors `[G, r N, d]`."""
+    """`[G T, r N]` inner products of each dictionary's rows `[.., d]` with its factors `[G, r N, d]`."""
     flat = rows.reshape(len(factors), -1, rows.shape[-1])
     return stack.product(flat, factors.mT, work.take(name, flat, *flat.shape[:2], factors.shape[1])).flatten(0, 1)
 
@@ -80,10 +80,13 @@ def _products(stack: Stack, name: str, rows: Tensor, factors: Tensor, work: Work
 def _project(stack: Stack, states: Tensor, v: Tensor, w: Tensor, work: Workspace) -> Tensor:
     """`v_i^T S w_i`, `[G n, r N]`, of states `[G n, K, V]` and factors `[G, r N, d]`."""
     d_k, d_v = states.shape[1:]
-    together = states.view(len(v), -1, d_k, d_v).transpose(1, 2).reshape(len(v), d_k, -1)
-    seen = work.take("seen", states, len(v), v.shape[1], together.shape[2])
-    stack.product(v, together, seen)
-    return seen.view(*v.shape[:2], -1, d_v).mul_(w.unsqueeze(2)).sum(-1).transpose(1, 2).flatten(0, 1)
+    parts = []
+    for some in torch.split(stack.apart(states), max(1, PROJECTED // (v[..., 0].numel() * d_v)), 1):
+        together = some.transpose(1, 2).reshape(len(v), d_k, -1)
+        seen = work.take("seen", states, len(v), v.shape[1], together.shape[2])
+        stack.product(v, together, seen)
+        parts.append(seen.view(*v.shape[:2], -1, d_v).mul_(w.unsqueeze(2)).sum(-1))
+    return torch.cat(parts, 2).transpose(1, 2).flatten(0, 1)
 
 
 def _by_rank(p: Tensor, rank: int) -> Tensor:
@@ -152,7 +155,7 @@ def encoder_places(stack: Stack, into: Gradients) -> tuple[Tensor, Tensor]:
 
 
 def write_encoder_gradients(
-    stack: Stack, batch: Batch, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients, work: Workspace
+    stack: Stack, batch: Writes, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients, work: Workspace
 ) -> None:
     """The same for writes `k u^T` and a bilinear encoder: `dp/dv = (u . w) k`, `dp/dw = (k . v) u`, no matrix."""
     assert encoded.left is not None
@@ -166,7 +169,7 @@ def write_encoder_gradients(
     along_key = (encoded.right.gather(1, columns) * weight).unsqueeze(2)
     along_update = (encoded.left.gather(1, columns) * weight).unsqueeze(2)
     for place, scale, rows in ((into_v, along_key, batch.key), (into_w, along_update, batch.update)):
-        flat = rows.flatten(0, 1).unsqueeze(1)
+        flat = rows.unsqueeze(1)
         out = work.take("rows", flat, len(flat), scale.shape[1], flat.shape[2])
         add_rows(place, index, torch.mul(scale, flat, out=out))
 

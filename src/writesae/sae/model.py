@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from writesae.errors import InputError
+from writesae.recurrence.scan import PROJECTED
 from writesae.recurrence.written import Written
 from writesae.sae.codes import Atoms, Codes
 from writesae.sae.config import (
@@ -125,7 +126,9 @@ class SAE(nn.Module):
         """`p` `[..., N]` of matrices `[..., K, V]`, dense."""
         if isinstance(self.config.encoder, Bilinear):
             v, w = self.encoder_factors
-            return torch.einsum("nrk,...kv,nrv->...n", v, matrices, w) + self.b_enc
+            some = torch.split(matrices.reshape(-1, *matrices.shape[-2:]), max(1, PROJECTED // w.numel()))
+            parts = [torch.einsum("nrk,tkv,nrv->tn", v, x, w) for x in some]
+            return torch.cat(parts).view(*matrices.shape[:-2], -1) + self.b_enc
         return torch.einsum("nkv,...kv->...n", self.enc, matrices) + self.b_enc
 
     def activations(self, pre: Tensor) -> Codes | Tensor:
@@ -166,10 +169,10 @@ class SAE(nn.Module):
     def encode_written(self, written: Written, initial: Tensor | None = None) -> Codes:
         """Codes `[B, T, J]` of what one head writes, by the factored path (MATH.md section 3).
 
-        `written` is as read from a store, beginning at the first token of its sequences or, for the state target,
-        at the state `initial` (`[B, K, V]`). A `write-value` dictionary recovers the native values itself and needs
-        the whole sequence. Raises InputError on another head size, or for BatchTopK without a threshold, whose codes
-        would depend on how the sequences are cut.
+        `written` is as read from a store, beginning at the first token of its sequences or at the state `initial`
+        (`[B, K, V]`), whatever the target: a `write-value` dictionary recovers the native values itself. Raises
+        InputError on another head size, or for BatchTopK without a threshold, whose codes would depend on how the
+        sequences are cut.
         """
         if isinstance(self.config.sparsity, BatchTopK) and self.threshold < 0:
             raise InputError(

@@ -18,48 +18,28 @@ if TYPE_CHECKING:
 CHUNK = 64
 
 
-def flat_factors(sae: SAE) -> tuple[Tensor, Tensor, int]:
-    """Encoder factors with the rank laid out first, `[r * N, K]` and `[r * N, V]`, and `r`."""
-    v, w = sae.encoder_factors
-    return v.transpose(0, 1).flatten(0, 1), w.transpose(0, 1).flatten(0, 1), v.shape[1]
-
-
 @torch.no_grad()
 def preactivation_chunks(sae: SAE, written: Written, initial: Tensor | None) -> Iterator[Tensor]:
-    """`p` of consecutive chunks, each `[B, C, N]`."""
-    if sae.config.target == "write-value":
-        written = written._replace(update=native_update(written))
-    carry = _Carry(sae, initial)
-    for start in range(0, written.key.shape[1], CHUNK):
-        yield carry.advance(written.tokens(start, start + CHUNK))
-
-
-class _Carry:
-    """What one chunk hands to the next: pre-activations without bias (scan) or states (dense forms)."""
-
-    def __init__(self, sae: SAE, initial: Tensor | None) -> None:
-        self.sae, self.initial = sae, initial
-        self.p: Tensor | None = None
-
-    def advance(self, part: Written) -> Tensor:
-        sae = self.sae
-        bilinear = isinstance(sae.config.encoder, Bilinear)
-        if sae.config.target != "state":
-            if bilinear:
-                v, w, rank = flat_factors(sae)
-                return _sum_rank((part.key @ v.T) * (part.update @ w.T), rank) + sae.b_enc
-            return sae.preactivations(part.key.unsqueeze(3) * part.update.unsqueeze(2))
-        if bilinear and part.scalar_decay:
-            v, w, rank = flat_factors(sae)
-            if self.p is None and self.initial is not None:
-                self.p = project(self.initial, v, w)
-            p = scan(part.key, part.update, part.log_decay, self.p, v, w)
-            self.p = p[:, -1]
-            return _sum_rank(p, rank) + sae.b_enc
-        states = rebuild_states(part, self.initial)
-        self.initial = states[:, -1]
-        return sae.preactivations(states)
-
-
-def _sum_rank(p: Tensor, rank: int) -> Tensor:
-    return p if rank == 1 else p.reshape(*p.shape[:-1], rank, -1).sum(-2)
+    """`p` of consecutive chunks, each `[B, C, N]`, from the state `initial` (`[B, K, V]`, None: zero) on."""
+    target, bilinear, start = sae.config.target, isinstance(sae.config.encoder, Bilinear), None
+    if target == "write-value":
+        written = written._replace(update=native_update(written, initial))
+    if bilinear:
+        v, w = (x.transpose(0, 1).flatten(0, 1) for x in sae.encoder_factors)  # the rank outermost
+        if target == "state" and written.scalar_decay and initial is not None:
+            start = project(initial, v, w)
+    for first in range(0, written.key.shape[1], CHUNK):
+        part = written.tokens(first, first + CHUNK)
+        if bilinear and target != "state":
+            p = (part.key @ v.T) * (part.update @ w.T)
+        elif bilinear and part.scalar_decay:
+            p = scan(part.key, part.update, part.log_decay, start, v, w)
+            start = p[:, -1]
+        else:
+            matrices = part.key.unsqueeze(3) * part.update.unsqueeze(2)
+            if target == "state":
+                matrices = rebuild_states(part, initial, matrices)
+                initial = matrices[:, -1]
+            yield sae.preactivations(matrices)
+            continue
+        yield p.view(*p.shape[:2], -1, sae.config.features).sum(2) + sae.b_enc

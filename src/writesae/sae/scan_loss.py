@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from writesae.recurrence.scan import project, scan
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Batch, Writes
 from writesae.sae.config import Bilinear, Factored, Gated
 from writesae.sae.loss import Dead, Loss, sparsity_penalty, training_codes
 from writesae.sae.model import SAE
@@ -31,14 +31,14 @@ def scans(sae: SAE, batch: Batch) -> bool:
         and isinstance(config.decoder, Factored)
         and not (config.prefixes or config.levels)
     )
-    return shaped and batch.scalar_decay
+    return shaped and (isinstance(batch, Writes) or batch.scalar_decay)
 
 
 def inner_products(batch: Batch, v: Tensor, w: Tensor) -> Tensor:
     """`sum_r v_ir^T X_t w_ir` `[T, N]` for factors `[N, r, K]`, `[N, r, V]`. Differentiable."""
     rank = v.shape[1]
     flat_v, flat_w = v.transpose(0, 1).flatten(0, 1), w.transpose(0, 1).flatten(0, 1)
-    if batch.log_decay is None or batch.initial is None:
+    if isinstance(batch, Writes):
         p = (batch.key @ flat_v.T) * (batch.update @ flat_w.T)
     else:
         start = project(batch.initial, flat_v, flat_w)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Batch, States, Writes, rows
 from writesae.sae.codes import Codes
 from writesae.sae.config import BatchTopK, Bilinear, Factored, TopK
 from writesae.sae.encoding import (
@@ -50,11 +50,10 @@ def blocks(sae: SAE | Stack, batch: Batch, dense: bool = True) -> list[Batch]:
     With a stack, each group holds the same chunks of every dictionary's batch.
     """
     count = sae.count if isinstance(sae, Stack) else 1
-    length = batch.key.shape[1]
     per_token = max(sae.config.features, sae.config.d_k * sae.config.d_v if dense else 1)
     limit = BLOCK_NUMBERS if batch.key.device.type == "cpu" else 64 * BLOCK_NUMBERS
-    size = max(1, limit // (per_token * length * count))
-    return [batch.rows(start, start + size, count) for start in range(0, batch.key.shape[0] // count, size)]
+    size = max(1, limit // (per_token * batch.length * count))
+    return [rows(batch, start, start + size, count) for start in range(0, batch.key.shape[0] // count, size)]
 
 
 class _Step:
@@ -108,8 +107,8 @@ def stacked_loss(
     k = sparsity.k if k is None else k
     work = Workspace() if work is None else work
     bilinear = isinstance(config.encoder, Bilinear)
-    products = batch.log_decay is None and bilinear and isinstance(config.decoder, Factored)
-    dense = not bilinear or not batch.scalar_decay
+    products = isinstance(batch, Writes) and bilinear and isinstance(config.decoder, Factored)
+    dense = not bilinear or (isinstance(batch, States) and not batch.scalar_decay)
     step, parts = _Step(stack, batch.tokens // stack.count, dead, work), blocks(stack, batch, dense)
     cut = stack.bias.new_zeros(stack.count)
     if isinstance(sparsity, BatchTopK):
@@ -127,7 +126,7 @@ def stacked_loss(
             codes = pack(encoded.pre * (enough & (encoded.pre > 0)))
         codes = stack.numbered(codes)
         step.fired += torch.bincount(codes.index[codes.value > 0], minlength=stack.features)
-        if bias is not None:
+        if bias is not None and isinstance(part, Writes):
             _write_block(step, part, encoded, codes, bias, work)
             continue
         extra = None if step.dead is None else _dead_codes(stack, encoded.pre, step.dead)
@@ -174,7 +173,7 @@ def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | No
     encoder_gradients(stack, matrices if seen is None else seen, every.index, slope * (every.value > 0), into)
 
 
-def _write_block(step: _Step, part: Batch, encoded: Encoded, codes: Codes, bias: BiasTerms, work: Workspace) -> None:
+def _write_block(step: _Step, part: Writes, encoded: Encoded, codes: Codes, bias: BiasTerms, work: Workspace) -> None:
     """Add the share of a block of writes, of which no matrix is formed."""
     stack, (index, value), into = step.stack, codes, step.into
     slope = torch.zeros_like(value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Batch, joined
 from writesae.sae.config import BatchTopK, TopK
 from writesae.sae.loss import Dead, Loss, dense_loss
 from writesae.sae.model import SAE
@@ -56,9 +56,8 @@ def losses_and_gradients(
     """
     if len(saes) == 1:
         return [loss_and_gradients(saes[0], batches[0], None if dead is None else dead[0], k, work, half)]
-    batch = Batch(*(None if x[0] is None else torch.cat(x) for x in zip(*batches, strict=True)))  # type: ignore[arg-type]
     every = None if dead is None else dead[0]._replace(mask=torch.stack([one.mask for one in dead]))
-    loss, gradients = stacked_loss(Stack(saes, half), batch, every, k, work)
+    loss, gradients = stacked_loss(Stack(saes, half), joined(batches), every, k, work)
     for sae, own in zip(saes, gradients, strict=True):
         for name, parameter in sae.named_parameters():
             parameter.grad = own[name]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Writes
 from writesae.sae.encoding import add_rows, gather
 from writesae.sae.stack import Gradients, Stack
 from writesae.sae.workspace import Workspace
@@ -70,7 +70,7 @@ class BiasTerms:
 
 def write_decoder_step(
     stack: Stack,
-    part: Batch,
+    part: Writes,
     index: Tensor,
     value: Tensor,
     active: int,
@@ -86,7 +86,7 @@ def write_decoder_step(
     others, which it belongs to, is held constant).
     """
     rank = stack.v_dec.shape[1]
-    key, update = part.key.flatten(0, 1), part.update.flatten(0, 1)
+    key, update = part
     v, w = gather(stack.v_dec, index, work, "rows"), gather(stack.w_dec, index, work, "other rows")
     on_v, on_w = v[:, : active * rank], w[:, : active * rank]
     codes = value.repeat_interleave(rank, 1) if rank > 1 else value

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from writesae.errors import ConfigError
 from writesae.recurrence.written import Written, rebuild_states, states_before
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Batch, States, Writes
 from writesae.training.config import TrainConfig
 from writesae.training.sequences import Sequences
 
@@ -42,19 +41,36 @@ def owners(padding: list[int], time: int, length: int) -> list[int]:
 
 
 @dataclass(frozen=True)
+class LooseWrites:
+    """Units of the write targets: every token that is no padding."""
+
+    writes: Writes
+    """Scaled."""
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return self.writes.tokens
+
+    def take(self, units: Tensor) -> Writes:
+        """The batch of these units, by number."""
+        return Writes(self.writes.key[units], self.writes.update[units])
+
+
+@dataclass(frozen=True)
 class Chunks:
-    """Units in memory. Tokens of all sequences follow each other, padding left out."""
+    """Units of the state target. Tokens of all sequences follow each other, padding left out."""
 
     key: Tensor
     """`[n, K]`; where `pairs`, two rows a token."""
     update: Tensor
     """`[n, V]`, scaled."""
-    log_decay: Tensor | None
-    """`[n, 1 | K]`; None for write targets."""
-    starts: Tensor | None
-    """State before each chunk, `[P, K, V]`, scaled; None for write targets."""
+    log_decay: Tensor
+    """`[n, 1 | K]`."""
+    starts: Tensor
+    """State before each chunk, `[P, K, V]`, scaled."""
     first: Tensor
-    """Row of each chunk's first token, `[P]`; for write targets every token."""
+    """Row of each chunk's first token, `[P]`."""
     length: int
     """Tokens a chunk."""
     stride: int = 1
@@ -67,64 +83,57 @@ class Chunks:
         """Number of units."""
         return len(self.first) * self.stride
 
-    def take(self, units: Tensor) -> Batch:
+    def take(self, units: Tensor) -> States:
         """The batch of these units, by number."""
         chunk, phase = units // self.stride, units % self.stride
         count = self.length * (2 if self.pairs else 1)
         row = (self.first[chunk].unsqueeze(1) + torch.arange(count, device=units.device)).flatten()
-
-        def pick(x: Tensor) -> Tensor:
-            return x.index_select(0, row).view(len(units), count, -1)
-
-        if self.log_decay is None or self.starts is None:
-            return Batch(pick(self.key), pick(self.update), None, None)
-        written = Written(pick(self.key), pick(self.update), pick(self.log_decay))
-        initial = self.starts.index_select(0, chunk)
+        key, update, decay = (
+            x.index_select(0, row).view(len(units), count, -1) for x in (self.key, self.update, self.log_decay)
+        )
         picked = None
         if self.stride > 1:
             picked = phase.unsqueeze(1) + torch.arange(0, self.length, self.stride, device=phase.device)
-        batch = Batch(written.key, written.update, written.log_decay, initial, picked)
-        return loose(batch) if self.pairs else batch
+        states = States(key, update, decay, self.starts.index_select(0, chunk), picked)
+        return _apart(states) if self.pairs else states
 
 
-def loose(batch: Batch) -> Batch:
+def _apart(states: States) -> States:
     """Tokens of two writes each as chunks of one token, whose `initial` is all of the state but the last write.
 
     The state of a token is that after its second write: what is left after the erase is the state before the native
-    write. `batch.picked` counts tokens.
+    write. `states.picked` counts tokens.
     """
-    tokens = batch._replace(key=batch.key[:, 1::2], update=batch.update[:, 1::2])
-    written = Written(batch.key, batch.update, cast(Tensor, batch.log_decay))
-    left = tokens.pick(rebuild_states(written, batch.initial)[:, 0::2]).flatten(0, 1)
-    key, update = tokens.pick(tokens.key).flatten(0, 1), tokens.pick(tokens.update).flatten(0, 1)
-    return Batch(key.unsqueeze(1), update.unsqueeze(1), key.new_zeros(len(key), 1, 1), left)
+    left = states.pick(rebuild_states(Written(*states[:3]), states.initial)[:, 0::2]).flatten(0, 1)
+    key, update = (states.pick(x[:, 1::2]).flatten(0, 1).unsqueeze(1) for x in (states.key, states.update))
+    return States(key, update, key.new_zeros(len(key), 1, 1), left)
 
 
-def make_chunks(sequences: Sequences, config: TrainConfig, length: int, scale: float, device: torch.device) -> Chunks:
+def make_chunks(
+    sequences: Sequences, config: TrainConfig, length: int, scale: float, device: torch.device
+) -> Chunks | LooseWrites:
     """Prepare sequences for sampling. Those shorter than a chunk make none."""
     per_token = 2 if sequences.pairs else 1
     parts: list[tuple[Tensor, ...]] = []
     first: list[Tensor] = []
     base = 0
-    state = config.target == "state"
     for written in sequences.unpadded():
-        begins = positions(written.key.shape[1] // per_token, length if state else 1)
+        rows, time = written.key.shape[:2]
+        begins = positions(time // per_token, length if config.target == "state" else 1)
         if not begins:
             continue
         written = written._replace(update=written.update * scale).to(device)
-        rows, time = written.key.shape[:2]
-        starts = written.key.new_empty(0)  # write targets have none
-        if state:
-            starts = states_before(written, [per_token * x for x in begins]).flatten(0, 1)
-        parts.append((written.key.flatten(0, 1), written.update.flatten(0, 1), written.log_decay.flatten(0, 1), starts))
-        here = base + time * torch.arange(rows).unsqueeze(1) + per_token * torch.tensor(begins)
-        first.append(here.flatten().to(device))
+        flat = tuple(x.flatten(0, 1) for x in written[:3])
+        if config.target == "state":
+            flat = *flat, states_before(written, [per_token * x for x in begins]).flatten(0, 1)
+            here = base + time * torch.arange(rows).unsqueeze(1) + per_token * torch.tensor(begins)
+            first.append(here.flatten().to(device))
+        parts.append(flat)
         base += rows * time
-    key, update, decay, starts = (torch.cat(x) if len(x) > 1 else x[0] for x in zip(*parts, strict=True))
-    where = torch.cat(first)
-    if not state:
-        return Chunks(key, update, None, None, where, 1)
-    return Chunks(key, update, decay, starts, where, length, config.stride, sequences.pairs)
+    joined = [torch.cat(x) if len(x) > 1 else x[0] for x in zip(*parts, strict=True)]
+    if config.target != "state":
+        return LooseWrites(Writes(*joined[:2]))
+    return Chunks(joined[0], joined[1], joined[2], joined[3], torch.cat(first), length, config.stride, sequences.pairs)
 
 
 def whole_batches(sequences: Sequences, config: TrainConfig, length: int, scale: float) -> list[Batch]:
@@ -137,11 +146,11 @@ def whole_batches(sequences: Sequences, config: TrainConfig, length: int, scale:
         if config.target == "state":
             batches += _chunked(written, length, sequences.pairs)
         else:
-            batches.append(Batch(written.key.flatten(0, 1)[:, None], written.update.flatten(0, 1)[:, None], None, None))
+            batches.append(Writes(written.key.flatten(0, 1), written.update.flatten(0, 1)))
     return batches
 
 
-def _chunked(written: Written, length: int, pairs: bool) -> Iterator[Batch]:
+def _chunked(written: Written, length: int, pairs: bool) -> Iterator[States]:
     length *= 2 if pairs else 1
     time = written.key.shape[1]
     starts = states_before(written, range(0, time, length))
@@ -149,12 +158,7 @@ def _chunked(written: Written, length: int, pairs: bool) -> Iterator[Batch]:
     for first, stop, size in ((0, whole, length), (whole, whole + 1, time - whole * length)):
         if size == 0 or stop == first:
             continue
-        begin = first * length
-        parts = [
-            x[:, begin : begin + (stop - first) * size].reshape(-1, size, x.shape[-1])
-            for x in written[:3]
-            if x is not None
-        ]
-        initial = starts[:, first:stop].flatten(0, 1)
-        batch = Batch(parts[0], parts[1], parts[2], initial)
-        yield loose(batch) if pairs else batch
+        part = written.tokens(first * length, first * length + (stop - first) * size)
+        key, update, decay = (x.reshape(-1, size, x.shape[-1]) for x in (part.key, part.update, part.log_decay))
+        states = States(key, update, decay, starts[:, first:stop].flatten(0, 1))
+        yield _apart(states) if pairs else states

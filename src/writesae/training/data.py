@@ -16,7 +16,7 @@ from torch import Tensor
 from writesae.errors import DataError, InputError
 from writesae.sae.batch import Batch
 from writesae.store import StreamStore
-from writesae.training.chunks import Chunks, chunk_length, make_chunks, owners, positions
+from writesae.training.chunks import Chunks, LooseWrites, chunk_length, make_chunks, owners, positions
 from writesae.training.config import TrainConfig
 from writesae.training.sequences import Sequences, head_shape, read_sequences
 
@@ -77,7 +77,7 @@ class Sampler:
         each = sum(units.values()) / len(self.numbers)  # a pool's share, whichever sequences an epoch puts there
         pools = [min(self.pool, len(self.numbers) - i) for i in range(0, len(self.numbers), self.pool)]
         self.steps_per_pool = [max(1, int(size * each + 1e-6) // self.per_batch) for size in pools]
-        self.whole: Chunks | None = None
+        self.whole: Chunks | LooseWrites | None = None
 
     def preload(self, sequences: Sequences) -> None:
         """Hand over the training sequences, already read, where all of them are held in memory."""
@@ -167,7 +167,7 @@ class Sampler:
     def _read(self, epoch: int, pool: int) -> Sequences:
         return read_sequences(self.store, self.config, self._pool(epoch, pool))
 
-    def _chunks(self, read: Sequences | None) -> Chunks:
+    def _chunks(self, read: Sequences | None) -> Chunks | LooseWrites:
         """The units of a pool. Made where the steps are taken: a thread of its own might round differently."""
         if self.whole is None:
             assert read is not None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from writesae.errors import DataError
-from writesae.sae.batch import Batch
+from writesae.sae.batch import Batch, rows
 from writesae.sae.config import JumpReLU, SAEConfig
 from writesae.sae.encoding import preactivations
 from writesae.sae.model import SAE
@@ -80,7 +80,7 @@ def _fit_encoder_scale(sae: SAE, batch: Batch) -> None:
     undoing that.
     """
     product = square = 0.0
-    for part in blocks(sae, batch.rows(0, max(1, 4096 // batch.key.shape[1]))):
+    for part in blocks(sae, rows(batch, 0, max(1, 4096 // batch.length))):
         matrices = part.matrices()
         made = sae.decode(sae.codes(preactivations(sae, part, matrices))) - sae.bias
         product += float((made * (matrices - sae.bias)).sum())
@@ -96,8 +96,8 @@ def _fit_encoder_scale(sae: SAE, batch: Batch) -> None:
 
 
 def _atoms_from_writes(sae: SAE, sample: list[Batch], generator: torch.Generator) -> None:
-    key = torch.cat([b.key.flatten(0, 1) for b in sample])
-    update = torch.cat([b.update.flatten(0, 1) for b in sample])
+    key = torch.cat([b.key.flatten(0, -2) for b in sample])
+    update = torch.cat([b.update.flatten(0, -2) for b in sample])
     usable = ((key.norm(dim=1) > 0) & (update.norm(dim=1) > 0)).nonzero().squeeze(1)
     if len(usable) == 0:
         raise DataError("atoms were to start from real writes, but every sampled write is zero")
