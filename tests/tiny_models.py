@@ -243,6 +243,12 @@ def _fla(name: str, prefix: str, settings: Settings) -> TinyModel:
 TINY_MODELS: Mapping[str, TinyModel] = MappingProxyType(
     {
         "qwen3_5": _transformers("qwen3_5", "Qwen3_5", _QWEN, "Qwen3_5TextConfig"),
+        "qwen3_5_linear": _transformers(
+            "qwen3_5",
+            "Qwen3_5",
+            _QWEN | {"num_hidden_layers": 2, "layer_types": ["linear_attention"] * 2},
+            "Qwen3_5TextConfig",
+        ),
         "qwen3_5_moe": _transformers("qwen3_5_moe", "Qwen3_5Moe", _QWEN | _EXPERTS, "Qwen3_5MoeTextConfig"),
         "qwen3_next": _transformers("qwen3_next", "Qwen3Next", _QWEN | _EXPERTS),
         "qwen3_5_vision": TinyModel(

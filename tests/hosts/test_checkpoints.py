@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import Mamba2Config, MambaConfig
 
 from tiny_models import build_tiny
@@ -164,3 +167,59 @@ def test_a_device_map_spreads_the_model(tmp_path: Path) -> None:
     assert host.revision == plain.revision
     with pytest.raises(HostError, match="offloaded"):
         _ = load(host.model).revision
+
+
+def saved(tmp_path: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
+    """The tiny Qwen3.5 as a folder whose weights were changed."""
+    build_tiny("qwen3_5").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    return tmp_path
+
+
+MIXER = "model.layers.1.linear_attn"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop(f"{MIXER}.A_log"), rf"lacks weights of Qwen3_5ForCausalLM, .* random: {MIXER}\.A_log$"),
+        (lambda w: [w.pop(name) for name in list(w) if "mlp" in name], r"random: model\.layers\.0\..* and 4 more$"),
+        (
+            lambda w: w.update({f"{MIXER}.A_log": torch.zeros(3)}),
+            rf"lacks weights of .* random: {MIXER}\.A_log \(\[3\], not \[6\]\)",
+        ),
+        (
+            lambda w: w.update({f"{MIXER}.f_a_proj.weight": torch.zeros(3)}),
+            rf"Qwen3_5ForCausalLM lacks, so this is another architecture of that name: {MIXER}\.f_a_proj\.weight",
+        ),
+    ],
+    ids=["one-missing", "many-missing", "another-shape", "another-architecture"],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Tensor]], None], message: str
+) -> None:
+    """transformers draws what is missing at random, and the self-check then proves the noise."""
+    with pytest.raises(HostError, match=message):
+        load(saved(tmp_path, change))
+
+
+def test_what_belongs_to_no_layer_is_listed_and_left(tmp_path: Path) -> None:
+    def extend(weights: dict[str, Tensor]) -> None:
+        extra = ("model.vision.blocks.0.weight", "model.vision.norm", "model.layers.3.mlp.up", "value_head.weight")
+        weights.update({name: torch.zeros(2) for name in extra} | {"mtp.norm.weight": torch.zeros(2)})
+
+    host = load(saved(tmp_path, extend))
+    assert host.left_out == ("model.layers", "model.vision", "value_head.weight")  # transformers itself drops mtp
+    assert "without model.layers, model.vision, value_head.weight)" in repr(host)
+    assert load("tiny-gdn").left_out == ()
+
+
+def test_a_tied_unembedding_is_not_missing(tmp_path: Path) -> None:
+    model = build_tiny("qwen3_5")
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    assert load(tmp_path).left_out == ()

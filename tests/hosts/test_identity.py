@@ -207,7 +207,7 @@ def test_a_bad_device_is_one_line() -> None:
     with pytest.raises(InputError, match=r"device 'gpu' cannot be used.*give cpu, cuda"):
         load("tiny-gdn", device="gpu")
     with pytest.raises(InputError, match="not a int"):
-        load(5)  # type: ignore[arg-type]
+        load(5)
 
 
 def test_a_host_of_the_hub_is_the_one_of_a_folder(

@@ -21,6 +21,7 @@ from writesae.errors import HostError
 from writesae.hosts import internals, load
 from writesae.hosts.caches import new_cache, read_state, run_cached
 from writesae.hosts.fork import native_run
+from writesae.hosts.inventory import inventory
 from writesae.hosts.versions import release
 from writesae.recurrence import replay
 
@@ -52,6 +53,13 @@ def test_younger_classes_are_listed_with_their_release() -> None:
         if spec.extra is None:
             there = find_spec(spec.module) is not None
             assert there == (release() >= internals.SINCE.get(spec.model, (5, 15))), name
+
+
+def test_a_class_that_is_too_young_is_listed_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("writesae.hosts.inventory.release", lambda: (5, 15))
+    listed = [model for row in inventory() for model in row.models]
+    assert "KimiLinearForCausalLM (transformers 5.17 or newer)" in listed
+    assert "Qwen3_5ForCausalLM" in listed
 
 
 def test_a_state_lies_in_a_list_of_the_layer_s() -> None:

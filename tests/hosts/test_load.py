@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -144,3 +147,23 @@ def test_sites_are_checked(tiny: Host) -> None:
         tiny.check_site(Site(1, 6))
     with pytest.raises(InputError, match="no recurrent layer 2"):
         tiny.check_site(Site(2, 0))
+
+
+def test_a_folder_that_is_not_there_is_named_with_what_to_do() -> None:
+    for name in ("nowhere/at_all", "./nowhere", "nowhere"):
+        with pytest.raises(InputError, match=r"nowhere.*give one of tiny-gdn, .* save_pretrained, or a Hub id"):
+            load(name)
+
+
+def test_a_layer_that_calls_another_kernel_is_not_recorded_as_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = load(build_tiny("qwen3_5"))
+    module = sys.modules[type(host.mixers[1].module).__module__]
+    kernel = module.torch_chunk_gated_delta_rule
+
+    def forward(*args: object, **kwargs: object) -> Tensor:
+        return torch.zeros_like(cast(Tensor, kwargs.get("hidden_states", args[0] if args else None)))
+
+    monkeypatch.setattr(host.mixers[1].module, "forward", forward)
+    with pytest.raises(HostError, match="layer 1 ran without a kernel that writesae knows"):
+        host.record(torch.arange(3, 20)[None], [0, 1])
+    assert module.torch_chunk_gated_delta_rule is kernel

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import cast
 
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
-from writesae.hosts.internals import recurrent_state
+from writesae.hosts.internals import new_cache, recurrent_state
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _transformers_write(cache: Cache, layer: int, state: Tensor) -> None:
 
 
 TRANSFORMERS = CacheKind(
-    new=lambda model: DynamicCache(config=model.config.get_text_config()),
+    new=new_cache,
     read=recurrent_state,
     write=_transformers_write,
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, Mamba2ForCausalLM, MambaForCausal
 from transformers.utils import logging
 
 from writesae.errors import HostError
+from writesae.hosts.host import Host
 from writesae.hosts.identity import WEIGHTS
 from writesae.hosts.internals import repository_file
 from writesae.hosts.mamba_ssm_format import TOKENIZER, is_mamba_ssm, load_mamba_ssm
@@ -66,6 +67,10 @@ class Loaded:
     """The folder that it was loaded from: its own, or the one in the Hub's cache."""
     tokenizer: str | None
     """Where its tokenizer is; None where it has none."""
+    wrong: tuple[str, ...]
+    """Tensors of the model that the checkpoint lacks or has in another shape."""
+    unexpected: frozenset[str]
+    """Tensors of the checkpoint that the model lacks."""
 
 
 def load_checkpoint(request: Request) -> Loaded:
@@ -75,35 +80,68 @@ def load_checkpoint(request: Request) -> Loaded:
         file = Path(cast(str, request.file("config.json")))
         config = json.loads(file.read_text("utf-8"))
         with _no_progress_bar():
-            model = _load(request, config)
+            model, info = _load(request, config)
         own = request.place.where if _first_file(request, TOKENIZERS) else None
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HostError(f"cannot load {where} as a language model: {first_line}") from error
     if request.device is not None:
         model = cast(PreTrainedModel, cast(nn.Module, model).to(request.device))
-    return Loaded(model, file.parent, own or (TOKENIZER if is_mamba_ssm(config) else None))
+    shapes = (f"{name} ({list(kept)}, not {list(wanted)})" for name, kept, wanted in info.get("mismatched_keys", ()))
+    wrong = (*sorted(info.get("missing_keys", ())), *sorted(shapes))
+    unexpected = frozenset(info.get("unexpected_keys", ()))
+    return Loaded(model, file.parent, own or (TOKENIZER if is_mamba_ssm(config) else None), wrong, unexpected)
 
 
-def _load(request: Request, config: dict[str, object]) -> PreTrainedModel:
+def check_whole(host: Host, loaded: Loaded) -> tuple[str, ...]:
+    """What of its checkpoint a host leaves out, by the modules that it would belong to: a vision tower, a head that
+    predicts several tokens.
+
+    Raises HostError where the checkpoint lacks tensors, which would be random, or has others in a decoder layer that
+    was loaded, which computes something else then.
+    """
+    if loaded.wrong:
+        raise HostError(
+            f"{host.name} lacks weights of {type(host.model).__name__}, which would be random: {_several(loaded.wrong)}"
+        )
+    layers = host.block_list
+    ours = tuple(f"{layers}.{index}." for index in range(len(host.blocks)))
+    strange = [name for name in sorted(loaded.unexpected) if name.startswith(ours) and "inv_freq" not in name]
+    if strange:
+        raise HostError(
+            f"{host.name} has weights in its decoder layers that {type(host.model).__name__} lacks, so this is another "
+            f"architecture of that name: {_several(strange)}"
+        )
+    return tuple(sorted({".".join(name.split(".")[:2]) for name in loaded.unexpected}))
+
+
+def _several(names: Sequence[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + f" and {len(names) - shown} more" * (len(names) > shown)
+
+
+def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel, dict[str, set[Any]]]:
     if is_mamba_ssm(config):
         dtype = cast(torch.dtype, getattr(torch, "float32" if request.dtype == "auto" else request.dtype))
-        return load_mamba_ssm(config, _weights(request), request.place.where, dtype)
+        return load_mamba_ssm(config, _weights(request), request.place.where, dtype), {}
     loader = AutoModelForCausalLM
     if config.get("model_type") in MAMBA and not request.trust_remote_code:
         # fla, once imported, registers classes of its own for these types
         loader = cast(type[AutoModelForCausalLM], MAMBA[str(config["model_type"])])
     if config.get("model_type") in FLA_TYPES and not request.trust_remote_code:
         loader = _fla_loader(request, str(config["model_type"]))
-    loaded = loader.from_pretrained(
-        request.place.where,
-        dtype=request.dtype,
-        device_map=request.device_map,
-        revision=request.revision,
-        trust_remote_code=request.trust_remote_code,
-        local_files_only=request.place.cache_only,
+    return cast(
+        "tuple[PreTrainedModel, dict[str, set[Any]]]",
+        loader.from_pretrained(
+            request.place.where,
+            dtype=request.dtype,
+            device_map=request.device_map,
+            revision=request.revision,
+            trust_remote_code=request.trust_remote_code,
+            local_files_only=request.place.cache_only,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        ),
     )
-    return cast(PreTrainedModel, loaded)
 
 
 def _fla_loader(request: Request, model_type: str) -> type[AutoModelForCausalLM]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import cast
 
 import torch
@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from writesae.corpus import decoded, in_place
 from writesae.errors import HostError, InputError
 from writesae.hosts.cache_kinds import CacheKind
-from writesae.hosts.intercept import KernelCall, Mixer, Tap, tap
-from writesae.hosts.internals import execution_device
+from writesae.hosts.intercept import KernelCall, Mixer, Tap, patched, tap
+from writesae.hosts.internals import execution_device, uncompiled
 from writesae.hosts.quiet import Quiet
 from writesae.hosts.registry import Architecture, architecture_of, known_architectures
 from writesae.recurrence import Stream
@@ -69,6 +69,8 @@ class Host:
         self.model = model
         self._tokenizer = tokenizer
         self.name = name
+        self.left_out: tuple[str, ...] = ()
+        """Modules that its checkpoint has weights of and this class has not: a vision tower, ..."""
         self._identify = identify
         self.layers = find_layers(model)
         if not self.layers:
@@ -81,7 +83,9 @@ class Host:
         first = next(iter(self.layers.values()))
         return (
             f"Host({self.name}: {type(self.model).__name__}, {len(self.layers)} {first.family} layers "
-            f"{list(self.layers)}, {first.heads} heads of {first.d_k} x {first.d_v}, {self.dtype}, {self.device})"
+            f"{list(self.layers)}, {first.heads} heads of {first.d_k} x {first.d_v}, {self.dtype}, {self.device}"
+            + f", without {', '.join(self.left_out)}" * bool(self.left_out)
+            + ")"
         )
 
     @property
@@ -177,12 +181,17 @@ class Host:
         }
 
     @cached_property
+    def block_list(self) -> str:
+        """Path of the list of decoder layers inside the model."""
+        name = next(iter(self.layers.values())).name
+        while not isinstance(self.model.get_submodule(name), nn.ModuleList):
+            name = name.rpartition(".")[0]
+        return name
+
+    @property
     def blocks(self) -> nn.ModuleList:
         """The model's list of decoder layers, recurrent or not."""
-        name = next(iter(self.layers.values())).name
-        while not isinstance(module := self.model.get_submodule(name), nn.ModuleList):
-            name = name.rpartition(".")[0]
-        return module
+        return cast(nn.ModuleList, self.model.get_submodule(self.block_list))
 
     @property
     def cache_kind(self) -> CacheKind:
@@ -193,7 +202,12 @@ class Host:
     def tap(self, what: Tap | None = None) -> Iterator[None]:
         """Watch or change every recurrence call of this thread; with None only make the model runnable."""
         runnable = next(iter(self.layers.values())).architecture.runnable
-        with self._quiet, runnable(self.model), tap(self.mixers, what):
+        with ExitStack() as stack:
+            for module in self.model.modules():
+                for name, plain in uncompiled(module):
+                    stack.enter_context(patched(module, name, partial(_instead, plain)))
+            for context in (self._quiet, runnable(self.model), tap(self.mixers, what)):
+                stack.enter_context(context)
             yield
 
     @torch.no_grad()
@@ -215,6 +229,8 @@ class Host:
 
         with self.tap(Tap(before=before)), suppress(StopForward):
             self.run(tokens, attention_mask)
+        if wanted != set(streams):
+            raise HostError(f"{self.name}: layer {min(wanted - set(streams))} ran without a kernel that writesae knows")
         return streams
 
     def run(self, tokens: Tensor, attention_mask: Tensor | None = None, keep: int | Tensor = 1) -> Tensor:
@@ -253,6 +269,10 @@ class Host:
         """Next-token logits of a plain (or tapped) run, `[B, P, vocabulary]`, of the positions that `run` keeps."""
         with self.tap(what):
             return self.run(tokens, keep=keep)
+
+
+def _instead(plain: object, _: object) -> object:
+    return plain
 
 
 def wide(logits: Tensor) -> Tensor:

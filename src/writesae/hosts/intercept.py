@@ -109,7 +109,7 @@ def _wrap(kernel: Kernel, original: Callable[..., object]) -> Callable[..., obje
 
 
 @contextmanager
-def patched(owner: object, name: str, wrap: Callable[[Callable[..., object]], Callable[..., object]]) -> Iterator[None]:
+def patched(owner: object, name: str, wrap: Callable[[Callable[..., object]], object]) -> Iterator[None]:
     """Replace `owner.name` (a module's function, or one object's method) by `wrap` of it.
 
     Several contexts, in any threads, share one replacement; the last to leave puts back what was there.

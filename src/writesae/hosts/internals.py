@@ -5,6 +5,7 @@ Nothing else in the library touches them; `tests/hosts/test_internals.py` says w
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
@@ -12,8 +13,13 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import (
+    CacheLayerMixin,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+)
 from transformers.utils.hub import cached_file
 
 from writesae.hosts.versions import installed_version, release
@@ -41,6 +47,26 @@ def find_cache(names: Mapping[str, object] | object) -> Cache | None:
     """The cache among the arguments of a call, under any release's name, or in a model's output."""
     held = names if isinstance(names, Mapping) else {name: getattr(names, name, None) for name in CACHE_NAMES}
     return next((found for name in CACHE_NAMES if isinstance(found := held.get(name), Cache)), None)
+
+
+class _StatesOnly(DynamicCache):
+    """A cache without attention: 5.15 to 5.24 refuse to say how long its text is, which classes made for hybrids ask.
+
+    Nothing of theirs then depends on the answer: there is no attention to mask, and no position enters a recurrence.
+    """
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return query_length, 0
+
+
+def new_cache(model: PreTrainedModel) -> Cache:
+    """An empty transformers cache for a model."""
+    kept = DynamicCache(config=model.config.get_text_config())
+    attends = any(isinstance(part, CacheLayerMixin) for part in kept.layers)
+    return kept if attends else _StatesOnly(config=model.config.get_text_config())
 
 
 def recurrent_state(kept: Cache, layer: int) -> Tensor | None:
@@ -161,8 +187,30 @@ def _one_token(forward: Callable[..., object]) -> Callable[..., object]:
 def uncompiled(module: nn.Module) -> Iterator[tuple[str, object]]:
     """What stands in the way of running a compiled module as it was written: names of its attributes, and what to have
     there instead."""
-    if module._compiled_call_impl is not None:  # `module.compile()`
+    if vars(module).get("_compiled_call_impl") is not None:  # `module.compile()`
         yield "_compiled_call_impl", None
     plain = getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
     if plain is not None:  # `module.forward = torch.compile(module.forward)`
         yield "forward", plain
+
+
+BRIDGED = "_original_component"
+"""Under this name TransformerLens keeps the module that a bridge stands for."""
+
+
+def without_bridges(model: nn.Module) -> nn.Module:
+    """The model that TransformerLens put its bridges into, without them: other module objects around the same tensors,
+    as a bridge runs a mixer's steps itself, without its kernel."""
+    if not any(BRIDGED in name for name, _ in model.named_modules()):
+        return model
+
+    def plain(module: nn.Module) -> nn.Module:
+        while BRIDGED in module._modules:
+            module = cast(nn.Module, module._modules[BRIDGED])
+        own = copy.copy(module)
+        hooks = {name: type(x)() for name, x in vars(module).items() if "_hooks" in name and isinstance(x, dict)}
+        children = {name: child and plain(child) for name, child in module._modules.items()}
+        vars(own).update(hooks, _modules=children)
+        return own
+
+    return plain(model)

@@ -7,8 +7,9 @@ from itertools import groupby
 
 import torch
 
+from writesae.hosts.internals import SINCE
 from writesae.hosts.registry import ARCHITECTURES, Architecture
-from writesae.hosts.versions import DISTRIBUTIONS, EXTRAS, installed_version
+from writesae.hosts.versions import DISTRIBUTIONS, EXTRAS, installed_version, release
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def inventory() -> list[Served]:
     """Every supported family and package, in the registry's order."""
     rows = []
     for (family, package, can), group in groupby(ARCHITECTURES, key=lambda a: (a.family, a.package, _abilities(a))):
-        models = tuple(model for architecture in group for model in architecture.models)
+        models = tuple(_named(model) for architecture in group for model in architecture.models)
         found = installed_version(package)
         devices = _devices(family, package) if found else f"pip install 'writesae[{EXTRAS[package]}]'"
         rows.append(Served(family, models, can, DISTRIBUTIONS[package], found, devices))
@@ -42,6 +43,12 @@ def _abilities(architecture: Architecture) -> str:
     if architecture.audit_only:
         return "spectrum"
     return "capture, edit, attribute" + (" (no closed form)" if architecture.no_direct_path else "")
+
+
+def _named(model: str) -> str:
+    """A class, with the release that has it where the installed one is older."""
+    since = SINCE.get(model, ())
+    return model if release() >= since else f"{model} (transformers {'.'.join(map(str, since))} or newer)"
 
 
 def _devices(family: str, package: str) -> str:

@@ -11,19 +11,20 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from writesae.devices import choose_device
 from writesae.errors import HostError, InputError
-from writesae.hosts.checkpoints import Request, load_checkpoint
+from writesae.hosts.checkpoints import Request, check_whole, load_checkpoint
 from writesae.hosts.host import Host
 from writesae.hosts.identity import Identity
 from writesae.hosts.mamba_ssm_format import TOKENIZER
 from writesae.hosts.selfcheck import check_replay
 from writesae.hosts.sources import EMBEDDED, Place, ask_hub, find
+from writesae.hosts.unwrap import unwrap
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 """Precision of a host's weights; `auto` is that of its checkpoint."""
 
 
 def load(
-    source: str | Path | PreTrainedModel,
+    source: object,
     *,
     device: str | None = None,
     dtype: DType | None = None,
@@ -35,17 +36,20 @@ def load(
     """Load a host and prove that its recurrence is read right.
 
     `source` is an embedded host's name (`"tiny-gdn"`, `"tiny-mamba2"`), a local folder, a Hub id, or a loaded
-    transformers model. What is loaded here goes to the CPU and runs in float32 if nothing else is asked for, whatever
-    the checkpoint's precision. A model that you loaded stays as it is: to ask for another device or precision is
-    refused.
+    transformers model, also one inside a PEFT model (its adapters count), an nnsight LanguageModel, a TransformerLens
+    TransformerBridge, `torch.compile` or DataParallel. What is loaded here goes to the CPU and runs in float32 if
+    nothing else is asked for, whatever the checkpoint's precision. A model that you loaded stays as it is: to ask for
+    another device or precision is refused.
 
-    Raises InputError where there is no such model or device, HostError where it has no known recurrent layer,
-    ReplayError where the self-check fails.
+    Raises InputError where there is no such model or device, HostError where it has no known recurrent layer or its
+    checkpoint is not whole, ReplayError where the self-check fails.
     """
     if dtype not in (None, *get_args(DType)):
         raise InputError(f"dtype={dtype!r} was given: choose one of {', '.join(get_args(DType))}")
+    source, beside = unwrap(source)
+    tokenizer = tokenizer or beside
     if isinstance(source, PreTrainedModel):
-        _refuse_changes(source, device, dtype, revision, device_map)
+        _refuse_changes(source, device, dtype, revision, device_map, trust_remote_code)
         name = source.config.name_or_path or type(source).__name__
         host = Host(source, tokenizer, name, Identity(source), borrowed=True)
     elif isinstance(source, str | Path):
@@ -58,6 +62,7 @@ def load(
         if tokenizer is None and tokens is not None:
             tokenizer = _load_tokenizer(tokens, place, revision, trust_remote_code)
         host = Host(loaded.model, tokenizer, str(source), Identity(loaded.model, loaded.files))
+        host.left_out = check_whole(host, loaded)
     else:
         raise InputError(f"a host is a name, a folder, a Hub id or a transformers model, not a {type(source).__name__}")
     check_replay(host)
@@ -70,10 +75,13 @@ def _refuse_changes(
     dtype: DType | None,
     revision: str | None,
     device_map: str | Mapping[str, str | int] | None,
+    trust_remote_code: bool,
 ) -> None:
     """Raise InputError where a model in memory would have to become another one."""
-    if revision is not None or device_map is not None:
-        raise InputError("revision and device_map belong to a model that is loaded here, by its name or folder")
+    if revision is not None or device_map is not None or trust_remote_code:
+        raise InputError(
+            "revision, device_map and trust_remote_code belong to a model that is loaded here, by its name or folder"
+        )
     wanted = None if device is None else choose_device(device)
     if wanted is not None and (wanted.type, wanted.index or 0) != (model.device.type, model.device.index or 0):
         raise InputError(f"this model is on {model.device}, and is not moved to {device}: move it yourself, or load it")

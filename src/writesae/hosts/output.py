@@ -20,6 +20,7 @@ from writesae.errors import HostError
 from writesae.hosts.host import Host, StopForward
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
+from writesae.hosts.selfcheck import relative
 from writesae.recurrence import Stream
 
 FINAL_NORMS = ("norm", "norm_f", "final_layernorm", "hyper_connection_mixer")
@@ -96,22 +97,42 @@ def head_columns(host: Host, layer: int) -> Tensor:
     if place.architecture.no_direct_path:
         why = place.architecture.no_direct_path
         raise HostError(f"{host.name} has no direct path from a head to the logits: {why}")
-    weight = cast(Tensor, host.mixers[layer].module.get_submodule(place.architecture.out_proj).weight).detach()
+    module = host.mixers[layer].module.get_submodule(place.architecture.out_proj)
+    weight = _matrix(host, module, f"layer {layer}'s output projection", place.heads * place.d_v)
     columns = weight.T.reshape(place.heads, place.d_v, weight.shape[0])
     return columns * place.architecture.residual_scale(host.config)
 
 
+@torch.no_grad()
+def _matrix(host: Host, module: nn.Module, name: str, width: int) -> Tensor:
+    """The matrix `[out, width]` by which a module multiplies: its weight, or where it is wrapped (adapters, packed or
+    offloaded weights) what it does to each direction. Raises HostError where it is not linear, as where it rounds its
+    inputs."""
+    if type(module) is nn.Linear and type(module.weight) is nn.Parameter and not module.weight.is_meta:
+        return module.weight.detach()
+    ones = torch.eye(width, dtype=host.dtype, device=host.device)
+    constant = module(torch.zeros_like(ones[:1]))
+    matrix: Tensor = (module(ones) - constant).T
+    some = torch.randn(7, width, generator=torch.Generator().manual_seed(0)).to(ones)
+    off = relative(module(some) - constant, some @ matrix.T)
+    if off > max(1e-5, 4 * torch.finfo(host.dtype).eps):
+        raise HostError(
+            f"{host.name}: {name} ({type(module).__name__}) is not linear (off by {off:.1e}), so no head has columns "
+            "of its own in it: load the model without quantised activations"
+        )
+    return matrix
+
+
 def final_norm(host: Host) -> nn.Module:
     """The norm before the unembedding."""
-    list_name = next(name for name, module in host.model.named_modules() if module is host.blocks)
-    parent = host.model.get_submodule(list_name.rpartition(".")[0])
+    parent = host.model.get_submodule(host.block_list.rpartition(".")[0])
     return next(module for name, module in parent.named_children() if name in FINAL_NORMS)
 
 
 def unembedding(host: Host) -> Tensor:
     """`W_U`, `[vocabulary, width]`, with the model's own logit scale included."""
-    weight = cast(Tensor, host.model.get_output_embeddings().weight).detach()  # type: ignore[no-untyped-call]
-    return weight * _logit_scale(host)
+    module = cast(nn.Module, host.model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    return _matrix(host, module, "the unembedding", host.config.hidden_size) * _logit_scale(host)
 
 
 def _logit_scale(host: Host) -> float:

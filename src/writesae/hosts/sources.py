@@ -15,6 +15,7 @@ from writesae.hub import ask, is_hub_id
 _HERE = Path(__file__).parent / "embedded"
 EMBEDDED = {"tiny-gdn": _HERE / "tiny_gdn", "tiny-mamba2": _HERE / "tiny_mamba2"}
 """Hosts that ship with the package; they have one tokenizer, which is kept with the first."""
+_GIVE = f"give one of {', '.join(EMBEDDED)}, a folder made by save_pretrained, or a Hub id user/name"
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,11 @@ def find(source: str, revision: str | None) -> Place:
         return Place(str(folder))
     why = f"{source} is a file" if folder.exists() else missing(folder, "folder", EMBEDDED)
     if folder.exists() or not is_hub_id(source):
-        raise InputError(
-            f"unknown host {source!r}: {why}; give one of {', '.join(EMBEDDED)}, a folder made by save_pretrained, "
-            "or a Hub id user/name"
-        )
+        raise InputError(f"unknown host {source!r}: {why}; {_GIVE}")
     try:
         return Place(source, cache_only=ask_hub(source, revision))
     except InputError as error:
-        raise InputError(f"{why}, and as a Hub id: {error}") from None
+        raise InputError(f"{why}, and as a Hub id: {error}; {_GIVE}") from None
 
 
 def ask_hub(repo: str, revision: str | None = None) -> bool:
