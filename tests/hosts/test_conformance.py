@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
 from random_hosts import ALL_HOSTS, BATCH, TIME, TOLERANCE, relative, some_tokens, tiny_host
-from references import respond_reference
+from references import respond_reference, states_reference
 from writesae.errors import HostError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import cache_argument, new_cache, read_state, run_cached, write_state
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
 from writesae.hosts.selfcheck import measure_replay
 from writesae.recurrence import Stream, adjoint_reference, replay
+from writesae.store import capture
+from writesae.types import Site
 
 CUT = 7
 
@@ -77,6 +80,17 @@ def test_the_stream_is_recorded_before_the_first_and_after_the_last_layer(host: 
         assert {x.dtype for x in (stream.key, stream.value, stream.query, stream.log_decay)} == {torch.float32}
         decay = stream.log_decay.exp().mean()
         assert 0 < decay < 1 or layer.family == "deltanet"
+        assert layer.two_writes == (not stream.rank_one)
+
+
+def test_a_capture_rebuilds_the_states(host: Host, tmp_path: Path) -> None:
+    text = some_tokens()
+    store = capture(host, text, "all", tmp_path / "store", store_dtype="float32", progress=lambda done, of: None)
+    for index, layer in host.layers.items():
+        expected = replay(host.record(text, [index])[index]).final[:, 1]
+        read = store.pairs if layer.two_writes else store.read
+        written = read(Site(index, 1), 0, BATCH)
+        assert relative(states_reference(written)[:, -1], expected) <= TOLERANCE
 
 
 def test_a_recording_run_has_the_same_bits(host: Host) -> None:

@@ -201,7 +201,7 @@ def attribute(
     native writes are priced (all by default), and the dictionaries' layers are among them. Under `at_token` a write is
     read by its own token too; under `after_token` only later reads count. Raises InputError for a target outside the
     text, a dictionary that does not fit its head (other weights or another head unless `allow="mismatch"`), or a delta
-    write of RWKV-7.
+    write of RWKV-7 or Gated DeltaNet 2.
     """
     check_model(model).need_writes()
     placed = place_all(model, sae, site, allow=allow)

@@ -17,9 +17,10 @@ from writesae.types import NativeWrite
 
 
 def no_delta_write() -> InputError:
-    """What to raise where the delta write of RWKV-7 was asked for."""
+    """What to raise where a delta write was asked for of a head whose erase has a direction of its own."""
     return InputError(
-        'a head of RWKV-7 adds two rank-1 matrices a token, so it has no delta write: use native_write="value"'
+        "a head of RWKV-7 or Gated DeltaNet 2 adds two rank-1 matrices a token, so it has no delta write: use "
+        'native_write="value"'
     )
 
 

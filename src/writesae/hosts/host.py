@@ -18,7 +18,7 @@ from writesae.hosts.cache_kinds import CacheKind
 from writesae.hosts.intercept import KernelCall, Mixer, Tap, patched, tap
 from writesae.hosts.internals import execution_device, uncompiled
 from writesae.hosts.quiet import Quiet
-from writesae.hosts.registry import Architecture, architecture_of, known_architectures
+from writesae.hosts.registry import TWO_WRITES, Architecture, architecture_of, known_architectures
 from writesae.recurrence import Stream
 from writesae.types import Site
 
@@ -36,6 +36,11 @@ class Layer:
     name: str
     """Path of the mixer inside the model."""
     architecture: Architecture
+
+    @property
+    def two_writes(self) -> bool:
+        """Whether a token adds two rank-1 matrices, and so has no delta write."""
+        return self.family in TWO_WRITES
 
     @property
     def one_site(self) -> bool:

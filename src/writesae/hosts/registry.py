@@ -66,6 +66,8 @@ class Architecture:
     """Whether a text is continued from a cache by single tokens only."""
 
 
+TWO_WRITES = ("rwkv7", "gated-deltanet-2")
+"""Families whose erase has a direction of its own: a token's stream holds two rank-1 matrices."""
 SEVERAL_STREAMS = "hyper-connections mix several residual streams anew in every layer, by weights that the text decides"
 
 

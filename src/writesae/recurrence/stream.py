@@ -31,7 +31,7 @@ class Stream:
     erase_gate: Tensor | None = None
     """`[B, T, H, 1]` with `e_t = erase_gate_t k_t`; None unless the erase runs along the key."""
     erase_write: Tensor | None = None
-    """`e_t`, `[B, T, H, K]`; None unless the erase has a direction of its own (RWKV-7)."""
+    """`e_t`, `[B, T, H, K]`; None unless the erase has a direction of its own (RWKV-7, GDN-2)."""
 
     def __post_init__(self) -> None:
         along_key, own = self.erase_gate is not None, self.erase_write is not None
@@ -45,7 +45,7 @@ class Stream:
 
     @property
     def rank_one(self) -> bool:
-        """Whether each token adds one rank-1 matrix `k_t u_t^T` (everything but RWKV-7)."""
+        """Whether each token adds one rank-1 matrix `k_t u_t^T` (not RWKV-7 and Gated DeltaNet 2)."""
         return self.erase_write is None
 
     @property

@@ -305,7 +305,8 @@ def _store_layer(
         (root / shard_path(layer, name, shard)).unlink(missing_ok=True)  # Zarr would read what a kill left there
         target = group[array_path(layer, name)]
         assert isinstance(target, zarr.Array)
-        target[start:stop] = values
+        # a shard of zeros (the decay of DeltaNet) must be a file too; the setting is not kept with the array
+        target.with_config({"write_empty_chunks": True})[start:stop] = values
     return {path: record(root, path) for path in (shard_path(layer, name, shard) for name in arrays)}
 
 
@@ -322,7 +323,6 @@ def _create_arrays(group: zarr.Group, header: Provenance, layer: int, stored: St
             chunks=(some, header.length, 1, spec.width),
             compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
             fill_value=0,
-            config={"write_empty_chunks": True},  # a shard of zeros must be a file too, or it would look missing
             overwrite=True,
         )
 

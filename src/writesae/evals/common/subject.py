@@ -203,9 +203,9 @@ def check_fit(
 ) -> list[Allowance]:
     """Refuse a dictionary of another shape; one of another head or host unless that is allowed."""
     layer, config = check_size(host, site, sae), sae.config
-    if layer.family == "rwkv7" and config.target not in evaluation.pairs:
+    if layer.two_writes and config.target not in evaluation.pairs:
         raise InputError(
-            f"{site} belongs to RWKV-7, whose heads add two rank-1 matrices a token: {evaluation.name} takes a "
+            f"{site} ({layer.family}) adds two rank-1 matrices a token: {evaluation.name} takes a "
             f"dictionary of {' or '.join(evaluation.pairs)} there, not one of {config.target}"
         )
     reason = "; ".join(mismatches(host, site, sae))
