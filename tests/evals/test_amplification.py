@@ -13,7 +13,7 @@ from random_hosts import dictionary
 from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.evals import amplification
-from writesae.evals.amplification.config import AmplificationConfig
+from writesae.evals.amplification import AmplificationConfig
 from writesae.evals.amplification.measure import class_features
 from writesae.evals.common.patterns import matches, matching
 from writesae.evals.common.result import Result

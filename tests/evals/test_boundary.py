@@ -11,7 +11,7 @@ from small_results import SITE, small_sae
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals import boundary
-from writesae.evals.boundary.config import BoundaryConfig
+from writesae.evals.boundary import BoundaryConfig
 from writesae.evals.boundary.summary import summarise
 from writesae.evals.common.patterns import matching
 from writesae.hosts import Host

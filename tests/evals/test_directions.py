@@ -18,11 +18,11 @@ from writesae.evals.common.conditions import ADDED
 from writesae.evals.common.directions import directions
 from writesae.evals.common.evaluation import Evaluation
 from writesae.evals.common.floor import too_small
+from writesae.evals.readers import ReadersConfig
 from writesae.evals.readers import summary as read
-from writesae.evals.readers.config import ReadersConfig
 from writesae.evals.readers.measure import readings
+from writesae.evals.selectivity import SelectivityConfig
 from writesae.evals.selectivity import summary as selective
-from writesae.evals.selectivity.config import SelectivityConfig
 from writesae.evals.selectivity.measure import overlaps
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.fork import native_run

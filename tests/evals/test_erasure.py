@@ -17,7 +17,7 @@ from writesae.evals import erasure
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import holm, wilcoxon
 from writesae.evals.common.subject import subject_of
-from writesae.evals.erasure.config import ErasureConfig
+from writesae.evals.erasure import ErasureConfig
 from writesae.evals.erasure.measure import loses_most
 from writesae.evals.erasure.summary import COLUMNS, summarise
 from writesae.hosts import Host

@@ -12,7 +12,7 @@ from references import delta_values_reference
 from slow_protocol import cache_copy_logits
 from writesae.errors import InputError
 from writesae.evals import fidelity
-from writesae.evals.fidelity.config import FidelityConfig
+from writesae.evals.fidelity import FidelityConfig
 from writesae.evals.fidelity.measure import reconstructed
 from writesae.evals.fidelity.summary import CONDITIONS, summarise
 from writesae.hosts import Host

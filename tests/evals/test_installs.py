@@ -17,7 +17,7 @@ from writesae.edits import generate
 from writesae.edits.directions import make_many_directions
 from writesae.errors import InputError, OutputError
 from writesae.evals import installs
-from writesae.evals.installs.config import InstallsConfig
+from writesae.evals.installs import InstallsConfig
 from writesae.evals.installs.summary import summarise
 from writesae.hosts import Host, load
 from writesae.types import Site

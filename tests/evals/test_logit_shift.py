@@ -13,7 +13,7 @@ from writesae.causal.closed_form import closed_form, toward
 from writesae.causal.gradients import direct_gradients, forward, logit_gradients
 from writesae.errors import InputError
 from writesae.evals import logit_shift
-from writesae.evals.logit_shift.config import LogitShiftConfig
+from writesae.evals.logit_shift import LogitShiftConfig
 from writesae.evals.logit_shift.summary import summarise
 from writesae.hosts import Host, load
 from writesae.hosts.output import head_columns, unembedding

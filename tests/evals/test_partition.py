@@ -10,7 +10,7 @@ from writesae.errors import InputError
 from writesae.evals import partition
 from writesae.evals.common.classes import labels
 from writesae.evals.common.firings import all_firings, firings_by_form
-from writesae.evals.partition.config import PartitionConfig
+from writesae.evals.partition import PartitionConfig
 from writesae.evals.partition.summary import summarise
 from writesae.hosts import Host
 from writesae.sae import SAE, SAEConfig, TopK

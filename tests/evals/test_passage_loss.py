@@ -12,7 +12,7 @@ from writesae.errors import InputError
 from writesae.evals import passage_loss
 from writesae.evals.common.firings import firings_by_form
 from writesae.evals.common.floor import too_small
-from writesae.evals.passage_loss.config import PassageLossConfig
+from writesae.evals.passage_loss import PassageLossConfig
 from writesae.evals.passage_loss.summary import summarise
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.recurrence import delta_values

@@ -9,7 +9,7 @@ import torch
 
 from writesae.errors import ConfigError, InputError
 from writesae.evals import partition, population, substitution
-from writesae.evals.population.config import PopulationConfig
+from writesae.evals.population import PopulationConfig
 from writesae.evals.population.measure import sample
 from writesae.evals.population.summary import by_atom, summarise
 from writesae.hosts import Host

@@ -7,7 +7,7 @@ import torch
 
 from references import delta_values_reference
 from writesae.evals import quality
-from writesae.evals.quality.config import QualityConfig
+from writesae.evals.quality import QualityConfig
 from writesae.evals.quality.summary import summarise
 from writesae.hosts import Host
 from writesae.recurrence import replay_reference

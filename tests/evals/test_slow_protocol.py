@@ -22,10 +22,10 @@ from writesae.causal.precision import in_float64, widened
 from writesae.evals import fidelity, logit_shift, passage_loss, readers, selectivity
 from writesae.evals.common.conditions import ADDED
 from writesae.evals.common.directions import directions
-from writesae.evals.logit_shift.config import LogitShiftConfig
-from writesae.evals.passage_loss.config import PassageLossConfig
-from writesae.evals.readers.config import ReadersConfig
-from writesae.evals.selectivity.config import SelectivityConfig
+from writesae.evals.logit_shift import LogitShiftConfig
+from writesae.evals.passage_loss import PassageLossConfig
+from writesae.evals.readers import ReadersConfig
+from writesae.evals.selectivity import SelectivityConfig
 from writesae.evals.selectivity.measure import overlaps
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state

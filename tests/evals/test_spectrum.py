@@ -16,7 +16,7 @@ from writesae.causal import budget
 from writesae.causal.divergence import kl_divergence
 from writesae.errors import InputError
 from writesae.evals import spectrum
-from writesae.evals.spectrum.config import SpectrumConfig
+from writesae.evals.spectrum import SpectrumConfig
 from writesae.evals.spectrum.summary import heads_of, summarise
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run

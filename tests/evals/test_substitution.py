@@ -19,7 +19,7 @@ from writesae.errors import ConfigError, InputError
 from writesae.evals import partition, substitution
 from writesae.evals.common.conditions import CONDITIONS
 from writesae.evals.common.controls import Background, Firings, control_component, principal_pair, random_component
-from writesae.evals.substitution.config import SubstitutionConfig
+from writesae.evals.substitution import SubstitutionConfig
 from writesae.evals.substitution.summary import Cell, summarise
 from writesae.hosts import Host
 from writesae.recurrence import delta_values, replay_reference

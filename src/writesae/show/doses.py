@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import plotly.graph_objects as go
 
 from writesae.show.figures import Interval, canvas, label, rounded
 from writesae.show.words import finite
-from writesae.types import DirectionKind
 
-DIRECTION_COLOURS: dict[DirectionKind, str] = {
-    "closed": "var(--delete)",
-    "exact": "var(--atom)",
-    "random": "var(--random)",
+C = TypeVar("C")
+DIRECTIONS: dict[str, tuple[str, str]] = {
+    "closed": ("closed", "delete"),
+    "exact": ("exact", "atom"),
+    "random": ("random", "random"),
 }
-"""Of the directions that are written for a target."""
+"""What is written for a target: its name and colour."""
 
 APART = 0.012
 """Distance of two lines' points, as a share of the axis, so that intervals do not hide each other."""
@@ -40,12 +41,14 @@ class Curve:
     points: Sequence[Point]
 
 
-def by_direction(points: Iterable[tuple[DirectionKind, Point]]) -> list[Curve]:
-    """A curve a direction."""
-    found = dict[DirectionKind, list[Point]]()
-    for kind, point in points:
-        found.setdefault(kind, []).append(point)
-    return [Curve(kind, DIRECTION_COLOURS[kind], own) for kind, own in found.items()]
+def curves_of(
+    cells: Iterable[C], by: str, names: Mapping[str, tuple[str, str]], point: Callable[[C], Point]
+) -> list[Curve]:
+    """A curve for each value of one field of the cells; `names` has its name and colour."""
+    found = dict[str, list[Point]]()
+    for cell in cells:
+        found.setdefault(getattr(cell, by), []).append(point(cell))
+    return [Curve(names[value][0], f"var(--{names[value][1]})", own) for value, own in found.items()]
 
 
 def by_dose(

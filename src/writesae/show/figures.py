@@ -92,6 +92,30 @@ def drawn_of(drawn: int, all_of_them: int, what: str) -> str:
     return f"{words.count(drawn)} of {words.count(all_of_them)} {what} drawn, evenly thinned."
 
 
+def marks(
+    figure: go.Figure, x: Floats, y: Floats, colour: str, size: float, opacity: float, says: str, **more: object
+) -> None:
+    """A dot for every (x, y); `says` is what pointing at one shows, and `more` goes to Plotly's scatter."""
+    marker = {"color": f"var(--{colour})", "size": size, "opacity": opacity}
+    text = f"{says}<extra></extra>"
+    figure.add_trace(go.Scatter(x=rounded(x), y=rounded(y), mode="markers", marker=marker, hovertemplate=text, **more))
+
+
+def curve(
+    figure: go.Figure, x: Sequence[float], y: Floats | Sequence[float | None], colour: str, width: float, says: str,
+    dash: str = "solid", **more: object,
+) -> None:  # fmt: skip
+    """A line through every (x, y), likewise."""
+    line, text = {"color": f"var(--{colour})", "width": width, "dash": dash}, f"{says}<extra></extra>"
+    about = {"mode": "lines", "hovertemplate": text} | more
+    figure.add_trace(go.Scatter(x=rounded(x), y=rounded(y), line=line, **about))
+
+
+def level(figure: go.Figure, y: float, dash: str = "dash") -> None:
+    """A reference line at one y."""
+    figure.add_hline(y=y, line={"color": "var(--ink-soft)", "width": 1.25, "dash": dash})
+
+
 @dataclass(frozen=True)
 class Dot:
     """A value with its interval, on one line of a chart."""
@@ -159,6 +183,19 @@ def lines_of(figure: go.Figure, names: Sequence[str]) -> None:
         ticks="",
     )
     figure.update_layout(height=90 + round(ROW * 1.25 * max(2, len(names))))
+
+
+def whiskers(
+    lines: Sequence[tuple[str, str, Dot]], write: Callable[[float | None], str], at: float, text: str = ""
+) -> go.Figure:
+    """One dot with its whiskers a line (name, colour, dot), about a reference at one x, which `text` names."""
+    figure = canvas()
+    lines_of(figure, [name for name, _, _ in lines])
+    for i, (name, colour, dot) in enumerate(lines):
+        dots(figure, name, [dot], f"var(--{colour})", float(i), write)
+    upright(figure, at, text, dash="solid" if text else "dash")
+    figure.update_layout(showlegend=False)
+    return figure
 
 
 def log_ticks(low: float, high: float) -> dict[str, object]:

@@ -157,6 +157,11 @@ def r_squared(value: float | None) -> str:
     return _minus(f"{value:.{digits}f}")
 
 
+def times(value: float) -> str:
+    """A dose, with a sign of multiplication."""
+    return f"{plain(value)}\u00d7"
+
+
 def span(bounds: tuple[float, float] | None, digits: int = 3) -> str:
     """(-0.0016, 0.0002) -> `−0.0016 to +0.0002`."""
     if bounds is None or not all(finite(bound) for bound in bounds):

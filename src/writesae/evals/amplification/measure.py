@@ -13,7 +13,7 @@ from writesae.causal.budget import generations_at_once
 from writesae.causal.schedule import Always
 from writesae.edits.generation import Sampling, generate
 from writesae.errors import InputError
-from writesae.evals.amplification.config import AmplificationConfig
+from writesae.evals.amplification import AmplificationConfig
 from writesae.evals.common.draws import generator_for
 from writesae.evals.common.firings import runs
 from writesae.evals.common.patterns import matches, matching

@@ -8,7 +8,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from writesae.evals.atoms.config import AtomsConfig
+from writesae.evals.atoms import AtomsConfig
 from writesae.hosts import Host
 from writesae.sae import SAE
 

@@ -16,7 +16,7 @@ import pandas as pd
 from writesae.config import Json
 from writesae.disk import make_folder, write_json
 from writesae.errors import InputError
-from writesae.evals.atoms.config import AtomsConfig
+from writesae.evals.atoms import AtomsConfig
 from writesae.evals.atoms.summary import Summary
 from writesae.evals.common.result import Result
 

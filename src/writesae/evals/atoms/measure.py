@@ -21,7 +21,7 @@ from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
-from writesae.evals.atoms.config import AtomsConfig
+from writesae.evals.atoms import AtomsConfig
 from writesae.evals.atoms.describe import contexts, nearest, rates, together
 from writesae.evals.common.controls import ScoredHead, drawn
 from writesae.evals.common.drawn_firings import check_features, native_runs

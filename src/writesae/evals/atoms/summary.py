@@ -1,14 +1,24 @@
-"""What the records say."""
+"""What the records say: in numbers, in words, in figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
-from writesae.evals.atoms.config import AtomsConfig
+from writesae.evals.atoms import AtomsConfig
+from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, clustered
+from writesae.show import words
+from writesae.show.document import render
+from writesae.show.figures import canvas, drawn_of, log_ticks, rounded, thinned
+from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {
     "feature": "feature",
@@ -93,3 +103,174 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: AtomsConfig) -> Summar
         scored=len(scored),
         firings=int(records.scored.sum()),
     )
+
+
+CARDS = 240
+"""Portraits on a page; all are in the files."""
+
+
+def finding(result: Result[AtomsConfig, Summary]) -> str:
+    """How many atoms, how alike to writes, how often better than deleting."""
+    s = result.summary
+    said = (
+        f"{words.count(s.atoms)} atoms fire; the median one at {words.percent(s.rate, 2)} of tokens, with a cosine to "
+        f"the write of {words.quantity(s.cosine)}"
+    )
+    if s.scored:
+        said += (
+            f"; the average of {words.count(s.scored)} beats deletion at {words.percent(s.wins)} of its firings "
+            f"(95 % interval over atoms {words.interval(s.interval)}, {words.count(s.firings)} firings)"
+        )
+    return said + "."
+
+
+def panel(result: Result[AtomsConfig, Summary]) -> Panel:
+    """Every atom by rate and cosine, a table of the strongest, and their portraits."""
+    records = result.records
+    rows = [
+        (
+            f"feature {r['feature']}", words.count(r["firings"]), words.percent(r["rate"], 2),
+            words.quantity(r["coefficient"]), words.quantity(r["cosine"]), words.percent(r["wins"], 0),
+            words.quantity(r["kl_atom"]), words.quantity(r["kl_delete"]),
+        )
+        for r in records.head(12).to_dict("records")
+    ]  # fmt: skip
+    head = ("strongest", "firings", "of tokens", "mean coefficient", "cosine", "wins", "KL atom", "KL delete")
+    note = (
+        "Wins and KLs are of the firings that were measured. Contexts: the marked token is where the atom fires. "
+        "Tokens by first order go through the whole model, at the atom's own coefficient; those of the direct path "
+        "through the head's output projection and the unembedding alone."
+    )
+    return Panel((_rates(records), _activity(records)), Table(head, rows), note, browser(result))
+
+
+def _rates(records: pd.DataFrame) -> Plot:
+    """How often an atom fires against how alike it is to the writes it fires on."""
+    figure = canvas(360)
+    kept = records.iloc[thinned(len(records))]
+    figure.add_trace(
+        go.Scatter(
+            x=rounded(kept.rate.to_numpy(dtype=float)),
+            y=rounded(kept.cosine.to_numpy(dtype=float)),
+            customdata=[[int(f), words.percent(w, 0)] for f, w in zip(kept.feature, kept.wins, strict=True)],
+            mode="markers",
+            showlegend=False,
+            marker={"color": "var(--atom)", "size": 6, "opacity": 0.6},
+            hovertemplate=(
+                "feature %{customdata[0]}<br>fires at %{x:.2%} of tokens, cosine %{y:.3g}, wins %{customdata[1]}"
+                "<extra></extra>"
+            ),
+        )
+    )
+    low, high = float(records.rate.min()), float(records.rate.max())
+    figure.update_xaxes(title="share of tokens", **log_ticks(low / 1.3, max(high, low * 2) * 1.3))
+    figure.update_yaxes(title="median cosine to the native write")
+    return Plot("rates", "How often, and how alike to the write", figure, drawn_of(len(kept), len(records), "atoms"))
+
+
+def _activity(records: pd.DataFrame) -> Plot:
+    """All atoms' activations together, each as a share of its largest."""
+    figure = canvas(360)
+    density = np.stack([np.asarray(h, dtype=float) / max(1, np.sum(h)) for h in records.histogram])
+    edges = np.linspace(0, 1, density.shape[1] + 1)
+    middle = (edges[:-1] + edges[1:]) / 2
+    low, mid, high = np.quantile(density, [0.25, 0.5, 0.75], axis=0)
+    for values, name, width in ((low, "a quarter of atoms", 1), (mid, "median atom", 2.5), (high, "three quarters", 1)):
+        figure.add_trace(
+            go.Scatter(
+                x=rounded(middle), y=rounded(values), name=name, mode="lines",
+                line={"color": "var(--atom)", "width": width, "dash": "solid" if width > 1 else "dot"},
+                hovertemplate=f"{name}: %{{y:.3g}}<extra></extra>",
+            )
+        )  # fmt: skip
+    figure.update_xaxes(title="coefficient over the atom's largest", tickformat=".0%")
+    figure.update_yaxes(title="share of its firings", rangemode="tozero")
+    return Plot("activity", "How strongly atoms fire", figure)
+
+
+@dataclass(frozen=True)
+class Context:
+    """One firing in its text."""
+
+    before: str
+    token: str
+    after: str
+    coefficient: float
+    part: float
+    """Of the atom's largest coefficient."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One atom's portrait."""
+
+    record: Mapping[Any, Any]
+    v: str
+    """SVG path of the key side."""
+    w: str
+    histogram: str
+    kls: tuple[tuple[str, float, float | None], ...]
+    """Condition, median KL, place on the card's logarithmic axis."""
+    contexts: tuple[Context, ...]
+    tokens: tuple[tuple[str, str, tuple[tuple[str, float], ...]], ...]
+    """(path, `promotes` or `suppresses`, tokens with scores)."""
+    alike: tuple[tuple[str, str], ...]
+    """What stands beside it: nearest and co-firing atoms, in words."""
+
+
+def browser(result: Result[AtomsConfig, Summary]) -> str:
+    """The portraits, with a search and an order."""
+    shown = result.records.head(CARDS)
+    contexts = dict(list(result.more["contexts"].groupby("feature")))
+    tokens = dict(list(result.more["tokens"].groupby("feature")))
+    cards = [_card(row, contexts.get(row["feature"]), tokens.get(row["feature"])) for row in shown.to_dict("records")]
+    return render("cards", Path(__file__).parent, cards=cards, left=len(result.records) - len(cards))
+
+
+def _card(row: Mapping[Any, Any], contexts: pd.DataFrame | None, tokens: pd.DataFrame | None) -> Card:
+    kls = {name: float(row[f"kl_{name}"]) for name in ("atom", "delete", "random")}
+    known = [math.log10(x) for x in kls.values() if words.finite(x) and x > 0]
+    low, high = (math.floor(min(known)), math.ceil(max(known))) if known else (-1, 1)
+    span = max(1, high - low)
+    placed = tuple(
+        (name, x, (math.log10(x) - low) / span if words.finite(x) and x > 0 else None) for name, x in kls.items()
+    )
+    largest = float(row["largest"]) or 1.0
+    return Card(
+        row, strip_path(row["v"]), strip_path(row["w"]), bars_path(row["histogram"]), placed,
+        () if contexts is None else tuple(_context(one, largest) for one in contexts.to_dict("records")),
+        () if tokens is None else tuple(_moved(tokens)), tuple(_alike(row)),
+    )  # fmt: skip
+
+
+def _context(row: Mapping[Any, Any], largest: float) -> Context:
+    texts, place, coefficient = row["tokens"], int(row["place"]), float(row["coefficient"])
+    before, after = "".join(texts[:place]), "".join(texts[place + 1 :])
+    return Context(before, texts[place], after, coefficient, coefficient / largest)
+
+
+def _moved(tokens: pd.DataFrame) -> list[tuple[str, str, tuple[tuple[str, float], ...]]]:
+    found = []
+    for (path, sign), part in tokens.sort_values("rank").groupby(["path", "sign"], sort=False):
+        pairs = tuple((str(t), float(s)) for t, s in zip(part.text, part.score, strict=True))
+        found.append((str(path), "promotes" if sign == 1 else "suppresses", pairs))
+    return sorted(found, key=lambda one: (one[0] == "direct", one[1]))
+
+
+def _alike(row: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    nearest = [f"{f} ({words.decimals(x)})" for f, x in zip(row["neighbours"], row["neighbour_cosine"], strict=True)]
+    together = [f"{f} ({words.quantity(x)} times)" for f, x in zip(row["companions"], row["lift"], strict=True)]
+    both = (("alike", nearest), ("fires with", together))
+    return [(name, ", ".join(others)) for name, others in both if others]
+
+
+def strip_path(vector: Sequence[float]) -> str:
+    """SVG path of one bar a component around a zero line, in a box `len(vector)` wide and 2 high."""
+    top = max((abs(value) for value in vector), default=0.0) or 1.0
+    return "".join(f"M{i}.1 1h.8v{-value / top:.3f}h-.8z" for i, value in enumerate(vector))
+
+
+def bars_path(counts: Sequence[float]) -> str:
+    """SVG path of bars from the floor, in a box `len(counts)` wide and 1 high; small counts stay visible."""
+    top = math.log1p(max(counts, default=0.0)) or 1.0
+    return "".join(f"M{i}.1 1h.8v{-math.log1p(n) / top:.3f}h-.8z" for i, n in enumerate(counts) if n)

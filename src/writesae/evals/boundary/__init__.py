@@ -1,7 +1,27 @@
 """Features that separate a class of tokens, such as ends of sentences, from all others (paper section 4, Table 4)."""
 
-from writesae.evals.boundary.config import BoundaryConfig
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from writesae.config import at_least
 from writesae.evals.common.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class BoundaryConfig:
+    """Find features that separate a class of tokens, such as ends of sentences, from all others."""
+
+    pattern: str = r"[.!?]\s*$|\n"
+    """Regular expression; a token belongs to the class where it is found in the token's text."""
+    alpha: float = 0.01
+    """A feature separates where its corrected p value is below this."""
+    top: int = 10
+    """Features named in the summary."""
+
+    def __post_init__(self) -> None:
+        at_least(self, top=1)
+
 
 entry = Evaluation(
     "boundary",

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from writesae.errors import InputError
-from writesae.evals.boundary.config import BoundaryConfig
+from writesae.evals.boundary import BoundaryConfig
 from writesae.evals.common.firings import runs
 from writesae.evals.common.patterns import matching
 from writesae.evals.common.pieces import Keep, Measured

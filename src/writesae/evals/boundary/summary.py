@@ -1,4 +1,4 @@
-"""What the records say."""
+"""What the records say: in numbers, in words, in figures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
+import plotly.graph_objects as go
 
-from writesae.evals.boundary.config import BoundaryConfig
+from writesae.evals.boundary import BoundaryConfig
+from writesae.evals.common.result import Result
+from writesae.show import words
+from writesae.show.figures import canvas, drawn_of, lines_of, log_ticks, rounded, thinned
+from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {
     "feature": "feature",
@@ -63,3 +68,98 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: BoundaryConfig) -> Sum
             for f, a, p, n, m in zip(best.feature, best.auroc, best.p, best.firings_inside, best.firings, strict=True)
         ),
     )  # fmt: skip
+
+
+def finding(result: Result[BoundaryConfig, Summary]) -> str:
+    """How many features separate, and how well the best does."""
+    summary, alpha = result.summary, result.config.alpha
+    said = (
+        f"{words.count(summary.separating)} of {words.count(summary.fired)} features fire more on tokens of the class "
+        f"(Holm-corrected p < {words.plain(alpha)}; {words.count(summary.inside)} tokens of the class, "
+        f"{words.count(summary.outside)} others)"
+    )
+    if summary.best:
+        best = summary.best[0]
+        said += f"; the best, feature {best.feature}, separates them with an AUROC of {words.decimals(best.auroc, 3)}"
+    return said + "."
+
+
+def panel(result: Result[BoundaryConfig, Summary]) -> Panel:
+    """Separation against how often a feature fires, and where the best ones fire."""
+    records, summary = result.records, result.summary
+    head = ("feature", "AUROC", "p (Holm)", "fires at tokens of the class", "fires at others")
+    rows = [
+        (
+            f"feature {f.feature}", words.decimals(f.auroc, 3), words.quantity(f.p), words.percent(f.inside),
+            words.percent(f.outside),
+        )
+        for f in summary.best
+    ]  # fmt: skip
+    note = (
+        f"A token is of the class where the pattern {words.visible(result.config.pattern)} is found in its text. "
+        "AUROC: the probability that the coefficient at a random token of the class exceeds that at a random other "
+        "one; one half says nothing."
+    )
+    plots = (_separation(records[records.auroc.notna()], result.config.alpha), _where(summary))
+    return Panel(plots, Table(head, rows), note)
+
+
+def _separation(fired: pd.DataFrame, alpha: float) -> Plot:
+    figure = canvas(390)
+    chosen = (fired.p < alpha) & (fired.auroc > 0.5)
+    drawn = 0
+    groups = ((fired[~chosen], "not significant, or fires less", "random", 5), (fired[chosen], "separates", "atom", 8))
+    for rows, name, colour, size in groups:
+        kept = rows.iloc[thinned(len(rows))]
+        drawn += len(kept)
+        figure.add_trace(
+            go.Scatter(
+                x=rounded(kept.firings.to_numpy(dtype=float)),
+                y=rounded(kept.auroc.to_numpy(dtype=float)),
+                customdata=[[int(f), words.quantity(float(p))] for f, p in zip(kept.feature, kept.p, strict=True)],
+                name=name,
+                mode="markers",
+                marker={"color": f"var(--{colour})", "size": size, "opacity": 0.7},
+                hovertemplate=(
+                    "feature %{customdata[0]}<br>AUROC %{y:.3f}, %{x} firings, p %{customdata[1]}<extra></extra>"
+                ),
+            )
+        )
+    figure.add_hline(y=0.5, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    most = float(fired.firings.max()) if len(fired) else 1.0
+    figure.update_xaxes(title="firings", **log_ticks(0.8, max(most, 2.0) * 1.3))
+    figure.update_yaxes(title="AUROC")
+    return Plot("separation", "Every feature", figure, drawn_of(drawn, len(fired), "features") + " Dashed: one half.")
+
+
+def _where(summary: Summary) -> Plot:
+    """For each of the best features, the share of tokens of the class and of others at which it fires."""
+    figure = canvas()
+    lines_of(figure, [f"feature {f.feature}" for f in summary.best] or ["none"])
+    rates = [(f.inside, f.outside) for f in summary.best]
+    for i, (inside, outside) in enumerate(rates):
+        figure.add_trace(
+            go.Scatter(
+                x=[outside, inside],
+                y=[i, i],
+                mode="lines",
+                line={"color": "var(--rule-strong)", "width": 3},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+    for side, name, colour in ((0, "tokens of the class", "atom"), (1, "other tokens", "random")):
+        figure.add_trace(
+            go.Scatter(
+                x=rounded([rate[side] for rate in rates]),
+                y=list(range(len(rates))),
+                mode="markers",
+                name=name,
+                marker={"color": f"var(--{colour})", "size": 10},
+                hovertemplate=f"fires at %{{x:.1%}} of {name}<extra></extra>",
+            )
+        )
+    top = max((value for rate in rates for value in rate), default=1.0)
+    figure.update_xaxes(title="share of tokens at which it fires", tickformat=".0%", range=[-0.02 * top, top * 1.05])
+    figure.update_layout(height=390)
+    return Plot("where", "Where the best ones fire", figure)

@@ -1,11 +1,12 @@
-"""What can stand in the place of a native write. Nothing heavy is imported here."""
+"""What can stand in the place of a native write, and the ways of measuring. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from writesae.config import no_repeats, not_empty
+from writesae.config import at_least, no_repeats, not_empty
+from writesae.types import Amplitude, DirectionKind, KLDirection, NativeWrite, Timing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,16 +40,85 @@ CELL = ("timing", "native_write", "amplitude", "direction")
 """Columns that say how a record was measured: every firing has one row for each cell."""
 
 
-def check_grid(config: object) -> None:
-    """Raise ConfigError where a list of the grid is empty or names a value twice."""
-    not_empty(config, "timings", "amplitudes", "directions")
-    no_repeats(config, "timings", "native_writes", "amplitudes", "directions", "controls")
+@dataclass(frozen=True)
+class Ways:
+    """Ways of measuring: everything is measured in each of them."""
+
+    timings: tuple[Timing, ...] = ("after_token", "at_token")
+    """Whether the edited token reads the edited state itself."""
+    native_writes: tuple[NativeWrite, ...] = ()
+    """Which matrix counts as the token's write; empty: all that the head has, delta and value where they differ."""
+    seed: int = 0
+    """Of everything that is random: places, firings, tokens, matrices, the bootstrap."""
+
+    def __post_init__(self) -> None:
+        not_empty(self, "timings")
+        no_repeats(self, "timings", "native_writes")
 
 
-def cells(records: pd.DataFrame, by: Sequence[str] = CELL) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
-    """(timing, native write, amplitude, direction) and the records of each, in the order of the first records."""
-    groups = records.groupby(list(by), sort=False)
-    return [(cast(tuple[str, ...], key), table) for key, table in groups]
+@dataclass(frozen=True)
+class Grid(Ways):
+    """How every firing is scored: one record for each timing, native write, amplitude and direction."""
+
+    amplitudes: tuple[Amplitude, ...] = ("coefficient", "norm")
+    """How large what stands in the write's place is: at the atom's coefficient, or at the write's Frobenius norm."""
+    directions: tuple[KLDirection, ...] = ("native||patched",)
+    """Direction of the KL divergence."""
+    controls: tuple[Control, ...] = ()
+    """Further replacements beside the atom, deletion and a random matrix; each adds columns."""
+    horizon: int = 1
+    """Scored positions: the first one and those after it; the KL is their mean, in nats a token."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_empty(self, "amplitudes", "directions")
+        no_repeats(self, "amplitudes", "directions", "controls")
+        at_least(self, horizon=1)
+
+
+@dataclass(frozen=True)
+class Atoms(Ways):
+    """Some firings of some atoms, each of which is added to the state at the norm of the native write."""
+
+    atoms: int = 16
+    """Atoms, those that fire most often."""
+    features: tuple[int, ...] = ()
+    """These atoms instead."""
+    firings: int = 16
+    """Firings of each, drawn at random; atoms with fewer are refused."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, atoms=1, features=0, firings=1)
+
+
+@dataclass(frozen=True)
+class Doses(Ways):
+    """Rank-1 matrices that are written for a target token, in doses."""
+
+    directions: tuple[DirectionKind, ...] = ("closed", "exact", "random")
+    """closed: the query that reads it and the target's unembedding through the head; exact: most raises the target's
+    logit to first order; random: a random one."""
+    magnitudes: tuple[float, ...] = (1.5, 3.0, 6.0)
+    """Frobenius norms of each write, in native writes of the same token; negative ones write the opposite."""
+    native_writes: tuple[NativeWrite, ...] = ("value",)
+    """Which native write the magnitudes count in."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_empty(self, "directions", "magnitudes", "native_writes")
+
+
+@dataclass(frozen=True)
+class Continued(Doses):
+    """Targets that are written near the end of prompts, and what is then said."""
+
+    new_tokens: int = 20
+    """Tokens that are generated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, new_tokens=1)
 
 
 def conditions(records: pd.DataFrame) -> list[str]:

@@ -153,8 +153,8 @@ class Evaluation(Generic[C]):
 
     def finding(self, result: Result[Any, Any]) -> str:
         """One or two sentences with the numbers, the same everywhere."""
-        return cast(str, self._part("show").finding(result))
+        return cast(str, self._part("summary").finding(result))
 
     def panel(self, result: Result[Any, Any]) -> Panel:
         """Figures, table and note."""
-        return cast("Panel", self._part("show").panel(result))
+        return cast("Panel", self._part("summary").panel(result))

@@ -19,26 +19,13 @@ from writesae.causal.schedule import At
 from writesae.edits.directions import Direction, make_many_directions
 from writesae.edits.generation import generate
 from writesae.errors import InputError
+from writesae.evals.common.conditions import Continued
 from writesae.evals.common.draws import unit_rows
 from writesae.hosts import Host
-from writesae.types import DirectionKind, NativeWrite, Site, Timing
+from writesae.types import DirectionKind, Site, Timing
 
 PIECE = 48
 """Prompts of one piece: they are short."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What is written at each prompt: the grid of all of these."""
-
-    sites: tuple[Site, ...]
-    directions: tuple[DirectionKind, ...]
-    magnitudes: tuple[float, ...]
-    last: tuple[int, ...]
-    timings: tuple[Timing, ...]
-    native_writes: tuple[NativeWrite, ...]
-    new_tokens: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +33,8 @@ class Prompts:
     """Prompts and what the host says after them unedited."""
 
     host: Host
+    sites: tuple[Site, ...]
+    """Where is written."""
     tokens: Tensor
     """`[n, T]`."""
     passages: tuple[int, ...]
@@ -58,12 +47,14 @@ class Prompts:
     """New tokens."""
 
 
-def natively(sweep: Sweep, host: Host, tokens: Tensor, passages: tuple[int, ...]) -> Prompts:
-    """Continue prompts `[n, T]` unedited."""
-    native = generate(host, tokens, (), sweep.new_tokens, stop_at_end=False)
-    pair = (host.logits(tokens, keep=1), nudged_logits(host, tokens, sweep.sites, keep=1))
+def natively(host: Host, sites: tuple[Site, ...], tokens: Tensor, passages: tuple[int, ...], new: int) -> Prompts:
+    """Continue prompts `[n, T]` unedited, by so many new tokens."""
+    native = generate(host, tokens, (), new, stop_at_end=False)
+    pair = (host.logits(tokens, keep=1), nudged_logits(host, tokens, sites, keep=1))
     one, other = (x[:, -1].log_softmax(-1) for x in pair)
-    return Prompts(host, tokens, passages, native.logits.cpu(), (one - other).abs().amax(-1).cpu(), native.tokens)
+    return Prompts(
+        host, sites, tokens, passages, native.logits.cpu(), (one - other).abs().amax(-1).cpu(), native.tokens
+    )
 
 
 def batches(host: Host, sites: tuple[Site, ...], length: int, begin: int, end: int) -> Iterator[range]:
@@ -72,8 +63,10 @@ def batches(host: Host, sites: tuple[Site, ...], length: int, begin: int, end: i
     return (range(a, min(a + at_once, end)) for a in range(begin, end, at_once))
 
 
-def trials(prompts: Prompts, targets: Tensor, sweep: Sweep, *key: object) -> pd.DataFrame:
-    """One row a prompt and cell of the grid; `targets` is one token a prompt, and `key` names them for random draws."""
+def trials(
+    prompts: Prompts, targets: Tensor, config: Continued, last_tokens: tuple[int, ...], *key: object
+) -> pd.DataFrame:
+    """One row a prompt and way of writing; `targets` is one token a prompt, and `key` names them for random draws."""
     wanted, own = targets.tolist(), targets[:, None]
     native = prompts.logits.log_softmax(-1).gather(1, own)[:, 0]
     fixed = {
@@ -84,13 +77,13 @@ def trials(prompts: Prompts, targets: Tensor, sweep: Sweep, *key: object) -> pd.
         "floor": prompts.floor.double(),
     }
     tables = []
-    for kind, last, timing in product(sweep.directions, sweep.last, sweep.timings):
-        made = _directions(prompts, wanted, sweep, kind, last, timing, *key)
+    for kind, last, timing in product(config.directions, last_tokens, config.timings):
+        made = _directions(prompts, wanted, config.seed, kind, last, timing, *key)
         where = At(tuple(range(-last, 0)))
-        for form, magnitude in product(sweep.native_writes, sweep.magnitudes):
+        for form, magnitude in product(config.native_writes, config.magnitudes):
             installs = {site: Install(*pair, magnitude, form, label=kind) for site, pair in made.items()}
             edits = [Edit(site, what, where, timing) for site, what in installs.items()]
-            said = generate(prompts.host, prompts.tokens, edits, sweep.new_tokens, stop_at_end=False)
+            said = generate(prompts.host, prompts.tokens, edits, config.new_tokens, stop_at_end=False)
             pairs = list(zip(wanted, said.tokens, strict=True))
             found = {
                 "included": [token in row for token, row in pairs],
@@ -103,16 +96,16 @@ def trials(prompts: Prompts, targets: Tensor, sweep: Sweep, *key: object) -> pd.
 
 
 def _directions(
-    prompts: Prompts, targets: list[int], sweep: Sweep, kind: DirectionKind, last: int, timing: Timing, *key: object
+    prompts: Prompts, targets: list[int], seed: int, kind: DirectionKind, last: int, timing: Timing, *key: object
 ) -> dict[Site, Direction]:
     host, where = prompts.host, tuple(range(-last, 0))
     if kind != "random":
-        return make_many_directions(host, sweep.sites, prompts.tokens, tuple(targets), kind, where, timing)
+        return make_many_directions(host, prompts.sites, prompts.tokens, tuple(targets), kind, where, timing)
     made = {}
-    for site in sweep.sites:
+    for site in prompts.sites:
         layer = host.layer(site.layer)
         sizes = [(last, layer.d_k), (last, layer.d_v)]
-        made[site] = Direction(*unit_rows(sweep.seed, site, "random", *key, passages=prompts.passages, sizes=sizes))
+        made[site] = Direction(*unit_rows(seed, site, "random", *key, passages=prompts.passages, sizes=sizes))
     return made
 
 

@@ -173,8 +173,11 @@ def bonferroni(p: ArrayLike) -> list[float]:
 
 
 def _corrected(p: ArrayLike, method: str) -> list[float]:
-    values = np.asarray(p, float)
-    return [float(x) for x in multipletests(values, method=method)[1]] if values.size else []
+    """NaN, which says that nothing was tested, stays and is not counted."""
+    values = np.array(p, float)
+    known = np.isfinite(values)
+    values[known] = multipletests(values[known], method=method)[1] if known.any() else ()
+    return [float(x) for x in values]
 
 
 def gini(x: ArrayLike) -> float:

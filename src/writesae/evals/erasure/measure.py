@@ -20,7 +20,7 @@ from writesae.evals.common.draws import generator_for
 from writesae.evals.common.firings import all_firings, runs
 from writesae.evals.common.pieces import PASSAGES, Keep, Measured, concatenated
 from writesae.evals.common.subject import Subject
-from writesae.evals.erasure.config import ErasureConfig
+from writesae.evals.erasure import ErasureConfig
 from writesae.evals.erasure.summary import COLUMNS
 from writesae.hosts.fork import NativeRun
 from writesae.types import NativeWrite, Timing

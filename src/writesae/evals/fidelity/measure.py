@@ -21,7 +21,7 @@ from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.subject import Subject
-from writesae.evals.fidelity.config import FidelityConfig
+from writesae.evals.fidelity import FidelityConfig
 from writesae.evals.fidelity.summary import ALL
 from writesae.hosts import Host, KernelCall, Tap
 from writesae.hosts.caches import new_cache, read_state, run_cached, write_state

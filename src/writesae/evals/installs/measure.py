@@ -6,10 +6,10 @@ import pandas as pd
 
 from writesae.errors import InputError
 from writesae.evals.common.draws import ranked_tokens
-from writesae.evals.common.installing import PIECE, Sweep, batches, check_last, natively, trials
+from writesae.evals.common.installing import PIECE, batches, check_last, natively, trials
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.subject import Subject
-from writesae.evals.installs.config import InstallsConfig
+from writesae.evals.installs import InstallsConfig
 
 
 def measure(subject: Subject, config: InstallsConfig, keep: Keep) -> Measured:
@@ -20,23 +20,21 @@ def measure(subject: Subject, config: InstallsConfig, keep: Keep) -> Measured:
         if high > host.vocabulary:
             raise InputError(f"ranks {low} to {high} are not within a vocabulary of {host.vocabulary}")
     check_last(config.last, tokens.shape[1])
-    sweep = Sweep(
-        subject.sites, config.directions, config.magnitudes, config.last, config.timings, config.native_writes,
-        config.new_tokens, config.seed,
-    )  # fmt: skip
 
     def make(begin: int, end: int) -> pd.DataFrame:
         some = batches(host, subject.sites, tokens.shape[1], begin, end)
         return pd.concat([_batch(passages) for passages in some], ignore_index=True)
 
     def _batch(passages: range) -> pd.DataFrame:
-        prompts = natively(sweep, host, tokens[passages.start : passages.stop], tuple(passages))
+        prompts = natively(
+            host, subject.sites, tokens[passages.start : passages.stop], tuple(passages), config.new_tokens
+        )
         tables = []
         for low, high in config.ranks:
             for which in range(config.targets):
                 key = (low, high, which)
                 targets = ranked_tokens(prompts.logits, (low, high), config.seed, "target", *key, passages=passages)
-                found = trials(prompts, targets, sweep, *key)
+                found = trials(prompts, targets, config, config.last, *key)
                 tables.append(found.assign(which=which, rank_low=low, rank_high=high))
         return pd.concat(tables, ignore_index=True)
 

@@ -32,7 +32,7 @@ from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
 from writesae.evals.common.result import count
 from writesae.evals.common.subject import Subject
-from writesae.evals.logit_shift.config import LogitShiftConfig
+from writesae.evals.logit_shift import LogitShiftConfig
 from writesae.evals.logit_shift.summary import CELL, hidden, measurable
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run

@@ -1,7 +1,33 @@
 """Registers, bundles and nulls: which atoms look like the writes they fire on (paper section 3.1, Table 11)."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from writesae.config import at_least, no_repeats
 from writesae.evals.common.evaluation import Evaluation
-from writesae.evals.partition.config import PartitionConfig
+from writesae.types import NativeWrite
+
+
+@dataclass(frozen=True)
+class PartitionConfig:
+    """Class every feature by how much it looks like the writes it fires on: registers, bundles, nulls."""
+
+    native_writes: tuple[NativeWrite, ...] = ()
+    """The matrix that an atom is compared with; empty: all that the head has, delta and value where they differ."""
+    minimum: int = 1
+    """Fewest firings for an atom to be classed."""
+    thresholds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
+    """Cosines for the sweep that uses no mixture."""
+    ks: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Sweep: only the so many largest coefficients of a token count as firings."""
+    seed: int = 0
+    """Of the mixture's starts."""
+
+    def __post_init__(self) -> None:
+        no_repeats(self, "native_writes", "ks")
+        at_least(self, minimum=1, ks=1)
+
 
 entry = Evaluation(
     "partition",

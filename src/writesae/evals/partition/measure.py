@@ -10,7 +10,7 @@ from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.result import count
 from writesae.evals.common.subject import Subject
-from writesae.evals.partition.config import PartitionConfig
+from writesae.evals.partition import PartitionConfig
 
 
 def measure(subject: Subject, config: PartitionConfig, keep: Keep) -> Measured:

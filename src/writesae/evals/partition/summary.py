@@ -1,14 +1,22 @@
-"""What the records say, for every form of the write."""
+"""What the records say: in numbers, in words, in figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
+from scipy.stats import norm
 
-from writesae.evals.common.classes import Classes, classes
-from writesae.evals.partition.config import PartitionConfig
+from writesae.evals.common.classes import COLOURS, Classes, classes
+from writesae.evals.common.result import Result
+from writesae.evals.common.stats import two_gaussians
+from writesae.evals.partition import PartitionConfig
+from writesae.show import words
+from writesae.show.figures import Floats, canvas, histogram, rounded, stacked, upright
+from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {
     "feature": "feature",
@@ -62,3 +70,127 @@ def _partition(form: str, records: pd.DataFrame, config: PartitionConfig) -> Par
         {str(t): int((cosine[0] >= t).sum()) for t in config.thresholds},
         {str(k): classes(cosine[k], config.seed) for k in config.ks},
     )
+
+
+def finding(result: Result[PartitionConfig, Summary]) -> str:
+    """How many features of each class, and whether there are two."""
+    summary = result.summary
+    said = []
+    for one in summary.partitions:
+        c = one.classes
+        better = "" if c.delta_bic < 0 else "not "
+        said.append(
+            f"compared with the {words.write(one.native_write)}, {words.count(c.register)} are registers (median "
+            f"cosine {words.quantity(c.register_median)}) and {words.count(c.bundle)} bundles "
+            f"({words.quantity(c.bundle_median)}), and two classes are {better}the better description (BIC of two "
+            f"Gaussians minus one {words.signed(c.delta_bic, 0)})"
+        )
+    never = f"{words.count(summary.null)} of {words.count(summary.features)} features never fire"
+    return f"{never}; {'; '.join(said)}."
+
+
+def panel(result: Result[PartitionConfig, Summary]) -> Panel:
+    """For every form of the write: the histogram with the fitted mixture, the threshold sweep, the k sweep."""
+    config, records = result.config, result.records
+    used = records[(records.k == 0) & (records.firings >= config.minimum)]
+    plots, rows = list[Plot](), list[tuple[str, ...]]()
+    for one in result.summary.partitions:
+        cosine = used[used.native_write == one.native_write].cosine.to_numpy(dtype=float)
+        plots += [_mixture(one, cosine, config.seed), _thresholds(one, cosine), _ks(one)]
+        named = words.write(one.native_write)
+        rows += [
+            _row(f"{named}, all firings", one.classes),
+            *(_row(f"{named}, k = {k}", c) for k, c in one.by_k.items()),
+        ]
+    head = (
+        "firings counted", "features that fire", "registers", "bundles", "register cosine", "bundle cosine", "cut",
+        "\u0394BIC",
+    )  # fmt: skip
+    return Panel(
+        tuple(plots),
+        Table(head, rows),
+        "A feature is a register from the cosine on at which the two Gaussians cross (cut). Rows with k count only the "
+        "so many largest coefficients of a token as firings.",
+    )
+
+
+def _mixture(one: Partition, cosine: Floats, seed: int) -> Plot:
+    """The atoms' median cosines with the two Gaussians that class them."""
+    figure = canvas()
+    edges = np.histogram_bin_edges(cosine, min(60, max(10, len(cosine) // 8)))
+    fitted = two_gaussians(cosine, seed)
+    upper = cosine >= fitted.cut
+    for name, colour, mine in (("bundle", "write", ~upper), ("register", "state", upper)):
+        histogram(figure, cosine[mine], edges, name, f"var(--{colour})", "cosine")
+    figure.update_layout(barmode="stack")
+    grid, scale = np.linspace(edges[0], edges[-1], 241), len(cosine) * float(edges[1] - edges[0])
+    curves = [
+        weight * norm.pdf(grid, mean, deviation) * scale
+        for mean, deviation, weight in zip(fitted.means, fitted.deviations, fitted.weights, strict=True)
+    ]
+    named = (("each Gaussian", curves[0], "dot"), ("", curves[1], "dot"), ("mixture", sum(curves), "solid"))
+    for name, curve, dash in named:
+        figure.add_trace(
+            go.Scatter(
+                x=rounded(grid), y=rounded(np.asarray(curve)), name=name, mode="lines", showlegend=bool(name),
+                line={"color": "var(--ink)", "width": 1.75, "dash": dash}, hoverinfo="skip",
+            )
+        )  # fmt: skip
+    upright(figure, fitted.cut)
+    figure.update_xaxes(title=f"median cosine to the {words.write(one.native_write)}")
+    figure.update_yaxes(title="features", rangemode="tozero")
+    caption = f"{words.count(len(cosine))} features that fire; dashed: where the two Gaussians cross."
+    title = f"Two kinds of features? {words.write(one.native_write).capitalize()}"
+    return Plot(f"mixture-{one.native_write}", title, figure, caption, width="whole")
+
+
+def _thresholds(one: Partition, cosine: Floats) -> Plot:
+    """How many atoms have at least a cosine: no mixture needed."""
+    figure = canvas()
+    ordered = np.sort(cosine)
+    keep = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), 400)).round().astype(int))
+    figure.add_trace(
+        go.Scatter(
+            x=rounded(ordered[keep]), y=(len(ordered) - keep).tolist(), mode="lines", name="every threshold",
+            line={"color": "var(--state)", "width": 2.25},
+            hovertemplate="%{y} features at %{x:.3g} or more<extra></extra>",
+        )
+    )  # fmt: skip
+    places = ["top center", "bottom center"]
+    figure.add_trace(
+        go.Scatter(
+            x=[float(t) for t in one.above],
+            y=list(one.above.values()),
+            mode="markers+text",
+            name="thresholds asked for",
+            text=[words.count(n) for n in one.above.values()],
+            textposition=[places[i % 2] for i in range(len(one.above))],
+            cliponaxis=False,
+            marker={"color": "var(--surface)", "size": 9, "line": {"color": "var(--state)", "width": 2}},
+            hovertemplate="%{y} features at %{x} or more<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="threshold on the cosine", rangemode="tozero")
+    figure.update_yaxes(title="features at or above", range=[-0.04 * len(cosine), 1.14 * len(cosine)])
+    title = f"Without a mixture: any threshold, {words.write(one.native_write)}"
+    return Plot(f"thresholds-{one.native_write}", title, figure)
+
+
+def _ks(one: Partition) -> Plot:
+    """Class sizes when only the k largest coefficients of a token count."""
+    figure = canvas()
+    found = {k: c for k, c in one.by_k.items() if c is not None}
+    parts = [*found.values(), one.classes]
+    sizes = {"bundle": [c.bundle for c in parts], "register": [c.register for c in parts]}
+    stacked(figure, [*(f"k = {k}" for k in found), "all"], sizes, COLOURS)
+    figure.update_yaxes(title="features that fire", rangemode="tozero")
+    figure.update_xaxes(type="category", showgrid=False, title="coefficients of a token that count")
+    title = f"If only the strongest firings count, {words.write(one.native_write)}"
+    return Plot(f"ks-{one.native_write}", title, figure)
+
+
+def _row(name: str, c: Classes | None) -> tuple[str, ...]:
+    if c is None:
+        return (name, "too few", *[words.MISSING] * 6)
+    medians = (words.quantity(c.register_median), words.quantity(c.bundle_median), words.quantity(c.cut))
+    return (name, *map(words.count, (c.alive, c.register, c.bundle)), *medians, words.signed(c.delta_bic, 0))

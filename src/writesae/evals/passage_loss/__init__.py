@@ -1,7 +1,36 @@
 """Delete or replace every write on which a class of atoms fires, over whole passages (paper section 3.2, Fig. 2b)."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from writesae.config import at_least, no_repeats, not_empty
+from writesae.evals.common.conditions import Ways
 from writesae.evals.common.evaluation import Evaluation
-from writesae.evals.passage_loss.config import PassageLossConfig
+from writesae.types import Amplitude
+
+AtomClass = Literal["register", "bundle"]
+"""The two classes of `partition` that fire."""
+
+
+@dataclass(frozen=True)
+class PassageLossConfig(Ways):
+    """Delete or replace every write on which a class of atoms fires, over whole passages."""
+
+    kind: AtomClass = "register"
+    """The class, as `partition` finds it on the same passages, by the cosine to the write that is replaced."""
+    features: tuple[int, ...] = ()
+    """These features instead of a class."""
+    amplitudes: tuple[Amplitude, ...] = ("coefficient", "norm")
+    """How large the atom or a random matrix is: at the atom's coefficient, or at the native write's norm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_empty(self, "amplitudes")
+        no_repeats(self, "amplitudes")
+        at_least(self, features=0)
+
 
 entry = Evaluation(
     "passage_loss",

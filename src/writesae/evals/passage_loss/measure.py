@@ -23,7 +23,7 @@ from writesae.evals.common.firings import firings_by_form, runs
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated
 from writesae.evals.common.subject import Subject
-from writesae.evals.passage_loss.config import PassageLossConfig
+from writesae.evals.passage_loss import PassageLossConfig
 from writesae.evals.passage_loss.summary import MORE
 from writesae.recurrence import Stream, replay
 from writesae.types import Amplitude, NativeWrite

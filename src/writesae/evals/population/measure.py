@@ -19,7 +19,7 @@ from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_g
 from writesae.evals.common.result import count
 from writesae.evals.common.score import Grid, score_firings
 from writesae.evals.common.subject import Subject
-from writesae.evals.population.config import PopulationConfig
+from writesae.evals.population import PopulationConfig
 from writesae.types import NativeWrite
 
 

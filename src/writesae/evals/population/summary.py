@@ -1,4 +1,4 @@
-"""What the records say, for every way of measuring. The unit is the atom: means and intervals are over atoms."""
+"""What the records say: in numbers, in words, in figures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
-from writesae.evals.common.classes import CLASSES
+from writesae.evals.common.classes import CLASSES, COLOURS
 from writesae.evals.common.conditions import cells
 from writesae.evals.common.floor import Floor, floor_of
+from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, Test, clustered, mann_whitney, spearman
-from writesae.evals.population.config import PopulationConfig
+from writesae.evals.population import PopulationConfig
 from writesae.evals.substitution.summary import COLUMNS as SCORED
+from writesae.show import words
+from writesae.show.figures import canvas, drawn_of, histogram, rounded, thinned, upright
+from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {name: text for name, text in SCORED.items() if not name.startswith(("context", "token_text"))} | {
     "class": "register or bundle, by the atom's median cosine to this form of the write",
@@ -129,3 +134,114 @@ def _cell(key: tuple[str, ...], records: pd.DataFrame, config: PopulationConfig)
         register_against_bundle=mann_whitney(*(groups[name].win_rate.to_numpy() for name in CLASSES)),
         cosine_correlation=spearman(atoms.win_rate.to_numpy(), atoms.cosine.to_numpy()),
     )
+
+
+def finding(result: Result[PopulationConfig, Summary]) -> str:
+    """How often the average atom wins, and atoms of either class."""
+    return words.sentence("; ".join(_said(cell) for cell in _main(result.summary)))
+
+
+def _said(cell: Cell) -> str:
+    if cell.floor.verdict == "too small to decide":
+        return (
+            f"{_named(cell)}, too small to decide: the effect of deletion stands above rounding at "
+            f"{words.percent(cell.floor.above)} of the firings of {words.count(cell.atoms)} atoms"
+        )
+    each = ", ".join(f"{name}s {words.percent(c.win_rate)} (n = {c.atoms})" for name, c in cell.classes.items())
+    return (
+        f"{_named(cell)}, the average of {words.count(cell.atoms)} atoms beats deletion at "
+        f"{words.percent(cell.win_rate)} of its firings (95 % interval over atoms "
+        f"{words.interval(cell.interval)}): {each}"
+    )
+
+
+def panel(result: Result[PopulationConfig, Summary]) -> Panel:
+    """Distribution of the atoms' win rates by class, and the win rate against the cosine."""
+    plots: list[Plot] = []
+    tables = [table for _, table in cells(result.records)]
+    main = _main(result.summary)
+    for cell, table in zip(result.summary.cells, tables, strict=True):
+        if cell in main:
+            atoms = by_atom(table).reset_index()
+            plots += [_distribution(cell, atoms), _cosine(cell, atoms)]
+    return Panel(tuple(plots), _table(result.summary), _note(main))
+
+
+def _main(summary: Summary) -> list[Cell]:
+    """Every timing and form of the write at the first amplitude and direction."""
+    first = summary.cells[0]
+    return [c for c in summary.cells if (c.amplitude, c.direction) == (first.amplitude, first.direction)]
+
+
+def _named(cell: Cell) -> str:
+    return f"{words.timing(cell.timing)}, {words.write(cell.native_write)}"
+
+
+def _distribution(cell: Cell, atoms: pd.DataFrame) -> Plot:
+    figure = canvas()
+    for name, group in atoms.groupby("class"):
+        colour = COLOURS[str(name)]
+        histogram(figure, group.win_rate.to_numpy(), np.linspace(0, 1, 21), str(name), colour, "win rate")
+        upright(figure, float(group.win_rate.mean()), dash="dot", colour=colour, width=2.5)
+    figure.update_xaxes(title="firings closer than deletion", tickformat=".0%", range=[-0.01, 1.01])
+    figure.update_yaxes(title="atoms", rangemode="tozero")
+    caption = f"{words.count(len(atoms))} atoms; dotted: the mean of each class."
+    return Plot(f"rates-{cell.timing}-{cell.native_write}", f"Win rates of atoms, {_named(cell)}", figure, caption)
+
+
+def _cosine(cell: Cell, atoms: pd.DataFrame) -> Plot:
+    figure = canvas()
+    kept = atoms.iloc[thinned(len(atoms))]
+    for name, group in kept.groupby("class"):
+        figure.add_trace(
+            go.Scatter(
+                x=rounded(group.cosine.to_numpy(dtype=float)),
+                y=rounded(group.win_rate.to_numpy(dtype=float)),
+                customdata=[[int(f), int(n)] for f, n in zip(group.feature, group.n, strict=True)],
+                name=str(name),
+                mode="markers",
+                marker={"color": COLOURS[str(name)], "size": 7, "opacity": 0.65},
+                hovertemplate=(
+                    "feature %{customdata[0]}, %{customdata[1]} firings<br>"
+                    "cosine %{x:.3g}, win rate %{y:.1%}<extra></extra>"
+                ),
+            )
+        )
+    figure.add_hline(y=0.5, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    figure.update_xaxes(title=f"median cosine to the {words.write(cell.native_write)}")
+    figure.update_yaxes(title="win rate", tickformat=".0%", range=[-0.04, 1.04])
+    caption = drawn_of(len(kept), len(atoms), "atoms") + " Dashed: one half."
+    title = f"Do atoms that look like writes work better? {words.timing(cell.timing).capitalize()}"
+    return Plot(f"cosine-{cell.timing}-{cell.native_write}", title, figure, caption)
+
+
+def _table(summary: Summary) -> Table:
+    rows: list[tuple[str, ...]] = []
+    several = len({(c.amplitude, c.direction) for c in summary.cells}) > 1
+    for one in summary.cells:
+        named = _named(one) + (f", {words.amplitude(one.amplitude)}, {one.direction}" if several else "")
+        whole = (f"{words.percent(one.win_rate)} ({words.interval(one.interval)})", words.percent(one.floor.above))
+        rows.append((f"all, {named}", words.count(one.atoms), *whole, *[words.MISSING] * 3))
+        for name, c in one.classes.items():
+            numbers = (words.quantity(c.firings_per_10k), words.percent(c.top1_disruption), words.quantity(c.gap))
+            rate = (words.percent(c.win_rate), words.MISSING)
+            rows.append((f"{name}s, {named}", words.count(c.atoms), *rate, *numbers))
+        for span, (n, share) in one.by_cosine.items():
+            if n:
+                rows.append((f"cosine {span}, {named}", words.count(n), words.percent(share), *[words.MISSING] * 4))
+    head = (
+        "atoms", "n", "mean win rate", "firings above rounding", "firings in 10,000 tokens",
+        "top token changes on deletion", "median gap (nats)",
+    )  # fmt: skip
+    return Table(head, rows)
+
+
+def _note(main: list[Cell]) -> str:
+    said = [
+        f"{words.sentence(_named(one))[:-1]}: rank correlation of win rate and cosine "
+        f"{words.signed(one.cosine_correlation.statistic)} (p = {words.quantity(one.cosine_correlation.p)}); registers "
+        f"against bundles, Mann-Whitney p = {words.quantity(one.register_against_bundle.p)}."
+        for one in main
+    ]
+    said.append("Gap: KL of deletion minus KL of the atom, median over firings, then atoms. Intervals resample atoms.")
+    return " ".join(said)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from writesae.errors import InputError
-from writesae.evals.common.installing import PIECE, Sweep, batches, check_last, natively, trials
+from writesae.evals.common.installing import PIECE, batches, check_last, natively, trials
 from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
 from writesae.evals.common.subject import Subject
-from writesae.evals.proper_nouns.config import ProperNounsConfig
+from writesae.evals.proper_nouns import ProperNounsConfig
 from writesae.hosts import Host
 
 
@@ -31,29 +31,25 @@ def measure(subject: Subject, config: ProperNounsConfig, keep: Keep) -> Measured
                 f"{config.prompt} tokens, and {config.contexts} contexts were asked for: ask for fewer, or give more "
                 "passages, or longer ones"
             )
-    sweep = Sweep(
-        subject.sites, config.directions, config.magnitudes, (config.last,), config.timings, config.native_writes,
-        config.new_tokens, config.seed,
-    )  # fmt: skip
     groups = list(passage_groups(config.contexts, PIECE))
     keep.plan(len(cut) * len(groups))
     tables = []
     for name in cut:
         for begin, end in groups:
-            table = keep(f"{name}-{begin}", partial(_piece, host, sweep, name, cut[name], begin, end))
+            table = keep(f"{name}-{begin}", partial(_piece, subject, config, name, cut[name], begin, end))
             tables.append(table.assign(targets=name, tokens_of_class=len(classes[name])))
     return Measured(concatenated(tables), len(cut) * config.contexts)
 
 
 def _piece(
-    host: Host, sweep: Sweep, name: str, cut: tuple[list[int], Tensor, Tensor], begin: int, end: int
+    subject: Subject, config: ProperNounsConfig, name: str, cut: tuple[list[int], Tensor, Tensor], begin: int, end: int
 ) -> pd.DataFrame:
     passages, contexts, targets = cut
     found = []
-    for some in batches(host, sweep.sites, contexts.shape[1], begin, end):
+    for some in batches(subject.host, subject.sites, contexts.shape[1], begin, end):
         part = slice(some.start, some.stop)
-        prompts = natively(sweep, host, contexts[part], tuple(passages[part]))
-        found.append(trials(prompts, targets[part], sweep, name))
+        prompts = natively(subject.host, subject.sites, contexts[part], tuple(passages[part]), config.new_tokens)
+        found.append(trials(prompts, targets[part], config, (config.last,), name))
     return pd.concat(found, ignore_index=True)
 
 

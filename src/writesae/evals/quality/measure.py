@@ -12,7 +12,7 @@ from writesae.evals.common.firings import runs
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.result import count
 from writesae.evals.common.subject import Subject
-from writesae.evals.quality.config import QualityConfig
+from writesae.evals.quality import QualityConfig
 from writesae.evals.quality.summary import MORE
 from writesae.recurrence.written import Written, rebuild_states
 from writesae.sae import SAE

@@ -1,15 +1,21 @@
-"""What the records say."""
+"""What the records say: in numbers, in words, in figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
+from writesae.evals.common.result import Result
 from writesae.evals.common.stats import gini
-from writesae.evals.quality.config import QualityConfig
+from writesae.evals.quality import QualityConfig
+from writesae.show import words
+from writesae.show.figures import Floats, canvas, diagonal, histogram, rounded, upright
+from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {
     "feature": "feature",
@@ -69,3 +75,126 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: QualityConfig) -> Summ
         gini=gini(firings[alive]),
         histogram=tuple(int(n) for n in np.histogram(frequency[alive], config.edges)[0]),
     )
+
+
+def finding(result: Result[QualityConfig, Summary]) -> str:
+    """What is explained, with how many features."""
+    summary = result.summary
+    return (
+        f"{words.percent(summary.explained_variance)} of the variance is explained with {words.plain(summary.l0, 2)} "
+        f"of {words.count(len(result.records))} features active a token (n = {words.count(summary.tokens)} tokens, "
+        f"{words.plural(len(result.more['passages']), 'passage')}; {_middle(_by_passage(result))}); "
+        f"{words.count(summary.dead)} features never fire, {words.count(summary.dense)} are dense."
+    )
+
+
+def panel(result: Result[QualityConfig, Summary]) -> Panel:
+    """Histogram of firing frequencies, how unequal they are, and the variance explained in each passage."""
+    summary, dense = result.summary, result.config.dense
+    firings = result.records.firings.to_numpy(dtype=float)
+    plots = (
+        _frequencies(firings / summary.tokens, dense, summary),
+        _lorenz(firings[firings > 0], summary),
+        _explained(_by_passage(result), summary),
+    )
+    rows = [
+        ("variance explained", words.percent(summary.explained_variance)),
+        ("mean squared error an entry", words.quantity(summary.mse)),
+        ("L0, active features a token", words.plain(summary.l0, 2)),
+        ("alive", words.count(summary.alive)),
+        ("dead, never fire", words.count(summary.dead)),
+        (f"dense, at more than {words.percent(dense, 0)} of tokens", words.count(summary.dense)),
+        ("Gini of the alive features\u2019 firings", words.plain(summary.gini, 3)),
+    ]
+    return Panel(plots, Table(("measure", "value"), rows))
+
+
+def _by_passage(result: Result[QualityConfig, Summary]) -> Floats:
+    """Variance explained within each passage that varies."""
+    passages = result.more["passages"]
+    error, variance = passages.error.to_numpy(), passages.variance.to_numpy()
+    explained: Floats = 1 - error[variance > 0] / variance[variance > 0]
+    return explained
+
+
+def _middle(explained: Floats) -> str:
+    if not len(explained):
+        return "no passage varies"
+    low, high = np.quantile(explained, [0.1, 0.9])
+    return f"{words.percent(float(low))} to {words.percent(float(high))} in the middle 80 % of them"
+
+
+def _frequencies(frequency: Floats, dense: float, summary: Summary) -> Plot:
+    """Alive features by the logarithm of how often they fire."""
+    figure = canvas()
+    logs = np.log10(frequency[frequency > 0])
+    low = float(np.floor(4 * logs.min()) / 4) if len(logs) else -6.0
+    edges = np.linspace(low, 0, round(-low * 8) + 1) if low < 0 else np.linspace(-1, 0, 9)
+    counts = np.histogram(logs, edges)[0]
+    figure.add_trace(
+        go.Bar(
+            x=rounded((edges[:-1] + edges[1:]) / 2),
+            y=counts.tolist(),
+            width=rounded(np.diff(edges) * 0.94),
+            showlegend=False,
+            marker={"color": "var(--atom)", "opacity": 0.75},
+            textposition="none",
+            text=[f"{words.quantity(10 ** float(a))} to {words.quantity(10 ** float(b))}" for a, b in pairwise(edges)],
+            hovertemplate="%{text} of tokens: %{y} features<extra></extra>",
+        )
+    )
+    upright(figure, float(np.log10(dense)), "dense")
+    decades = list(range(int(np.floor(low)), 1))
+    figure.update_xaxes(
+        title="share of tokens",
+        tickvals=decades,
+        ticktext=[words.power(10.0**d) for d in decades],
+        range=[low - 0.06, 0.06],
+    )
+    figure.update_yaxes(title="features", rangemode="tozero")
+    caption = f"{words.count(summary.alive)} alive features; {words.count(summary.dead)} that never fire are not drawn."
+    return Plot("frequencies", "How often features fire", figure, caption, width="third")
+
+
+def _lorenz(firings: Floats, summary: Summary) -> Plot:
+    """Share of all firings that the rarest features have together."""
+    figure = canvas()
+    ordered = np.sort(firings)
+    share = np.concatenate([[0.0], np.cumsum(ordered) / ordered.sum()]) if len(ordered) else np.zeros(1)
+    keep = np.unique(np.linspace(0, len(ordered), min(len(ordered) + 1, 300)).round().astype(int))
+    figure.add_trace(
+        go.Scatter(
+            x=rounded(keep / max(len(ordered), 1)),
+            y=rounded(share[keep]),
+            mode="lines",
+            fill="tozeroy",
+            showlegend=False,
+            line={"color": "var(--atom)", "width": 2.25},
+            fillcolor="var(--sunken)",
+            hovertemplate="the rarest %{x:.0%} of features<br>have %{y:.1%} of firings<extra></extra>",
+        )
+    )
+    diagonal(figure, 0, 1)
+    figure.update_xaxes(title="features, rarest first", tickformat=".0%", range=[0, 1.02], dtick=0.25)
+    figure.update_yaxes(title="share of all firings", tickformat=".0%", range=[0, 1.02], dtick=0.25)
+    return Plot(
+        "lorenz",
+        "How unequally they fire",
+        figure,
+        f"Gini {words.plain(summary.gini, 3)}: 0 where all fire equally often (dotted).",
+        width="third",
+    )
+
+
+def _explained(explained: Floats, summary: Summary) -> Plot:
+    figure = canvas()
+    if len(explained):
+        low, high = float(explained.min()), float(explained.max())
+        edges = np.linspace(low, high if high > low else low + 0.01, min(30, max(8, len(explained) // 4)) + 1)
+        histogram(figure, explained, edges, "passages", "var(--atom)", "explained", 0.75)
+    if words.finite(summary.explained_variance):
+        upright(figure, summary.explained_variance, "all")
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title="variance explained in a passage", tickformat=".0%")
+    figure.update_yaxes(title="passages", rangemode="tozero")
+    return Plot("explained", "Variance explained", figure, f"{words.plural(len(explained), 'passage')}.", width="third")

@@ -1,7 +1,18 @@
 """Which later heads read an atom, against how much they read a random write of the same size (Table 1, I.2)."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from writesae.evals.common.conditions import Atoms
 from writesae.evals.common.evaluation import Evaluation
-from writesae.evals.readers.config import ReadersConfig
+
+
+@dataclass(frozen=True)
+class ReadersConfig(Atoms):
+    """Add atoms to the state and see which later heads' outputs change, against random writes of the same size: at the
+    edited token itself where that reads the edited state, else at the one after it."""
+
 
 entry = Evaluation(
     "readers",

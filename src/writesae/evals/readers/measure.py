@@ -16,7 +16,7 @@ from writesae.evals.common.drawn_firings import draw_firings
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.subject import Subject
-from writesae.evals.readers.config import ReadersConfig
+from writesae.evals.readers import ReadersConfig
 from writesae.evals.readers.summary import ADDED
 from writesae.hosts import KernelCall, KernelResult, Tap
 from writesae.hosts.fork import NativeRun

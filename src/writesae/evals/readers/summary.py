@@ -1,4 +1,4 @@
-"""What the records say."""
+"""What the records say: in numbers, in words, in figures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from writesae.evals.common.conditions import ADDED_WHERE, cells
-from writesae.evals.common.floor import above
+from writesae.evals.common.floor import above, too_small
+from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, clustered
-from writesae.evals.readers.config import ReadersConfig
-from writesae.types import NativeWrite, Timing
+from writesae.evals.readers import ReadersConfig
+from writesae.show import words
+from writesae.show.figures import canvas, drawn_of, log_ticks, rounded, thinned
+from writesae.show.heat_map import Grid, heat_map
+from writesae.show.parts import Panel, Plot, Table
+from writesae.types import NativeWrite, Site, Timing
 
 ADDED = ("atom", "random")
 """What is added to the state in turn, at the native write's norm."""
@@ -93,3 +99,101 @@ def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
         Interval(*(float(np.exp(bound)) for bound in interval)), float(ratios(records[seen]).ratio.median()),
         tuple(Reader(int(r["feature"]), str(r["reader"]), float(r["ratio"])) for r in best.to_dict("records")),
     )  # fmt: skip
+
+
+MOST_ATOMS = 60
+"""Atoms that are drawn one by one."""
+
+
+def finding(result: Result[ReadersConfig, Summary]) -> str:
+    """How strongly later heads read atoms, and which one most."""
+    cell = result.summary.cells[0]
+    number = (
+        f"{_where(cell)}; n = {words.plural(cell.atoms, 'atom')}, {words.plural(cell.heads, 'later head')}, "
+        f"{words.count(cell.readings)} readings, {words.percent(cell.above)} of them above rounding"
+    )
+    if too_small(cell.above):
+        return f"Too small to decide how later heads read atoms: {number}."
+    best = cell.strongest[0]
+    return (
+        f"The median later head reads an atom {words.decimals(cell.median)} times as strongly as a random write of the "
+        f"same size (geometric mean {words.decimals(cell.mean)}, 95 % interval over atoms "
+        f"{words.decimals(cell.interval.low)} to {words.decimals(cell.interval.high)}; {number}); the strongest reader "
+        f"is {best.site}, {words.decimals(best.ratio)} times, of feature {best.feature}."
+    )
+
+
+def panel(result: Result[ReadersConfig, Summary]) -> Panel:
+    """Heat map of later heads, and how far each atom's strongest reader stands out."""
+    cells, records = result.summary.cells, result.records
+    own = (records.timing == cells[0].timing) & (records.native_write == cells[0].native_write)
+    drawn = ratios(records[own])
+    head = ("timing and norm, or atom", "strongest reader", "ratio", "mean", "95 % interval", "above rounding")
+    rows = [
+        (
+            _where(c), "median of all", words.decimals(c.median), words.decimals(c.mean),
+            f"{words.decimals(c.interval.low)} to {words.decimals(c.interval.high)}", words.percent(c.above),
+        )
+        for c in cells
+    ]  # fmt: skip
+    best = cells[0].strongest[:12]
+    rows += [(f"feature {r.feature}", r.site, words.decimals(r.ratio), "", "", "") for r in best]
+    note = (
+        "Reading: norm of the change in a later head\u2019s output at the first token that the edited state reaches; "
+        "ratio of medians over firings. Mean: geometric, over atoms and heads."
+    )
+    if len(cells[0].strongest) > len(best):
+        note += f" The table has the first {len(best)} of {len(cells[0].strongest)} atoms."
+    return Panel((_map(drawn, cells[0]), _atoms(drawn)), Table(head, rows), note)
+
+
+def _where(cell: Cell) -> str:
+    return f"{words.timing(cell.timing)}, at the {cell.native_write} write\u2019s norm"
+
+
+def _map(drawn: pd.DataFrame, cell: Cell) -> Plot:
+    median = {Site.parse(str(name)): float(own.ratio.median()) for name, own in drawn.groupby("reader")}
+    layers, heads = sorted({s.layer for s in median}), sorted({s.head for s in median})
+    values = [[median.get(Site(layer, head)) for head in heads] for layer in layers]
+    grid = Grid([f"L{layer}" for layer in layers], [f"H{head}" for head in heads], values)
+    figure = heat_map(grid, words.decimals, around=1.0)
+    caption = (
+        f"Median ratio over atoms, {_where(cell)}. Blue-green: more than a random write, orange: less; shading is "
+        "logarithmic."
+    )
+    return Plot("heads", "Where atoms are read", figure, caption)
+
+
+def _atoms(drawn: pd.DataFrame) -> Plot:
+    """Every later head of every atom, atoms ordered by their strongest reader."""
+    figure = canvas()
+    strongest = drawn.groupby("feature").ratio.max().sort_values(ascending=False)
+    shown = strongest.index[:MOST_ATOMS]
+    place = {feature: i for i, feature in enumerate(shown)}
+    kept = drawn[drawn.feature.isin(shown)]
+    top = kept.ratio == kept.feature.map(strongest)
+    others = kept[~top]
+    few = others.iloc[thinned(len(others))]
+    groups = ((few, "other later heads", "random", 5), (kept[top], "strongest reader", "heat", 9))
+    for rows, name, colour, size in groups:
+        figure.add_trace(
+            go.Scatter(
+                x=[place[f] for f in rows.feature],
+                y=rounded(rows.ratio.to_numpy(dtype=float)),
+                customdata=[[int(f), str(r)] for f, r in zip(rows.feature, rows.reader, strict=True)],
+                name=name,
+                mode="markers",
+                marker={"color": f"var(--{colour})", "size": size, "opacity": 0.85},
+                hovertemplate="feature %{customdata[0]}, %{customdata[1]}: %{y:.3g}<extra></extra>",
+            )
+        )
+    figure.add_hline(y=1, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    known = kept.ratio[np.isfinite(kept.ratio) & (kept.ratio > 0)]
+    if len(known):
+        figure.update_yaxes(**log_ticks(float(known.min()) / 1.2, float(known.max()) * 1.2))
+    figure.update_yaxes(title="ratio to a random write")
+    figure.update_xaxes(title="atoms, strongest reader first", showticklabels=False, ticks="", showgrid=False)
+    caption = f"{len(shown)} of {len(strongest)} atoms. Dashed: as a random write."
+    if len(few) < len(others):
+        caption += f" {drawn_of(len(few), len(others), 'other readings')}"
+    return Plot("atoms", "Atom by atom", figure, caption)

@@ -20,7 +20,7 @@ from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated
 from writesae.evals.common.result import count
 from writesae.evals.common.subject import Subject
-from writesae.evals.seeds.config import SeedsConfig
+from writesae.evals.seeds import SeedsConfig
 from writesae.sae import SAE
 from writesae.types import NativeWrite
 

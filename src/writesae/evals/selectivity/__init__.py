@@ -1,7 +1,29 @@
 """Does an atom move its own tokens? Overlap of the most moved tokens with those of matched directions (App. D, I.1)."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from writesae.config import at_least
+from writesae.evals.common.conditions import Atoms
 from writesae.evals.common.evaluation import Evaluation
-from writesae.evals.selectivity.config import SelectivityConfig
+
+
+@dataclass(frozen=True)
+class SelectivityConfig(Atoms):
+    """Compare the tokens that an atom moves most with those that matched random directions move most."""
+
+    atoms: int = 48
+    """Atoms, those that fire most often."""
+    firings: int = 8
+    """Firings of each, drawn at random; atoms with fewer are refused."""
+    top: int = 32
+    """K, the most moved tokens that are compared."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, top=1)
+
 
 entry = Evaluation(
     "selectivity",

@@ -16,7 +16,7 @@ from writesae.evals.common.drawn_firings import draw_firings
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.subject import Subject
-from writesae.evals.selectivity.config import SelectivityConfig
+from writesae.evals.selectivity import SelectivityConfig
 from writesae.evals.selectivity.summary import AGAINST
 from writesae.hosts.fork import NativeRun
 

@@ -22,7 +22,7 @@ from writesae.errors import InputError
 from writesae.evals.common.draws import ranked_tokens, unit_rows
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.subject import Subject
-from writesae.evals.sign.config import SignConfig
+from writesae.evals.sign import SignConfig
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.recurrence import respond

@@ -1,7 +1,30 @@
 """The audit that needs no dictionary: what each head of a host remembers, and what one of its writes is worth."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from writesae.config import at_least, no_repeats, not_empty
 from writesae.evals.common.evaluation import Evaluation
-from writesae.evals.spectrum.config import SpectrumConfig
+from writesae.types import Timing
+
+
+@dataclass(frozen=True)
+class SpectrumConfig:
+    """Audit every head of a host without a dictionary: singular values, decay, what one write is worth."""
+
+    writes: int = 40
+    """Random tokens a layer."""
+    timings: tuple[Timing, ...] = ("after_token",)
+    """Whether the edited token reads the edited state itself. The first one chooses the head."""
+    seed: int = 0
+    """Of the tokens."""
+
+    def __post_init__(self) -> None:
+        not_empty(self, "timings")
+        no_repeats(self, "timings")
+        at_least(self, writes=1)
+
 
 entry = Evaluation(
     "spectrum",

@@ -20,7 +20,7 @@ from writesae.errors import InputError
 from writesae.evals.common.draws import generator_for
 from writesae.evals.common.pieces import Keep, Measured, concatenated
 from writesae.evals.common.subject import Subject
-from writesae.evals.spectrum.config import SpectrumConfig
+from writesae.evals.spectrum import SpectrumConfig
 from writesae.evals.spectrum.summary import heads_of
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun

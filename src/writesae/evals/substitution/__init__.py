@@ -1,7 +1,32 @@
 """Can one atom stand in for one write? (Paper section 3.2 and Table 2.)"""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from writesae.config import at_least
+from writesae.evals.common.conditions import Grid
 from writesae.evals.common.evaluation import Evaluation
-from writesae.evals.substitution.config import SubstitutionConfig
+
+Silent = Literal["refuse", "leave"]
+"""What happens at a place where a head's dictionary does not fire while another's does."""
+
+
+@dataclass(frozen=True)
+class SubstitutionConfig(Grid):
+    """Put one atom in the place of one write and see how far the next tokens move, against deletion and controls."""
+
+    silent: Silent = "refuse"
+    """Several heads edited together: a place where one of the dictionaries does not fire is refused, or that head's
+    write is left as it is there (and the place refused only where none fires)."""
+    firings: int = 1000
+    """Places drawn at random from the passages."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, firings=1)
+
 
 entry = Evaluation(
     "substitution",

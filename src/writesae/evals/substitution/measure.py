@@ -25,7 +25,7 @@ from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
 from writesae.evals.common.score import Grid, score_firings
 from writesae.evals.common.subject import Subject
-from writesae.evals.substitution.config import Silent, SubstitutionConfig
+from writesae.evals.substitution import Silent, SubstitutionConfig
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun
 from writesae.sae import SAE
