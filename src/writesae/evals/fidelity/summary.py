@@ -15,7 +15,7 @@ from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, Test, clustered, wilcoxon
 from writesae.evals.fidelity import FidelityConfig
 from writesae.show import words
-from writesae.show.figures import Dot, canvas, diagonal, dots, drawn_of, label, lines_of, rounded, thinned, upright
+from writesae.show.figures import Dot, canvas, diagonal, drawn_of, label, level, marks, rounded, thinned, whiskers
 from writesae.show.parts import Panel, Plot, Table
 
 CONDITIONS = ("native", "reconstruction", "zero")
@@ -85,7 +85,7 @@ def _replaced(records: pd.DataFrame, config: FidelityConfig) -> Replaced:
     )
 
 
-COLOUR = {"native": "var(--random)", "reconstruction": "var(--atom)", "zero": "var(--delete)"}
+COLOUR = {"native": "random", "reconstruction": "atom", "zero": "delete"}
 
 
 def finding(result: Result[FidelityConfig, Summary]) -> str:
@@ -110,9 +110,15 @@ def panel(result: Result[FidelityConfig, Summary]) -> Panel:
     """Perplexities, the loss that each replacement adds, and passage by passage."""
     summary, records = result.summary, result.records
     whole = summary.scopes[ALL]
-    plots = [_perplexity(summary), _added(whole), _passages(records[records.scope == ALL])]
+    added = [(name, COLOUR[name], Dot(name, value, whole.intervals[name])) for name, value in whole.added.items()]
+    plots = [_perplexity(summary), _whiskers("added", "What each replacement adds", added, "third")]
+    plots.append(_passages(records[records.scope == ALL]))
     if len(summary.scopes) > 1:
-        plots.append(_scopes(summary.scopes))
+        lines, what = [], "reconstruction"
+        for scope, one in summary.scopes.items():
+            name, said = "all together" if scope == ALL else scope, f"recovered {words.percent(one.recovered)}"
+            lines.append((name, COLOUR[what], Dot(name, one.added[what], one.intervals[what], said)))
+        plots.append(_whiskers("scopes", "Which heads cost what", lines, "whole"))
     rows = [("native", words.plain(whole.perplexity["native"], 3), words.MISSING, words.MISSING)]
     for scope, one in summary.scopes.items():
         for name in CONDITIONS[1:] if scope == ALL else CONDITIONS[1:2]:
@@ -134,7 +140,7 @@ def _perplexity(summary: Summary) -> Plot:
         go.Bar(
             x=[label(name) for name in whole.perplexity],
             y=rounded(values),
-            marker={"color": [COLOUR[name] for name in whole.perplexity], "opacity": 0.8},
+            marker={"color": [f"var(--{COLOUR[name]})" for name in whole.perplexity], "opacity": 0.8},
             text=[words.decimals(value) for value in values],
             textposition="outside",
             cliponaxis=False,
@@ -151,31 +157,10 @@ def _perplexity(summary: Summary) -> Plot:
     return Plot("perplexity", "Perplexity", figure, caption, width="third")
 
 
-def _added(whole: Replaced) -> Plot:
-    lines = {name: Dot(name, value, whole.intervals[name]) for name, value in whole.added.items()}
-    return _whiskers("added", "What each replacement adds", lines, "third")
-
-
-def _scopes(scopes: dict[str, Replaced]) -> Plot:
-    """Loss that reconstruction adds where all heads, those of one layer, or one head are replaced."""
-    lines = {}
-    for scope, one in scopes.items():
-        name = "all together" if scope == ALL else scope
-        said = f"recovered {words.percent(one.recovered)}"
-        lines[name] = Dot(name, one.added["reconstruction"], one.intervals["reconstruction"], said)
-    return _whiskers("scopes", "Which heads cost what", lines, "whole")
-
-
-def _whiskers(name: str, title: str, lines: dict[str, Dot], width: Literal["third", "whole"]) -> Plot:
-    figure = canvas()
-    lines_of(figure, list(lines))
-    for i, (line, dot) in enumerate(lines.items()):
-        dots(figure, line, [dot], COLOUR.get(line, COLOUR["reconstruction"]), float(i), lambda v: words.signed(v, 4))
-    upright(figure, 0.0, "native", dash="solid")
-    figure.update_layout(showlegend=False)
+def _whiskers(name: str, title: str, lines: list[tuple[str, str, Dot]], width: Literal["third", "whole"]) -> Plot:
+    figure = whiskers(lines, lambda v: words.signed(v, 4), 0.0, "native")
     figure.update_xaxes(title="added loss (nats a token)")
-    caption = "Bars: 95 % bootstrap intervals over passages."
-    return Plot(name, title, figure, caption, width)
+    return Plot(name, title, figure, "Bars: 95 % bootstrap intervals over passages.", width)
 
 
 def _passages(records: pd.DataFrame) -> Plot:
@@ -183,20 +168,11 @@ def _passages(records: pd.DataFrame) -> Plot:
     figure = canvas()
     kept = records.iloc[thinned(len(records))]
     x, y = (((kept[f"nll_{c}"] - kept.nll_native) / kept.tokens).to_numpy() for c in ("zero", "reconstruction"))
-    figure.add_trace(
-        go.Scatter(
-            x=rounded(x),
-            y=rounded(y),
-            mode="markers",
-            showlegend=False,
-            customdata=[int(n) for n in kept.passage],
-            marker={"color": "var(--atom)", "size": 7, "opacity": 0.7},
-            hovertemplate="passage %{customdata}<br>zeroed %{x:.4f}, reconstructed %{y:.4f}<extra></extra>",
-        )
-    )
+    says = "passage %{customdata}<br>zeroed %{x:.4f}, reconstructed %{y:.4f}"
+    marks(figure, x, y, "atom", 7, 0.7, says, showlegend=False, customdata=[int(n) for n in kept.passage])
     reach = float(max(abs(x).max(), abs(y).max())) * 1.1 or 1.0
     diagonal(figure, -reach, reach)
-    figure.add_hline(y=0, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    level(figure, 0.0)
     figure.update_xaxes(title="zeroed states (nats a token)", range=[-reach, reach])
     figure.update_yaxes(title="reconstruction", range=[-reach, reach])
     caption = drawn_of(len(kept), len(records), "passages") + " Dashed: everything recovered; dotted: nothing."

@@ -1,27 +1,27 @@
-"""What the records say: in numbers, in words, in figures."""
+"""Bits a token that deleting or replacing every write of a class adds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
-from writesae.evals.common.conditions import CONDITIONS, cells
-from writesae.evals.common.floor import above, too_small
+from writesae.evals.common.cells import AtTiming, Cells, Column, OfWrite, cells, inside, table_of
+from writesae.evals.common.change import Change, change_of
+from writesae.evals.common.conditions import CONDITIONS
+from writesae.evals.common.floor import above
 from writesae.evals.common.result import Result
-from writesae.evals.common.stats import Interval, Test, clustered, wilcoxon
 from writesae.evals.passage_loss import PassageLossConfig
 from writesae.show import words
-from writesae.show.figures import Dot, canvas, dots, drawn_of, label, lines_of, rounded, thinned, upright
-from writesae.show.parts import Panel, Plot, Table
-from writesae.types import Amplitude, NativeWrite, Timing
+from writesae.show.figures import Dot, canvas, drawn_of, label, level, marks, thinned, whiskers
+from writesae.show.parts import Panel, Plot
+from writesae.types import Amplitude
 
-PART = ("timing", "native_write", "amplitude")
+BY = ("timing", "native_write", "amplitude")
 COLUMNS = {
     "passage": "number of the passage",
     "timing": "whether the edited token reads the edited state itself (at_token) or not (after_token)",
@@ -41,36 +41,56 @@ MORE = {
 
 @dataclass(frozen=True)
 class Cell:
-    """Over all tokens of the passages that have firings, under one timing, form of the write and amplitude."""
+    """One condition over all tokens of the passages that have firings, under one timing, form of the write and
+    amplitude."""
 
-    timing: Timing
-    native_write: NativeWrite
-    amplitude: Amplitude
-    passages: int
+    condition: Annotated[str, Column("in the write\u2019s place", words.condition)]
+    timing: AtTiming
+    native_write: OfWrite
+    amplitude: Annotated[Amplitude, Column("amplitude", words.amplitude)]
+    bits: Annotated[
+        Change,
+        Column("added bits a token", lambda bits: words.signed(bits.mean, 4)),
+        Column("95 % interval", lambda bits: words.span(bits.interval, 4)),
+        Column("p (signed ranks)", lambda bits: words.quantity(bits.p)),
+        Column("passages", lambda bits: words.count(bits.passages)),
+        Column("above", lambda bits: words.percent(bits.above)),
+    ]
+    """A token, added to the native loss, over passages; above: those whose loss deletion changes by more than rounding
+    does; p is not corrected."""
     firings: int
-    above: float
-    """Share of passages whose loss deletion changes by more than rounding does."""
-    bits: dict[str, float]
-    """Condition -> bits a token added to the native loss, mean over passages."""
-    intervals: dict[str, Interval]
-    """Bootstrap over passages."""
-    tests: dict[str, Test]
-    """Signed ranks over passages against the native loss."""
     recovered: float
-    """Loss recovered by the atoms: 1 - (atom - native) / (delete - native) of the summed losses; nan where
-    the interval of what deletion adds holds zero."""
+    """Share of what deletion costs that this does not: 1 - (own - native) / (delete - native) of the summed losses; nan
+    where the interval of what deletion adds holds zero."""
+
+    @property
+    def where(self) -> str:
+        """In words."""
+        return f"{words.timing(self.timing)}, {self.native_write} write, {words.amplitude(self.amplitude)}"
 
 
-@dataclass(frozen=True)
-class Summary:
-    """By timing, form of the write and amplitude."""
-
-    cells: tuple[Cell, ...]
+Summary = Cells[Cell]
 
 
 def summarise(tables: Mapping[str, pd.DataFrame], config: PassageLossConfig) -> Summary:
     """The summary of the records."""
-    return Summary(tuple(_cell(key, own, config.seed) for key, own in cells(tables["records"], PART)))
+    return Cells(tuple(cell for how, part in cells(tables["records"], BY) for cell in _cells(how, part, config.seed)))
+
+
+def _cells(how: dict[str, str], records: pd.DataFrame, seed: int) -> list[Cell]:
+    bits, native = added(records), records.nll_native
+    total = {name: float((records[f"nll_{name}"] - native).sum()) for name in CONDITIONS}
+    effect, floor = (np.square(records[f"nll_{name}"] - native) for name in ("delete", "again"))
+    standing = float(above(effect, floor).mean())
+    changes = {name: replace(change_of(bits[name], records.passage, seed), above=standing) for name in CONDITIONS}
+    costs = changes["delete"].interval.low > 0
+    return [
+        Cell(
+            name, **how, bits=changes[name], firings=int(records.firings.sum()),  # type: ignore[arg-type]
+            recovered=1 - total[name] / total["delete"] if costs else float("nan"),
+        )
+        for name in CONDITIONS
+    ]  # fmt: skip
 
 
 def added(records: pd.DataFrame) -> pd.DataFrame:
@@ -79,101 +99,53 @@ def added(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(bits)
 
 
-def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
-    bits, clusters, native = added(records), records.passage.to_numpy(), records.nll_native
-    total = {name: float((records[f"nll_{name}"] - native).sum()) for name in CONDITIONS}
-    intervals = {name: clustered(bits[name].to_numpy(), clusters, seed) for name in CONDITIONS}
-    effect, floor = (np.square(records[f"nll_{name}"] - native) for name in ("delete", "again"))
-    return Cell(
-        cast(Timing, key[0]),
-        cast(NativeWrite, key[1]),
-        cast(Amplitude, key[2]),
-        passages=len(records),
-        firings=int(records.firings.sum()),
-        above=float(above(effect, floor).mean()),
-        bits={name: float(bits[name].mean()) for name in CONDITIONS},
-        intervals=intervals,
-        tests={name: wilcoxon(records[f"nll_{name}"], native) for name in CONDITIONS},
-        recovered=1 - total["atom"] / total["delete"] if intervals["delete"].low > 0 else float("nan"),
-    )
-
-
-COLOUR = {"atom": "var(--atom)", "delete": "var(--delete)", "random": "var(--random)"}
-
-
 def finding(result: Result[PassageLossConfig, Summary]) -> str:
     """What deleting or replacing all firings costs."""
-    cell = result.summary.cells[0]
-    number = (
-        f"{words.count(cell.firings)} firings of the class in {words.plural(cell.passages, 'passage')} ({_where(cell)})"
-    )
-    if too_small(cell.above):
+    own = {cell.condition: cell for cell in result.summary.alike(*BY)[0]}
+    one, atom = own["delete"], own["atom"]
+    firings, passages = words.count(one.firings), words.plural(one.bits.passages, "passage")
+    number = f"{firings} firings of the class in {passages} ({one.where})"
+    if one.bits.small:
         return (
             f"Too small to decide what replacing {number} costs: deletion changes the loss by more than rounding in "
-            f"{words.percent(cell.above)} of them."
+            f"{words.percent(one.bits.above)} of them."
         )
     said = [
-        f"{words.condition(c)} {words.signed(bits, 4)} ({words.span(cell.intervals[c], 4)})"
-        for c, bits in cell.bits.items()
+        f"{words.condition(name)} {words.signed(cell.bits.mean, 4)} ({words.span(cell.bits.interval, 4)})"
+        for name, cell in own.items()
     ]
     text = f"Bits a token that replacing all {number} adds, with 95 % intervals over passages: {'; '.join(said)}."
-    if words.finite(cell.recovered):
-        text += f" Of what deletion costs, the atoms recover {words.percent(cell.recovered)}."
+    if words.finite(atom.recovered):
+        text += f" Of what deletion costs, the atoms recover {words.percent(atom.recovered)}."
     return text
 
 
 def panel(result: Result[PassageLossConfig, Summary]) -> Panel:
     """Bits that each replacement adds, over all passages and in each."""
-    cells, records = result.summary.cells, result.records
-    rows = [
-        (
-            f"{words.condition(c)}, {_where(cell)}", words.signed(cell.bits[c], 4), words.span(cell.intervals[c], 4),
-            words.quantity(cell.tests[c].p), words.count(cell.passages), words.percent(cell.above),
-        )
-        for cell in cells for c in CONDITIONS
-    ]  # fmt: skip
-    head = ("in the write\u2019s place", "added bits a token", "95 % interval", "p (signed ranks)", "passages", "above")
+    summary = result.summary
     note = "Above: the share of passages whose loss deletion changes by more than rounding does."
-    first = [getattr(cells[0], name) for name in PART]
-    own = records[(records[list(PART)] == first).all(axis=1)]
-    return Panel((_means(cells), _passages(own, cells[0])), Table(head, rows), note)
-
-
-def _where(cell: Cell) -> str:
-    return f"{words.timing(cell.timing)}, {cell.native_write} write, {words.amplitude(cell.amplitude)}"
-
-
-def _means(cells: tuple[Cell, ...]) -> Plot:
-    figure = canvas()
-    lines = [(c, cell) for cell in cells for c in CONDITIONS]
-    lines_of(figure, [f"{c}, {words.timing(cell.timing)}, {cell.native_write}, {cell.amplitude}" for c, cell in lines])
-    for i, (c, cell) in enumerate(lines):
-        dot = Dot(f"{words.condition(c)}, {_where(cell)}", cell.bits[c], cell.intervals[c])
-        dots(figure, c, [dot], COLOUR[c], float(i), lambda v: words.signed(v, 4))
-    upright(figure, 0.0, "native", dash="solid")
-    figure.update_layout(showlegend=False)
+    lines = []
+    for cell in summary.cells:
+        name = f"{cell.condition}, {words.timing(cell.timing)}, {cell.native_write}, {cell.amplitude}"
+        dot = Dot(f"{words.condition(cell.condition)}, {cell.where}", cell.bits.mean, cell.bits.interval)
+        lines.append((name, cell.condition, dot))
+    figure = whiskers(lines, lambda v: words.signed(v, 4), 0.0, "native")
     figure.update_xaxes(title="added loss (bits a token)")
-    return Plot("means", "Over all passages", figure, "Bars: 95 % bootstrap intervals over passages.")
+    means = Plot("means", "Over all passages", figure, "Bars: 95 % bootstrap intervals over passages.")
+    first = summary.cells[0]
+    return Panel((means, _passages(inside(result.records, first, BY), first)), table_of(Cell, summary.cells), note)
 
 
 def _passages(records: pd.DataFrame, cell: Cell) -> Plot:
     """Firings of the class in a passage (x) against the bits that replacing them adds (y)."""
-    figure, bits = canvas(), added(records)
-    rows = thinned(len(records))
+    figure, kept = canvas(), records.iloc[thinned(len(records))]
+    bits, numbers = added(kept), [int(n) for n in kept.passage]
+    says = "passage %{customdata}, %{x} firings<br>%{y:+.4f} bits a token"
     for c in CONDITIONS:
-        figure.add_trace(
-            go.Scatter(
-                x=[int(n) for n in records.firings.to_numpy()[rows]],
-                y=rounded(bits[c].to_numpy()[rows]),
-                customdata=[int(n) for n in records.passage.to_numpy()[rows]],
-                name=label(words.condition(c)),
-                mode="markers",
-                marker={"color": COLOUR[c], "size": 7, "opacity": 0.7},
-                hovertemplate="passage %{customdata}, %{x} firings<br>%{y:+.4f} bits a token<extra></extra>",
-            )
-        )
-    figure.add_hline(y=0, line={"color": "var(--ink-soft)", "width": 1.25})
+        about = {"name": label(words.condition(c)), "customdata": numbers}
+        marks(figure, kept.firings.to_numpy(float), bits[c].to_numpy(), c, 7, 0.7, says, **about)
+    level(figure, 0.0, "solid")
     figure.update_xaxes(title="firings of the class in the passage", rangemode="tozero")
     figure.update_yaxes(title="added bits a token")
-    caption = f"{drawn_of(len(rows), len(records), 'passages')} {words.sentence(_where(cell))}"
+    caption = f"{drawn_of(len(kept), len(records), 'passages')} {words.sentence(cell.where)}"
     return Plot("passages", "Passage by passage", figure, caption)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
-from writesae.evals.common.conditions import ADDED_WHERE, cells
+from writesae.evals.common.cells import Cells, cells, inside
+from writesae.evals.common.conditions import ADDED_WHERE
 from writesae.evals.common.floor import above, too_small
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, clustered
 from writesae.evals.readers import ReadersConfig
 from writesae.show import words
-from writesae.show.figures import canvas, drawn_of, log_ticks, rounded, thinned
+from writesae.show.figures import canvas, drawn_of, level, log_ticks, marks, thinned
 from writesae.show.heat_map import Grid, heat_map
 from writesae.show.parts import Panel, Plot, Table
 from writesae.types import NativeWrite, Site, Timing
 
 ADDED = ("atom", "random")
 """What is added to the state in turn, at the native write's norm."""
-PART = ("timing", "native_write")
+BY = ("timing", "native_write")
 COLUMNS = ADDED_WHERE | {
     "reader": "the later head",
     "atom": "norm of what the atom changes in its output",
@@ -64,17 +64,18 @@ class Cell:
     strongest: tuple[Reader, ...]
     """Each atom's strongest reader, strongest first."""
 
+    @property
+    def where(self) -> str:
+        """In words."""
+        return f"{words.timing(self.timing)}, at the {self.native_write} write\u2019s norm"
 
-@dataclass(frozen=True)
-class Summary:
-    """By timing and form of the native write."""
 
-    cells: tuple[Cell, ...]
+Summary = Cells[Cell]
 
 
 def summarise(tables: Mapping[str, pd.DataFrame], config: ReadersConfig) -> Summary:
     """The summary of the records."""
-    return Summary(tuple(_cell(key, own, config.seed) for key, own in cells(tables["records"], PART)))
+    return Cells(tuple(_cell(how, own, config.seed) for how, own in cells(tables["records"], BY)))
 
 
 def ratios(records: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +85,7 @@ def ratios(records: pd.DataFrame) -> pd.DataFrame:
     return (medians["atom"] / medians["random"]).rename("ratio").reset_index()
 
 
-def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
+def _cell(how: dict[str, Any], records: pd.DataFrame, seed: int) -> Cell:
     table, effect = ratios(records), records[list(ADDED)].min(axis=1)
     seen = pd.Series(False, records.index)
     for _, own in records.groupby("reader"):  # heads' outputs have scales of their own
@@ -93,8 +94,7 @@ def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
     interval = clustered(logs, table.feature.to_numpy(), seed)
     best = table.loc[table.groupby("feature").ratio.idxmax()].sort_values("ratio", ascending=False)
     return Cell(
-        cast(Timing, key[0]), cast(NativeWrite, key[1]),
-        int(records.feature.nunique()), int(records.reader.nunique()), len(records), float(seen.mean()),
+        *how.values(), int(records.feature.nunique()), int(records.reader.nunique()), len(records), float(seen.mean()),
         float(table.ratio.median()), float(np.exp(logs.mean())) if len(logs) else float("nan"),
         Interval(*(float(np.exp(bound)) for bound in interval)), float(ratios(records[seen]).ratio.median()),
         tuple(Reader(int(r["feature"]), str(r["reader"]), float(r["ratio"])) for r in best.to_dict("records")),
@@ -109,7 +109,7 @@ def finding(result: Result[ReadersConfig, Summary]) -> str:
     """How strongly later heads read atoms, and which one most."""
     cell = result.summary.cells[0]
     number = (
-        f"{_where(cell)}; n = {words.plural(cell.atoms, 'atom')}, {words.plural(cell.heads, 'later head')}, "
+        f"{cell.where}; n = {words.plural(cell.atoms, 'atom')}, {words.plural(cell.heads, 'later head')}, "
         f"{words.count(cell.readings)} readings, {words.percent(cell.above)} of them above rounding"
     )
     if too_small(cell.above):
@@ -126,12 +126,11 @@ def finding(result: Result[ReadersConfig, Summary]) -> str:
 def panel(result: Result[ReadersConfig, Summary]) -> Panel:
     """Heat map of later heads, and how far each atom's strongest reader stands out."""
     cells, records = result.summary.cells, result.records
-    own = (records.timing == cells[0].timing) & (records.native_write == cells[0].native_write)
-    drawn = ratios(records[own])
+    drawn = ratios(inside(records, cells[0], BY))
     head = ("timing and norm, or atom", "strongest reader", "ratio", "mean", "95 % interval", "above rounding")
     rows = [
         (
-            _where(c), "median of all", words.decimals(c.median), words.decimals(c.mean),
+            c.where, "median of all", words.decimals(c.median), words.decimals(c.mean),
             f"{words.decimals(c.interval.low)} to {words.decimals(c.interval.high)}", words.percent(c.above),
         )
         for c in cells
@@ -147,10 +146,6 @@ def panel(result: Result[ReadersConfig, Summary]) -> Panel:
     return Panel((_map(drawn, cells[0]), _atoms(drawn)), Table(head, rows), note)
 
 
-def _where(cell: Cell) -> str:
-    return f"{words.timing(cell.timing)}, at the {cell.native_write} write\u2019s norm"
-
-
 def _map(drawn: pd.DataFrame, cell: Cell) -> Plot:
     median = {Site.parse(str(name)): float(own.ratio.median()) for name, own in drawn.groupby("reader")}
     layers, heads = sorted({s.layer for s in median}), sorted({s.head for s in median})
@@ -158,7 +153,7 @@ def _map(drawn: pd.DataFrame, cell: Cell) -> Plot:
     grid = Grid([f"L{layer}" for layer in layers], [f"H{head}" for head in heads], values)
     figure = heat_map(grid, words.decimals, around=1.0)
     caption = (
-        f"Median ratio over atoms, {_where(cell)}. Blue-green: more than a random write, orange: less; shading is "
+        f"Median ratio over atoms, {cell.where}. Blue-green: more than a random write, orange: less; shading is "
         "logarithmic."
     )
     return Plot("heads", "Where atoms are read", figure, caption)
@@ -176,18 +171,10 @@ def _atoms(drawn: pd.DataFrame) -> Plot:
     few = others.iloc[thinned(len(others))]
     groups = ((few, "other later heads", "random", 5), (kept[top], "strongest reader", "heat", 9))
     for rows, name, colour, size in groups:
-        figure.add_trace(
-            go.Scatter(
-                x=[place[f] for f in rows.feature],
-                y=rounded(rows.ratio.to_numpy(dtype=float)),
-                customdata=[[int(f), str(r)] for f, r in zip(rows.feature, rows.reader, strict=True)],
-                name=name,
-                mode="markers",
-                marker={"color": f"var(--{colour})", "size": size, "opacity": 0.85},
-                hovertemplate="feature %{customdata[0]}, %{customdata[1]}: %{y:.3g}<extra></extra>",
-            )
-        )
-    figure.add_hline(y=1, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+        x, data = np.array([place[f] for f in rows.feature]), rows[["feature", "reader"]].to_numpy().tolist()
+        says = "feature %{customdata[0]}, %{customdata[1]}: %{y:.3g}"
+        marks(figure, x, rows.ratio.to_numpy(float), colour, size, 0.85, says, name=name, customdata=data)
+    level(figure, 1.0)
     known = kept.ratio[np.isfinite(kept.ratio) & (kept.ratio > 0)]
     if len(known):
         figure.update_yaxes(**log_ticks(float(known.min()) / 1.2, float(known.max()) * 1.2))
