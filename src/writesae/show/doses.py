@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from writesae.show.figures import Interval, canvas, label, rounded
+from writesae.show.figures import Interval, canvas, label, level, rounded
 from writesae.show.words import finite
 
 C = TypeVar("C")
@@ -48,7 +48,7 @@ def curves_of(
     found = dict[str, list[Point]]()
     for cell in cells:
         found.setdefault(getattr(cell, by), []).append(point(cell))
-    return [Curve(names[value][0], f"var(--{names[value][1]})", own) for value, own in found.items()]
+    return [Curve(*names[value], own) for value, own in found.items()]
 
 
 def by_dose(
@@ -56,14 +56,15 @@ def by_dose(
     x: str,
     y: str,
     write: Callable[[float], str],
-    level: float | None = None,
+    across: float | None = None,
     share: bool = False,
 ) -> go.Figure:
-    """The curves over their doses; `level` is drawn across: what is without any. `share` writes the axis in percent."""
+    """The curves over their doses; `across` is a line of what is without any. `share` writes the axis in percent."""
     figure = canvas(330)
     doses = sorted({p.dose for curve in curves for p in curve.points})
     step = APART * ((doses[-1] - doses[0]) or 1.0) if doses else 0.0
     for index, curve in enumerate(curves):
+        ink = f"var(--{curve.colour})"
         kept = sorted((p for p in curve.points if finite(p.value)), key=lambda p: p.dose)
         bounds = [p.interval if p.interval and all(map(finite, p.interval)) else (p.value, p.value) for p in kept]
         text = [
@@ -76,14 +77,14 @@ def by_dose(
                 y=rounded([p.value for p in kept]),
                 name=label(curve.name),
                 mode="lines+markers",
-                line={"color": curve.colour, "width": 2},
-                marker={"color": curve.colour, "size": 8},
+                line={"color": ink, "width": 2},
+                marker={"color": ink, "size": 8},
                 error_y={
                     "type": "data",
                     "symmetric": False,
                     "array": rounded([high - p.value for p, (_, high) in zip(kept, bounds, strict=True)]),
                     "arrayminus": rounded([p.value - low for p, (low, _) in zip(kept, bounds, strict=True)]),
-                    "color": curve.colour,
+                    "color": ink,
                     "thickness": 2,
                     "width": 0,
                 },
@@ -91,8 +92,8 @@ def by_dose(
                 hovertemplate="%{text}<extra></extra>",
             )
         )
-    if level is not None:
-        figure.add_hline(y=level, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    if across is not None:
+        level(figure, across)
     ticks = {"tickvals": doses, "ticktext": [f"{dose:g}" for dose in doses]} if len(doses) < 9 else {}
     figure.update_xaxes(title=x, **ticks)
     figure.update_yaxes(title=y, tickformat=".0%" if share else None)

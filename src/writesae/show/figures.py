@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 from writesae.show import words
 
@@ -93,22 +94,25 @@ def drawn_of(drawn: int, all_of_them: int, what: str) -> str:
 
 
 def marks(
-    figure: go.Figure, x: Floats, y: Floats, colour: str, size: float, opacity: float, says: str, **more: object
+    figure: go.Figure, x: ArrayLike, y: ArrayLike, colour: str, size: float, opacity: float, says: str, **more: object
 ) -> None:
     """A dot for every (x, y); `says` is what pointing at one shows, and `more` goes to Plotly's scatter."""
     marker = {"color": f"var(--{colour})", "size": size, "opacity": opacity}
-    text = f"{says}<extra></extra>"
-    figure.add_trace(go.Scatter(x=rounded(x), y=rounded(y), mode="markers", marker=marker, hovertemplate=text, **more))
+    _scatter(figure, x, y, says, {"mode": "markers", "marker": marker} | more)
 
 
 def curve(
-    figure: go.Figure, x: Sequence[float], y: Floats | Sequence[float | None], colour: str, width: float, says: str,
-    dash: str = "solid", **more: object,
+    figure: go.Figure, x: ArrayLike, y: ArrayLike, colour: str, width: float, says: str, dash: str = "solid",
+    **more: object,
 ) -> None:  # fmt: skip
     """A line through every (x, y), likewise."""
-    line, text = {"color": f"var(--{colour})", "width": width, "dash": dash}, f"{says}<extra></extra>"
-    about = {"mode": "lines", "hovertemplate": text} | more
-    figure.add_trace(go.Scatter(x=rounded(x), y=rounded(y), line=line, **about))
+    line = {"color": f"var(--{colour})", "width": width, "dash": dash}
+    _scatter(figure, x, y, says, {"mode": "lines", "line": line} | more)
+
+
+def _scatter(figure: go.Figure, x: ArrayLike, y: ArrayLike, says: str, about: Mapping[str, object]) -> None:
+    places = {axis: rounded(np.asarray(values, float)) for axis, values in (("x", x), ("y", y))}
+    figure.add_trace(go.Scatter(**places, hovertemplate=f"{says}<extra></extra>", **about))
 
 
 def level(figure: go.Figure, y: float, dash: str = "dash") -> None:
@@ -137,6 +141,7 @@ def dots(
     hollow: bool = False,
 ) -> None:
     """One dot with its whiskers a line; `shift` moves a series off the line's middle, up to half a line."""
+    ink = f"var(--{colour})"
     kept = [(i, e) for i, e in enumerate(entries) if words.finite(e.value)]
     values = [float(e.value or 0.0) for _, e in kept]
     bounds = [e.interval or (v, v) for (_, e), v in zip(kept, values, strict=True)]
@@ -153,17 +158,13 @@ def dots(
             y=[i + shift for i, _ in kept],
             name=label(series),
             mode="markers",
-            marker={
-                "color": "var(--surface)" if hollow else colour,
-                "size": 9,
-                "line": {"color": colour, "width": 2},
-            },
+            marker={"color": "var(--surface)" if hollow else ink, "size": 9, "line": {"color": ink, "width": 2}},
             error_x={
                 "type": "data",
                 "symmetric": False,
                 "array": rounded([high - v for (_, high), v in zip(bounds, values, strict=True)]),
                 "arrayminus": rounded([v - low for (low, _), v in zip(bounds, values, strict=True)]),
-                "color": colour,
+                "color": ink,
                 "thickness": 2.5,
                 "width": 0,
             },
@@ -192,7 +193,7 @@ def whiskers(
     figure = canvas()
     lines_of(figure, [name for name, _, _ in lines])
     for i, (name, colour, dot) in enumerate(lines):
-        dots(figure, name, [dot], f"var(--{colour})", float(i), write)
+        dots(figure, name, [dot], colour, float(i), write)
     upright(figure, at, text, dash="solid" if text else "dash")
     figure.update_layout(showlegend=False)
     return figure
@@ -214,11 +215,11 @@ def upright(
     x: float,
     text: str = "",
     dash: str = "dash",
-    colour: str = "var(--ink-soft)",
+    colour: str = "ink-soft",
     width: float = 1.25,
 ) -> None:
     """A reference line at one x, named at its top."""
-    figure.add_vline(x=x, line={"color": colour, "width": width, "dash": dash})
+    figure.add_vline(x=x, line={"color": f"var(--{colour})", "width": width, "dash": dash})
     if text:
         figure.add_annotation(
             x=x,
@@ -264,25 +265,28 @@ def corner(figure: go.Figure, text: str, *, top: bool, left: bool) -> None:
     )
 
 
+def bars(
+    figure: go.Figure,
+    counts: Sequence[int],
+    edges: Floats,
+    texts: Sequence[str],
+    colour: str,
+    says: str,
+    **more: object,
+) -> None:
+    """Bars between each two edges, with what pointing at one shows (`%{text}`: its own text)."""
+    about = {"text": texts, "textposition": "none", "hovertemplate": f"{says}<extra></extra>"} | more
+    x, width = rounded((edges[:-1] + edges[1:]) / 2), rounded(np.diff(edges) * 0.96)
+    figure.add_trace(go.Bar(x=x, y=counts, width=width, marker_color=f"var(--{colour})", **about))
+
+
 def histogram(
     figure: go.Figure, values: Floats, edges: Floats, name: str, colour: str, unit: str, opacity: float = 0.62
-) -> list[int]:
-    """Bars of how many values lie between each two edges; returns the counts. The last bin holds its upper edge."""
-    counts = np.histogram(values, edges)[0]
+) -> None:
+    """Bars of how many values lie between each two edges. The last bin holds its upper edge."""
     spans = [f"{words.quantity(float(a))} to {words.quantity(float(b))}" for a, b in pairwise(edges)]
-    figure.add_trace(
-        go.Bar(
-            x=rounded((edges[:-1] + edges[1:]) / 2),
-            y=counts.tolist(),
-            width=rounded(np.diff(edges) * 0.96),
-            name=label(name),
-            marker={"color": colour, "opacity": opacity, "line": {"width": 0}},
-            text=spans,
-            textposition="none",
-            hovertemplate=f"{unit} %{{text}}: %{{y}}<extra></extra>",
-        )
-    )
-    return [int(n) for n in counts]
+    more = {"name": label(name), "marker_opacity": opacity, "marker_line_width": 0}
+    bars(figure, np.histogram(values, edges)[0].tolist(), edges, spans, colour, f"{unit} %{{text}}: %{{y}}", **more)
 
 
 def stacked(
@@ -295,7 +299,7 @@ def stacked(
                 x=[label(name) for name in names],
                 y=list(sizes),
                 name=label(kind),
-                marker={"color": colours[kind], "opacity": 0.75},
+                marker={"color": f"var(--{colours[kind]})", "opacity": 0.75},
                 text=list(sizes),
                 texttemplate="%{text}",
                 textposition="inside",

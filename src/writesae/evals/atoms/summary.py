@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from writesae.evals.atoms import AtomsConfig
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, clustered
 from writesae.show import words
 from writesae.show.document import render
-from writesae.show.figures import canvas, drawn_of, log_ticks, rounded, thinned
+from writesae.show.figures import canvas, curve, drawn_of, log_ticks, marks, thinned
 from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {
@@ -148,20 +147,9 @@ def _rates(records: pd.DataFrame) -> Plot:
     """How often an atom fires against how alike it is to the writes it fires on."""
     figure = canvas(360)
     kept = records.iloc[thinned(len(records))]
-    figure.add_trace(
-        go.Scatter(
-            x=rounded(kept.rate.to_numpy(dtype=float)),
-            y=rounded(kept.cosine.to_numpy(dtype=float)),
-            customdata=[[int(f), words.percent(w, 0)] for f, w in zip(kept.feature, kept.wins, strict=True)],
-            mode="markers",
-            showlegend=False,
-            marker={"color": "var(--atom)", "size": 6, "opacity": 0.6},
-            hovertemplate=(
-                "feature %{customdata[0]}<br>fires at %{x:.2%} of tokens, cosine %{y:.3g}, wins %{customdata[1]}"
-                "<extra></extra>"
-            ),
-        )
-    )
+    says = "feature %{customdata[0]}<br>fires at %{x:.2%} of tokens, cosine %{y:.3g}, wins %{customdata[1]}"
+    data = [[int(f), words.percent(w, 0)] for f, w in zip(kept.feature, kept.wins, strict=True)]
+    marks(figure, kept.rate, kept.cosine, "atom", 6, 0.6, says, customdata=data, showlegend=False)
     low, high = float(records.rate.min()), float(records.rate.max())
     figure.update_xaxes(title="share of tokens", **log_ticks(low / 1.3, max(high, low * 2) * 1.3))
     figure.update_yaxes(title="median cosine to the native write")
@@ -176,13 +164,8 @@ def _activity(records: pd.DataFrame) -> Plot:
     middle = (edges[:-1] + edges[1:]) / 2
     low, mid, high = np.quantile(density, [0.25, 0.5, 0.75], axis=0)
     for values, name, width in ((low, "a quarter of atoms", 1), (mid, "median atom", 2.5), (high, "three quarters", 1)):
-        figure.add_trace(
-            go.Scatter(
-                x=rounded(middle), y=rounded(values), name=name, mode="lines",
-                line={"color": "var(--atom)", "width": width, "dash": "solid" if width > 1 else "dot"},
-                hovertemplate=f"{name}: %{{y:.3g}}<extra></extra>",
-            )
-        )  # fmt: skip
+        dash = "solid" if width > 1 else "dot"
+        curve(figure, middle, values, "atom", width, f"{name}: %{{y:.3g}}", dash, name=name)
     figure.update_xaxes(title="coefficient over the atom's largest", tickformat=".0%")
     figure.update_yaxes(title="share of its firings", rangemode="tozero")
     return Plot("activity", "How strongly atoms fire", figure)

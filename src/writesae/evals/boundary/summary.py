@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from writesae.evals.boundary import BoundaryConfig
 from writesae.evals.common.result import Result
 from writesae.show import words
-from writesae.show.figures import canvas, drawn_of, lines_of, log_ticks, rounded, thinned
+from writesae.show.figures import canvas, curve, drawn_of, level, lines_of, log_ticks, marks, thinned
 from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {
@@ -112,20 +111,10 @@ def _separation(fired: pd.DataFrame, alpha: float) -> Plot:
     for rows, name, colour, size in groups:
         kept = rows.iloc[thinned(len(rows))]
         drawn += len(kept)
-        figure.add_trace(
-            go.Scatter(
-                x=rounded(kept.firings.to_numpy(dtype=float)),
-                y=rounded(kept.auroc.to_numpy(dtype=float)),
-                customdata=[[int(f), words.quantity(float(p))] for f, p in zip(kept.feature, kept.p, strict=True)],
-                name=name,
-                mode="markers",
-                marker={"color": f"var(--{colour})", "size": size, "opacity": 0.7},
-                hovertemplate=(
-                    "feature %{customdata[0]}<br>AUROC %{y:.3f}, %{x} firings, p %{customdata[1]}<extra></extra>"
-                ),
-            )
-        )
-    figure.add_hline(y=0.5, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+        says = "feature %{customdata[0]}<br>AUROC %{y:.3f}, %{x} firings, p %{customdata[1]}"
+        data = [[int(f), words.quantity(float(p))] for f, p in zip(kept.feature, kept.p, strict=True)]
+        marks(figure, kept.firings, kept.auroc, colour, size, 0.7, says, name=name, customdata=data)
+    level(figure, 0.5)
     most = float(fired.firings.max()) if len(fired) else 1.0
     figure.update_xaxes(title="firings", **log_ticks(0.8, max(most, 2.0) * 1.3))
     figure.update_yaxes(title="AUROC")
@@ -138,27 +127,10 @@ def _where(summary: Summary) -> Plot:
     lines_of(figure, [f"feature {f.feature}" for f in summary.best] or ["none"])
     rates = [(f.inside, f.outside) for f in summary.best]
     for i, (inside, outside) in enumerate(rates):
-        figure.add_trace(
-            go.Scatter(
-                x=[outside, inside],
-                y=[i, i],
-                mode="lines",
-                line={"color": "var(--rule-strong)", "width": 3},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
+        curve(figure, [outside, inside], [i, i], "rule-strong", 3, "", hoverinfo="skip", showlegend=False)
     for side, name, colour in ((0, "tokens of the class", "atom"), (1, "other tokens", "random")):
-        figure.add_trace(
-            go.Scatter(
-                x=rounded([rate[side] for rate in rates]),
-                y=list(range(len(rates))),
-                mode="markers",
-                name=name,
-                marker={"color": f"var(--{colour})", "size": 10},
-                hovertemplate=f"fires at %{{x:.1%}} of {name}<extra></extra>",
-            )
-        )
+        says = f"fires at %{{x:.1%}} of {name}"
+        marks(figure, [rate[side] for rate in rates], range(len(rates)), colour, 10, 1, says, name=name)
     top = max((value for rate in rates for value in rate), default=1.0)
     figure.update_xaxes(title="share of tokens at which it fires", tickformat=".0%", range=[-0.02 * top, top * 1.05])
     figure.update_layout(height=390)

@@ -16,7 +16,7 @@ import numpy as np
 from writesae.evals.common.conditions import CELL
 from writesae.show import words
 from writesae.show.parts import Table
-from writesae.types import DirectionKind, NativeWrite, Timing
+from writesae.types import Amplitude, DirectionKind, KLDirection, NativeWrite, Timing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ Along = Annotated[DirectionKind, Column("direction")]
 
 
 def cells(
-    records: pd.DataFrame, by: Sequence[str], sort: bool = False
+    records: pd.DataFrame, by: Sequence[str] = CELL, sort: bool = False
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The values of these columns, and the records that have them, in the order of the first records or sorted."""
     for key, part in records.groupby(list(by), sort=sort):
@@ -71,12 +71,33 @@ class Cells(Generic[C]):
         """The first of them."""
         return self.where(**how)[0]
 
+    @property
+    def main(self) -> list[C]:
+        """Of firings that were scored: the cells at the first amplitude and direction."""
+        first = self.cells[0]
+        return self.where(**{name: getattr(first, name) for name in ("amplitude", "direction")})
+
     def alike(self, *names: str) -> list[list[C]]:
         """The cells in groups that have these fields in common."""
         groups = dict[tuple[object, ...], list[C]]()
         for cell in self.cells:
             groups.setdefault(tuple(getattr(cell, name) for name in names), []).append(cell)
         return list(groups.values())
+
+
+@dataclass(frozen=True)
+class ScoredCell:
+    """One way in which firings were scored (`conditions.Grid`)."""
+
+    timing: Timing
+    native_write: NativeWrite
+    amplitude: Amplitude
+    direction: KLDirection
+
+    @property
+    def named(self) -> str:
+        """Timing and form of the write in words."""
+        return f"{words.timing(self.timing)}, {words.write(self.native_write)}"
 
 
 def table_of(kind: type[C], cells: Iterable[C]) -> Table:

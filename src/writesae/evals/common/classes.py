@@ -18,7 +18,7 @@ from writesae.evals.common.stats import two_gaussians
 from writesae.types import NativeWrite
 
 CLASSES = ("register", "bundle")
-COLOURS = {"register": "var(--state)", "bundle": "var(--write)"}
+COLOURS = {"register": "state", "bundle": "write"}
 FEWEST = 4
 """Alive atoms that a mixture needs."""
 

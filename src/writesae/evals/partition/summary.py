@@ -15,7 +15,7 @@ from writesae.evals.common.result import Result
 from writesae.evals.common.stats import two_gaussians
 from writesae.evals.partition import PartitionConfig
 from writesae.show import words
-from writesae.show.figures import Floats, canvas, histogram, rounded, stacked, upright
+from writesae.show.figures import Floats, canvas, curve, histogram, stacked, upright
 from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {
@@ -121,21 +121,17 @@ def _mixture(one: Partition, cosine: Floats, seed: int) -> Plot:
     fitted = two_gaussians(cosine, seed)
     upper = cosine >= fitted.cut
     for name, colour, mine in (("bundle", "write", ~upper), ("register", "state", upper)):
-        histogram(figure, cosine[mine], edges, name, f"var(--{colour})", "cosine")
+        histogram(figure, cosine[mine], edges, name, colour, "cosine")
     figure.update_layout(barmode="stack")
     grid, scale = np.linspace(edges[0], edges[-1], 241), len(cosine) * float(edges[1] - edges[0])
     curves = [
         weight * norm.pdf(grid, mean, deviation) * scale
         for mean, deviation, weight in zip(fitted.means, fitted.deviations, fitted.weights, strict=True)
     ]
-    named = (("each Gaussian", curves[0], "dot"), ("", curves[1], "dot"), ("mixture", sum(curves), "solid"))
-    for name, curve, dash in named:
-        figure.add_trace(
-            go.Scatter(
-                x=rounded(grid), y=rounded(np.asarray(curve)), name=name, mode="lines", showlegend=bool(name),
-                line={"color": "var(--ink)", "width": 1.75, "dash": dash}, hoverinfo="skip",
-            )
-        )  # fmt: skip
+    named = (("each Gaussian", curves[0], "dot"), ("", curves[1], "dot"), ("mixture", np.sum(curves, 0), "solid"))
+    for name, values, dash in named:
+        more = {"name": name, "showlegend": bool(name), "hoverinfo": "skip"}
+        curve(figure, grid, values, "ink", 1.75, "", dash, **more)
     upright(figure, fitted.cut)
     figure.update_xaxes(title=f"median cosine to the {words.write(one.native_write)}")
     figure.update_yaxes(title="features", rangemode="tozero")
@@ -149,13 +145,8 @@ def _thresholds(one: Partition, cosine: Floats) -> Plot:
     figure = canvas()
     ordered = np.sort(cosine)
     keep = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), 400)).round().astype(int))
-    figure.add_trace(
-        go.Scatter(
-            x=rounded(ordered[keep]), y=(len(ordered) - keep).tolist(), mode="lines", name="every threshold",
-            line={"color": "var(--state)", "width": 2.25},
-            hovertemplate="%{y} features at %{x:.3g} or more<extra></extra>",
-        )
-    )  # fmt: skip
+    says = "%{y} features at %{x:.3g} or more"
+    curve(figure, ordered[keep], len(ordered) - keep, "state", 2.25, says, name="every threshold")
     places = ["top center", "bottom center"]
     figure.add_trace(
         go.Scatter(

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
+from writesae.evals.common.cells import Cells, ScoredCell, cells, inside
 from writesae.evals.common.classes import CLASSES, COLOURS
-from writesae.evals.common.conditions import cells
 from writesae.evals.common.floor import Floor, floor_of
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, Test, clustered, mann_whitney, spearman
 from writesae.evals.population import PopulationConfig
 from writesae.evals.substitution.summary import COLUMNS as SCORED
 from writesae.show import words
-from writesae.show.figures import canvas, drawn_of, histogram, rounded, thinned, upright
+from writesae.show.figures import canvas, drawn_of, histogram, level, marks, thinned, upright
 from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {name: text for name, text in SCORED.items() if not name.startswith(("context", "token_text"))} | {
@@ -44,13 +44,9 @@ class ClassSummary:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(ScoredCell):
     """One way of measuring."""
 
-    timing: str
-    native_write: str
-    amplitude: str
-    direction: str
     atoms: int
     win_rate: float
     """Mean over atoms."""
@@ -70,11 +66,7 @@ class Cell:
     """Spearman, the atoms' win rates against their median cosines."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Every way of measuring, in the order in which they were asked for."""
-
-    cells: tuple[Cell, ...]
+Summary = Cells[Cell]
 
 
 def by_atom(records: pd.DataFrame) -> pd.DataFrame:
@@ -96,11 +88,10 @@ def by_atom(records: pd.DataFrame) -> pd.DataFrame:
 
 def summarise(tables: Mapping[str, pd.DataFrame], config: PopulationConfig) -> Summary:
     """The summary of the records."""
-    found = cells(tables["records"])
-    return Summary(tuple(_cell(key, own, config) for key, own in found))
+    return Cells(tuple(_cell(how, own, config) for how, own in cells(tables["records"])))
 
 
-def _cell(key: tuple[str, ...], records: pd.DataFrame, config: PopulationConfig) -> Cell:
+def _cell(how: dict[str, Any], records: pd.DataFrame, config: PopulationConfig) -> Cell:
     atoms = by_atom(records)
     groups = {name: atoms[atoms["class"] == name] for name in CLASSES}
     bins = {}
@@ -109,47 +100,39 @@ def _cell(key: tuple[str, ...], records: pd.DataFrame, config: PopulationConfig)
         bins[f"{low} to {high}"] = (len(inside), float(inside.win_rate.mean()))
     wins = records.kl_atom < records.kl_delete
     floor = floor_of(wins, records.kl_delete, records["floor"], records.feature, config.seed)
-    timing, native_write, amplitude, direction = key
     return Cell(
-        timing,
-        native_write,
-        amplitude,
-        direction,
+        **how,
         atoms=len(atoms),
         win_rate=float(atoms.win_rate.mean()),
         interval=clustered(atoms.win_rate.to_numpy(), atoms.index.to_numpy(), config.seed),
         floor=floor,
         deciles=tuple(float(q) for q in np.quantile(atoms.win_rate, np.linspace(0, 1, 11))),
-        classes={
-            name: ClassSummary(
-                len(group),
-                float(group.win_rate.mean()),
-                float(group.per_10k.median()),
-                float(group.top1_disruption.mean()),
-                float(group.gap.median()),
-            )
-            for name, group in groups.items()
-        },
+        classes={name: _class(group) for name, group in groups.items()},
         by_cosine=bins,
         register_against_bundle=mann_whitney(*(groups[name].win_rate.to_numpy() for name in CLASSES)),
         cosine_correlation=spearman(atoms.win_rate.to_numpy(), atoms.cosine.to_numpy()),
     )
 
 
+def _class(atoms: pd.DataFrame) -> ClassSummary:
+    rate, breadth = float(atoms.win_rate.mean()), float(atoms.per_10k.median())
+    return ClassSummary(len(atoms), rate, breadth, float(atoms.top1_disruption.mean()), float(atoms.gap.median()))
+
+
 def finding(result: Result[PopulationConfig, Summary]) -> str:
     """How often the average atom wins, and atoms of either class."""
-    return words.sentence("; ".join(_said(cell) for cell in _main(result.summary)))
+    return words.sentence("; ".join(_said(cell) for cell in result.summary.main))
 
 
 def _said(cell: Cell) -> str:
     if cell.floor.verdict == "too small to decide":
         return (
-            f"{_named(cell)}, too small to decide: the effect of deletion stands above rounding at "
+            f"{cell.named}, too small to decide: the effect of deletion stands above rounding at "
             f"{words.percent(cell.floor.above)} of the firings of {words.count(cell.atoms)} atoms"
         )
     each = ", ".join(f"{name}s {words.percent(c.win_rate)} (n = {c.atoms})" for name, c in cell.classes.items())
     return (
-        f"{_named(cell)}, the average of {words.count(cell.atoms)} atoms beats deletion at "
+        f"{cell.named}, the average of {words.count(cell.atoms)} atoms beats deletion at "
         f"{words.percent(cell.win_rate)} of its firings (95 % interval over atoms "
         f"{words.interval(cell.interval)}): {each}"
     )
@@ -158,23 +141,10 @@ def _said(cell: Cell) -> str:
 def panel(result: Result[PopulationConfig, Summary]) -> Panel:
     """Distribution of the atoms' win rates by class, and the win rate against the cosine."""
     plots: list[Plot] = []
-    tables = [table for _, table in cells(result.records)]
-    main = _main(result.summary)
-    for cell, table in zip(result.summary.cells, tables, strict=True):
-        if cell in main:
-            atoms = by_atom(table).reset_index()
-            plots += [_distribution(cell, atoms), _cosine(cell, atoms)]
-    return Panel(tuple(plots), _table(result.summary), _note(main))
-
-
-def _main(summary: Summary) -> list[Cell]:
-    """Every timing and form of the write at the first amplitude and direction."""
-    first = summary.cells[0]
-    return [c for c in summary.cells if (c.amplitude, c.direction) == (first.amplitude, first.direction)]
-
-
-def _named(cell: Cell) -> str:
-    return f"{words.timing(cell.timing)}, {words.write(cell.native_write)}"
+    for cell in result.summary.main:
+        atoms = by_atom(inside(result.records, cell)).reset_index()
+        plots += [_distribution(cell, atoms), _cosine(cell, atoms)]
+    return Panel(tuple(plots), _table(result.summary), _note(result.summary.main))
 
 
 def _distribution(cell: Cell, atoms: pd.DataFrame) -> Plot:
@@ -186,28 +156,17 @@ def _distribution(cell: Cell, atoms: pd.DataFrame) -> Plot:
     figure.update_xaxes(title="firings closer than deletion", tickformat=".0%", range=[-0.01, 1.01])
     figure.update_yaxes(title="atoms", rangemode="tozero")
     caption = f"{words.count(len(atoms))} atoms; dotted: the mean of each class."
-    return Plot(f"rates-{cell.timing}-{cell.native_write}", f"Win rates of atoms, {_named(cell)}", figure, caption)
+    return Plot(f"rates-{cell.timing}-{cell.native_write}", f"Win rates of atoms, {cell.named}", figure, caption)
 
 
 def _cosine(cell: Cell, atoms: pd.DataFrame) -> Plot:
     figure = canvas()
     kept = atoms.iloc[thinned(len(atoms))]
     for name, group in kept.groupby("class"):
-        figure.add_trace(
-            go.Scatter(
-                x=rounded(group.cosine.to_numpy(dtype=float)),
-                y=rounded(group.win_rate.to_numpy(dtype=float)),
-                customdata=[[int(f), int(n)] for f, n in zip(group.feature, group.n, strict=True)],
-                name=str(name),
-                mode="markers",
-                marker={"color": COLOURS[str(name)], "size": 7, "opacity": 0.65},
-                hovertemplate=(
-                    "feature %{customdata[0]}, %{customdata[1]} firings<br>"
-                    "cosine %{x:.3g}, win rate %{y:.1%}<extra></extra>"
-                ),
-            )
-        )
-    figure.add_hline(y=0.5, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+        says = "feature %{customdata[0]}, %{customdata[1]} firings<br>cosine %{x:.3g}, win rate %{y:.1%}"
+        more = {"name": str(name), "customdata": group[["feature", "n"]].to_numpy().tolist()}
+        marks(figure, group.cosine, group.win_rate, COLOURS[str(name)], 7, 0.65, says, **more)
+    level(figure, 0.5)
     figure.update_xaxes(title=f"median cosine to the {words.write(cell.native_write)}")
     figure.update_yaxes(title="win rate", tickformat=".0%", range=[-0.04, 1.04])
     caption = drawn_of(len(kept), len(atoms), "atoms") + " Dashed: one half."
@@ -219,7 +178,7 @@ def _table(summary: Summary) -> Table:
     rows: list[tuple[str, ...]] = []
     several = len({(c.amplitude, c.direction) for c in summary.cells}) > 1
     for one in summary.cells:
-        named = _named(one) + (f", {words.amplitude(one.amplitude)}, {one.direction}" if several else "")
+        named = one.named + (f", {words.amplitude(one.amplitude)}, {one.direction}" if several else "")
         whole = (f"{words.percent(one.win_rate)} ({words.interval(one.interval)})", words.percent(one.floor.above))
         rows.append((f"all, {named}", words.count(one.atoms), *whole, *[words.MISSING] * 3))
         for name, c in one.classes.items():
@@ -238,7 +197,7 @@ def _table(summary: Summary) -> Table:
 
 def _note(main: list[Cell]) -> str:
     said = [
-        f"{words.sentence(_named(one))[:-1]}: rank correlation of win rate and cosine "
+        f"{words.sentence(one.named)[:-1]}: rank correlation of win rate and cosine "
         f"{words.signed(one.cosine_correlation.statistic)} (p = {words.quantity(one.cosine_correlation.p)}); registers "
         f"against bundles, Mann-Whitney p = {words.quantity(one.register_against_bundle.p)}."
         for one in main

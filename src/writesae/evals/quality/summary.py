@@ -8,13 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import gini
 from writesae.evals.quality import QualityConfig
 from writesae.show import words
-from writesae.show.figures import Floats, canvas, diagonal, histogram, rounded, upright
+from writesae.show.figures import Floats, bars, canvas, curve, diagonal, histogram, upright
 from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = {
@@ -131,18 +130,9 @@ def _frequencies(frequency: Floats, dense: float, summary: Summary) -> Plot:
     low = float(np.floor(4 * logs.min()) / 4) if len(logs) else -6.0
     edges = np.linspace(low, 0, round(-low * 8) + 1) if low < 0 else np.linspace(-1, 0, 9)
     counts = np.histogram(logs, edges)[0]
-    figure.add_trace(
-        go.Bar(
-            x=rounded((edges[:-1] + edges[1:]) / 2),
-            y=counts.tolist(),
-            width=rounded(np.diff(edges) * 0.94),
-            showlegend=False,
-            marker={"color": "var(--atom)", "opacity": 0.75},
-            textposition="none",
-            text=[f"{words.quantity(10 ** float(a))} to {words.quantity(10 ** float(b))}" for a, b in pairwise(edges)],
-            hovertemplate="%{text} of tokens: %{y} features<extra></extra>",
-        )
-    )
+    texts = [f"{words.quantity(10 ** float(a))} to {words.quantity(10 ** float(b))}" for a, b in pairwise(edges)]
+    says, more = "%{text} of tokens: %{y} features", {"showlegend": False, "marker_opacity": 0.75}
+    bars(figure, counts.tolist(), edges, texts, "atom", says, **more)
     upright(figure, float(np.log10(dense)), "dense")
     decades = list(range(int(np.floor(low)), 1))
     figure.update_xaxes(
@@ -162,18 +152,9 @@ def _lorenz(firings: Floats, summary: Summary) -> Plot:
     ordered = np.sort(firings)
     share = np.concatenate([[0.0], np.cumsum(ordered) / ordered.sum()]) if len(ordered) else np.zeros(1)
     keep = np.unique(np.linspace(0, len(ordered), min(len(ordered) + 1, 300)).round().astype(int))
-    figure.add_trace(
-        go.Scatter(
-            x=rounded(keep / max(len(ordered), 1)),
-            y=rounded(share[keep]),
-            mode="lines",
-            fill="tozeroy",
-            showlegend=False,
-            line={"color": "var(--atom)", "width": 2.25},
-            fillcolor="var(--sunken)",
-            hovertemplate="the rarest %{x:.0%} of features<br>have %{y:.1%} of firings<extra></extra>",
-        )
-    )
+    says = "the rarest %{x:.0%} of features<br>have %{y:.1%} of firings"
+    more = {"fill": "tozeroy", "fillcolor": "var(--sunken)", "showlegend": False}
+    curve(figure, keep / max(len(ordered), 1), share[keep], "atom", 2.25, says, **more)
     diagonal(figure, 0, 1)
     figure.update_xaxes(title="features, rarest first", tickformat=".0%", range=[0, 1.02], dtick=0.25)
     figure.update_yaxes(title="share of all firings", tickformat=".0%", range=[0, 1.02], dtick=0.25)
@@ -191,7 +172,7 @@ def _explained(explained: Floats, summary: Summary) -> Plot:
     if len(explained):
         low, high = float(explained.min()), float(explained.max())
         edges = np.linspace(low, high if high > low else low + 0.01, min(30, max(8, len(explained) // 4)) + 1)
-        histogram(figure, explained, edges, "passages", "var(--atom)", "explained", 0.75)
+        histogram(figure, explained, edges, "passages", "atom", "explained", 0.75)
     if words.finite(summary.explained_variance):
         upright(figure, summary.explained_variance, "all")
     figure.update_layout(showlegend=False)

@@ -121,7 +121,7 @@ def _distribution(atoms: pd.DataFrame, cell: Cell) -> Plot:
     figure = canvas()
     edges = np.linspace(min(float(np.floor(20 * atoms.min().min()) / 20), 0.95), 1, 25)
     for against, (name, colour) in AGAINST.items():
-        histogram(figure, atoms[against].to_numpy(), edges, f"against {name}", f"var(--{colour})", "selectivity", 0.55)
+        histogram(figure, atoms[against].to_numpy(), edges, f"against {name}", colour, "selectivity", 0.55)
     figure.update_xaxes(title="selectivity of an atom", tickformat=".0%")
     figure.update_yaxes(title="atoms", rangemode="tozero")
     caption = f"{words.count(len(atoms))} atoms, each a mean over its firings; {cell.where}."

@@ -118,7 +118,7 @@ def panel(result: Result[SignConfig, Summary]) -> Panel:
         curves = curves_of(
             rows, "direction", DIRECTIONS, lambda r: Point(r.magnitude, r.agreement.value, r.agreement.bounds)
         )
-        figure = by_dose(curves, "norm (native writes)", "sign agreement", words.percent, level=0.5, share=True)
+        figure = by_dose(curves, "norm (native writes)", "sign agreement", words.percent, across=0.5, share=True)
         plots.append(Plot(f"{predictor}-{timing}-{form}", title, figure, "Dashed: one half.", width="third"))
     head, table = ["direction", "timing", "native write", "dose", "above rounding"], []
     for name in PREDICTORS.values():

@@ -8,13 +8,12 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from writesae.evals.common.floor import above
 from writesae.evals.common.result import Result
 from writesae.evals.spectrum import SpectrumConfig
 from writesae.show import words
-from writesae.show.figures import NUMERICAL_ZERO, canvas, corner, drawn_of, rounded, thinned
+from writesae.show.figures import NUMERICAL_ZERO, canvas, corner, curve, drawn_of, marks, thinned, upright
 from writesae.show.heat_map import Grid, heat_map
 from writesae.show.parts import Panel, Plot, Table
 from writesae.types import NativeWrite, Site
@@ -197,25 +196,17 @@ def _memory(heads: pd.DataFrame, column: str) -> Plot:
     figure = canvas(360)
     for chosen, rows in heads.groupby("chosen"):
         effect = np.maximum(rows[column].to_numpy(dtype=float), NUMERICAL_ZERO)
-        figure.add_trace(
-            go.Scatter(
-                x=rounded(rows.write_share.to_numpy(dtype=float)),
-                y=rounded(effect),
-                text=list(rows.site),
-                name="chosen" if chosen else "other heads",
-                mode="markers",
-                marker={"color": f"var(--{'write' if chosen else 'heat'})", "size": 12 if chosen else 7,
-                        "opacity": 0.8},
-                hovertemplate="%{text}<br>write share %{x:.3g}, KL %{y:.3g}<extra></extra>",
-                showlegend=False,
-            )
-        )  # fmt: skip
+        colour, size = ("write", 12) if chosen else ("heat", 7)
+        more = {"text": list(rows.site), "showlegend": False}
+        marks(
+            figure, rows.write_share, effect, colour, size, 0.8, "%{text}<br>write share %{x:.3g}, KL %{y:.3g}", **more
+        )
         for x, y, site in zip(rows.write_share, np.log10(effect), rows.site, strict=True) if chosen else ():
             font = {"size": 13, "color": "var(--ink)"}
             figure.add_annotation(
                 x=float(x), y=float(y), yshift=16, text=site, showarrow=False, bgcolor="var(--surface)", font=font
             )
-    figure.add_vline(x=MEMORY, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    upright(figure, MEMORY)
     figure.update_xaxes(title="share of one write in the state", range=[-0.03, 1.04])
     figure.update_yaxes(title="KL of deleting it (nats)", type="log", dtick=1, exponentformat="power")
     corner(figure, "remembers", top=False, left=True)
@@ -230,18 +221,10 @@ def _curves(heads: pd.DataFrame) -> Plot:
     drawn = pd.concat([others.iloc[thinned(len(others), MOST_LINES)], heads[heads.chosen]])
     for site, chosen, shares in zip(drawn.site, drawn.chosen, drawn.singular_values, strict=True):
         values = np.asarray(shares, dtype=float)
-        figure.add_trace(
-            go.Scatter(
-                x=list(range(1, len(values) + 1)),
-                y=rounded(np.where(values < LEAST_SHARE, np.nan, values)),
-                name=site,
-                mode="lines",
-                line={"color": f"var(--{'write' if chosen else 'heat'})", "width": 3 if chosen else 1.25},
-                opacity=1 if chosen else 0.45,
-                hovertemplate=f"{site}, number %{{x}}: %{{y:.3g}}<extra></extra>",
-                showlegend=False,
-            )
-        )
+        colour, width, opacity = ("write", 3, 1.0) if chosen else ("heat", 1.25, 0.45)
+        more = {"name": site, "opacity": opacity, "showlegend": False}
+        y, says = np.where(values < LEAST_SHARE, np.nan, values), f"{site}, number %{{x}}: %{{y:.3g}}"
+        curve(figure, range(1, len(values) + 1), y, colour, width, says, **more)
     figure.update_xaxes(title="number of the singular value")
     figure.update_yaxes(title="share of the state\u2019s norm", type="log", dtick=1, exponentformat="power")
     caption = (

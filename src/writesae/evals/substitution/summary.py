@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from writesae.evals.common.conditions import CELL, cells, conditions, step_column
+from writesae.evals.common.cells import Cells, ScoredCell, cells, inside
+from writesae.evals.common.conditions import CONDITIONS, conditions, step_column
 from writesae.evals.common.floor import Floor, floor_of, rate
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import (
@@ -31,13 +33,15 @@ from writesae.show.figures import (
     Floats,
     canvas,
     corner,
+    curve,
     diagonal,
     dots,
     drawn_of,
     label,
+    level,
     lines_of,
     log_ticks,
-    rounded,
+    marks,
     thinned,
     upright,
 )
@@ -66,13 +70,9 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(ScoredCell):
     """One way of measuring."""
 
-    timing: str
-    native_write: str
-    amplitude: str
-    direction: str
     passages: int
     """Passages that hold firings."""
     wins: Share
@@ -107,30 +107,15 @@ class Cell:
     """Condition -> median KL at each scored position, the first one first."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Every way of measuring, in the order in which they were asked for."""
-
-    cells: tuple[Cell, ...]
-
-    @property
-    def main(self) -> list[Cell]:
-        """Those at the first amplitude and direction: every timing and form of the write."""
-        first = self.cells[0]
-        return [c for c in self.cells if (c.amplitude, c.direction) == (first.amplitude, first.direction)]
-
-    def cell(self, **how: str) -> Cell:
-        """The first with these: `cell(timing="at_token", native_write="value")`."""
-        return next(cell for cell in self.cells if all(getattr(cell, name) == value for name, value in how.items()))
+Summary = Cells[Cell]
 
 
 def summarise(tables: Mapping[str, pd.DataFrame], config: SubstitutionConfig) -> Summary:
     """The summary of the records."""
-    return Summary(tuple(_cell(key, table, config.seed) for key, table in cells(tables["records"])))
+    return Cells(tuple(_cell(how, table, config.seed) for how, table in cells(tables["records"])))
 
 
-def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
-    timing, native_write, amplitude, direction = key
+def _cell(how: dict[str, Any], records: pd.DataFrame, seed: int) -> Cell:
     names = conditions(records)
     kl = {name: records[f"kl_{name}"].to_numpy() for name in names}
     steps = {name: _by_step(records, name) for name in names}
@@ -140,10 +125,7 @@ def _cell(key: tuple[str, ...], records: pd.DataFrame, seed: int) -> Cell:
     failed = [float(1 - wins[quartile == q].mean()) if (quartile == q).any() else float("nan") for q in range(4)]
     features = [str(c) for c in records.columns if c == "feature" or str(c).startswith("feature_")]
     return Cell(
-        timing,
-        native_write,
-        amplitude,
-        direction,
+        **how,
         passages=len(np.unique(passage)),
         wins=share(wins, passage, seed),
         by_feature=clustered(wins, records.groupby(features).ngroup().to_numpy(), seed),
@@ -172,31 +154,22 @@ def _by_step(records: pd.DataFrame, condition: str) -> list[np.ndarray[tuple[int
     return found or [records[f"kl_{condition}"].to_numpy()]
 
 
-COLOUR = {"delta": "var(--atom)", "value": "var(--violet)"}
+COLOUR = {"delta": "atom", "value": "violet"}
 
 
 def finding(result: Result[SubstitutionConfig, Summary]) -> str:
     """How often the atom wins, for every timing and form of the write."""
-    said = "; ".join(f"{_named(cell)}, {rate(cell.wins, cell.floor)}" for cell in result.summary.main)
+    said = "; ".join(f"{cell.named}, {rate(cell.wins, cell.floor)}" for cell in result.summary.main)
     return f"How often the atom disturbs the model less than deleting the write does: {said}."
 
 
 def panel(result: Result[SubstitutionConfig, Summary]) -> Panel:
     """Firings one by one for every timing and write, wins and KLs of every condition, and a table of all ways."""
     summary = result.summary
-    plots = [_scatter(cell, _records(result.records, cell)) for cell in summary.main]
+    plots = [_scatter(cell, inside(result.records, cell)) for cell in summary.main]
     plots += [_wins(summary), _distances(summary, result.records)]
     plots += _steps(summary) if result.config.horizon > 1 else []
     return Panel(tuple(plots), _table(summary), _note(summary))
-
-
-def _named(cell: Cell) -> str:
-    return f"{words.timing(cell.timing)}, {words.write(cell.native_write)}"
-
-
-def _records(records: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    inside = np.logical_and.reduce([records[name] == getattr(cell, name) for name in CELL])
-    return records[inside]
 
 
 def _scatter(cell: Cell, table: pd.DataFrame) -> Plot:
@@ -210,22 +183,14 @@ def _scatter(cell: Cell, table: pd.DataFrame) -> Plot:
     described = [_reading(row) for row in table.iloc[rows].to_dict("records")]
     readings = described if any(reading.before or reading.token for reading in described) else []
     about = "" if readings else "<br>%{text}"
+    text = None if readings else [label(one.numbers).replace(", ", "<br>") for one in described]
     figure = canvas(430)
+    x = np.maximum(shown["atom"], floor)
     for name, symbol, opacity, line in (("random", "circle-open", 0.7, 1), ("delete", "circle", 0.6, 0)):
-        figure.add_trace(
-            go.Scatter(
-                x=rounded(np.maximum(shown["atom"], floor)),
-                y=rounded(np.maximum(shown[name], floor)),
-                customdata=list(range(len(rows))),
-                text=None if readings else [label(one.numbers).replace(", ", "<br>") for one in described],
-                name=f"against {name}",
-                mode="markers",
-                marker={
-                    "color": f"var(--{name})", "size": 5, "opacity": opacity, "symbol": symbol, "line": {"width": line},
-                },
-                hovertemplate=f"KL atom %{{x:.3g}}<br>KL {name} %{{y:.3g}}{about}<extra></extra>",
-            )
-        )  # fmt: skip
+        says = f"KL atom %{{x:.3g}}<br>KL {name} %{{y:.3g}}{about}"
+        more = {"customdata": list(range(len(rows))), "text": text, "name": f"against {name}"}
+        marks(figure, x, np.maximum(shown[name], floor), name, 5, opacity, says, **more)
+        figure.data[-1].marker.update(symbol=symbol, line={"width": line})
     diagonal(figure, low, high)
     figure.update_xaxes(title="KL of the atom (nats)", **log_ticks(low, high))
     figure.update_yaxes(title="KL of the control (nats)", **log_ticks(low, high))
@@ -236,7 +201,7 @@ def _scatter(cell: Cell, table: pd.DataFrame) -> Plot:
     if floored:
         caption += f" {words.plural(floored, 'value')} below {words.quantity(floor)} drawn there."
     caption += " Above the diagonal the atom is closer to the native model."
-    name, title = f"scatter-{cell.timing}-{cell.native_write}", f"Firing by firing, {_named(cell)}"
+    name, title = f"scatter-{cell.timing}-{cell.native_write}", f"Firing by firing, {cell.named}"
     return Plot(name, title, figure, caption, readings=readings)
 
 
@@ -290,7 +255,7 @@ def _wins(summary: Summary) -> Plot:
             share = at.wins if name == "delete" else at.wins_against[name]
             text = f"{words.condition(name)}, {words.amplitude(size)}"
             entries.append(Dot(text, share.value, share.interval, f"{words.count(share.n)} firings"))
-        dots(figure, _named(cell), entries, colour, shift, words.percent, hollow)
+        dots(figure, cell.named, entries, colour, shift, words.percent, hollow)
     upright(figure, 0.5)
     figure.update_xaxes(title="firings where the atom is closer", range=[-0.02, 1.02], tickformat=".0%", dtick=0.25)
     caption = (
@@ -308,11 +273,11 @@ def _distances(summary: Summary, records: pd.DataFrame) -> Plot:
     for cell, colour, shift, hollow in _looks(summary):
         entries = []
         for name, size in lines:
-            kl = _records(records, _at(summary, cell, size))[f"kl_{name}"].to_numpy()
+            kl = inside(records, _at(summary, cell, size))[f"kl_{name}"].to_numpy()
             low, middle, high = (float(q) for q in np.maximum(np.quantile(kl, [0.25, 0.5, 0.75]), NUMERICAL_ZERO))
             ends += [low, high]
             entries.append(Dot(f"{words.condition(name)}, {words.amplitude(size)}", middle, (low, high)))
-        dots(figure, _named(cell), entries, colour, shift, words.quantity, hollow)
+        dots(figure, cell.named, entries, colour, shift, words.quantity, hollow)
     figure.update_xaxes(title="KL from the native model (nats)", **log_ticks(min(ends) / 1.3, max(ends) * 1.3))
     caption = "Dot: median over firings; bar: the middle half. Smaller is closer."
     return Plot("distances", "How far each replacement is", figure, caption)
@@ -321,20 +286,18 @@ def _distances(summary: Summary, records: pd.DataFrame) -> Plot:
 def _steps(summary: Summary) -> list[Plot]:
     """Where several positions were scored: win rate and median KL at each."""
     wins, kls = canvas(), canvas()
-    colours, dashes = {"atom": "atom", "delete": "delete", "random": "random"}, ("solid", "dot", "dash", "dashdot")
+    dashes = ("solid", "dot", "dash", "dashdot")
     for cell, dash in zip(summary.main, dashes, strict=False):
-        positions = list(range(1, len(cell.wins_by_step) + 1))
-        about = {"mode": "lines+markers", "hovertemplate": "position %{x}: %{y:.3g}<extra></extra>"}
-        name = _named(cell)
-        line = {"color": COLOUR[cell.native_write], "width": 2.25, "dash": dash}
-        wins.add_trace(go.Scatter(x=positions, y=rounded(cell.wins_by_step), name=label(name), line=line, **about))
-        for condition, colour in colours.items():
-            medians, said = rounded(cell.median_kl_by_step[condition]), label(f"{condition}, {name}")
-            line = {"color": f"var(--{colour})", "width": 2.25, "dash": dash}
-            kls.add_trace(go.Scatter(x=positions, y=medians, name=said, line=line, **about))
+        positions, says = list(range(1, len(cell.wins_by_step) + 1)), "position %{x}: %{y:.3g}"
+        about = {"dash": dash, "mode": "lines+markers"}
+        colour = COLOUR[cell.native_write]
+        curve(wins, positions, cell.wins_by_step, colour, 2.25, says, name=label(cell.named), **about)
+        for name in CONDITIONS:
+            said = label(f"{name}, {cell.named}")
+            curve(kls, positions, cell.median_kl_by_step[name], name, 2.25, says, name=said, **about)
     for figure in (wins, kls):
         figure.update_xaxes(title="scored position, the first one is 1", dtick=1)
-    wins.add_hline(y=0.5, line={"color": "var(--ink-soft)", "width": 1.25, "dash": "dash"})
+    level(wins, 0.5)
     wins.update_yaxes(title="win rate over deletion", tickformat=".0%", range=[-0.02, 1.02])
     known = [y for trace in kls.data for y in trace.y if y is not None and y > NUMERICAL_ZERO]
     ends = (min(known) / 1.3, max(known) * 1.3) if known else (NUMERICAL_ZERO, 1.0)
@@ -356,7 +319,7 @@ def _table(summary: Summary) -> Table:
     )  # fmt: skip
     rows = []
     for cell in summary.cells:
-        named = f"{_named(cell)}, {words.amplitude(cell.amplitude)}" + (f", {cell.direction}" if several else "")
+        named = f"{cell.named}, {words.amplitude(cell.amplitude)}" + (f", {cell.direction}" if several else "")
         kls = (cell.median_kl["atom"], cell.median_kl["delete"], *(cell.median_kl[name] for name in others))
         rows.append(
             (
@@ -374,7 +337,7 @@ def _note(summary: Summary) -> str:
     for cell in summary.main:
         quartiles = ", ".join(words.percent(share, 0) for share in cell.failures_by_quartile)
         parts = [
-            f"{words.sentence(_named(cell))[:-1]}: strict chain atom < deletion < random "
+            f"{words.sentence(cell.named)[:-1]}: strict chain atom < deletion < random "
             f"{words.percent(cell.strict_chain)}",
             f"median cosine to the write {words.quantity(cell.cosine)}",
             f"median norm of the write over that of the state {words.quantity(cell.share)}",
