@@ -40,8 +40,8 @@ def test_it_counts_tokens_and_dose_one_changes_nothing(host: Host, passages: Ten
     assert set(summary.features) == set(summary.other_features) == {"L5.H0", "L6.H1"}
     for site, features in summary.features.items():
         assert len(features) == len(set(features) - set(summary.other_features[site])) == 3
-    assert len(summary.rows) == 2 * 2 * 2
-    for row in summary.rows:
+    assert len(summary.cells) == 2 * 2 * 2
+    for row in summary.cells:
         assert row.n == 3
         if row.dose == 1:
             assert (row.mean, row.change, row.changed, row.cohens_d, row.p) == (summary.native, 0, 0, 0, 1)

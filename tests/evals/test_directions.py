@@ -49,10 +49,11 @@ def test_selectivity_by_hand() -> None:
     table = pd.DataFrame({"feature": [1, 1, 2], "overlap_random": [0.5, 0.0, 1.0], "overlap_orthogonal_to_atom": 0.25})
     table = table.assign(timing="at_token", native_write="value", floor=1e-9, kl_atom=1e-3, kl_random=1e-3)
     table["kl_orthogonal_to_atom"] = [1e-3, 1e-3, 1e-9]
-    (cell,) = selective.summarise({"records": table}, SelectivityConfig()).cells
+    summary = selective.summarise({"records": table}, SelectivityConfig())
+    cell = summary.cells[0]
     assert (cell.timing, cell.native_write, cell.atoms, cell.firings) == ("at_token", "value", 2, 3)
-    assert cell.selectivity == {"random": (0.75 + 0.0) / 2, "orthogonal_to_atom": 0.75}
-    assert cell.above_selectivity == {"random": 0.75, "orthogonal_to_atom": 0.75}  # without the third firing
+    assert {c.against: c.selectivity for c in summary.cells} == {"random": 0.75 / 2, "orthogonal_to_atom": 0.75}
+    assert {c.against: c.among for c in summary.cells} == {"random": 0.75, "orthogonal_to_atom": 0.75}  # less the third
     assert cell.above == pytest.approx(2 / 3)
     assert not too_small(cell.above)
 
@@ -82,7 +83,7 @@ def test_selectivity_of_a_host(host: Host, passages: torch.Tensor) -> None:
     ]
     assert (result.records.groupby(["timing", "native_write", "feature"]).size() == 3).all()
     for cell in result.summary.cells:
-        assert 0 <= cell.selectivity["random"] <= 1
+        assert 0 <= cell.selectivity <= 1
         assert cell.above == 1
     one = selectivity(host, dictionary(), passages, site=SITE, atoms=5, firings=3, top=7, native_writes="value")
     same = result.records[result.records.native_write == "value"].reset_index(drop=True)

@@ -51,8 +51,8 @@ def changed(host: Host, record: Any, size: float, write: tuple[torch.Tensor, tor
 
 def test_it_is_a_deletion_and_its_control_adds_the_same_writes(tiny: Host, result: Result[Any, Any]) -> None:
     by = ["timing", "native_write", "condition", "dose"]
-    assert len(result.summary.rows) == len(result.records.groupby(by)) == 2 * 2 * 2 * 2
-    assert all(0 <= r.p <= 1 and r.n <= 7 and r.text == "token 9" for r in result.summary.rows)
+    assert len(result.summary.cells) == len(result.records.groupby(by)) == 2 * 2 * 2 * 2
+    assert all(0 <= r.change.p <= 1 and r.change.n <= 7 and r.text == "token 9" for r in result.summary.cells)
     for _, part in result.records.query("dose == 2").groupby(["timing", "native_write"]):
         pair: dict[str, Any] = {row["condition"]: row for row in part[part.pair == 3].to_dict("records")}
         taken, added = pair["delete"], pair["elsewhere"]
@@ -89,7 +89,8 @@ def test_firings_of_one_passage_are_one_observation() -> None:
             condition="delete", passage=passage, pair=range(150), change=-1 - generator.random(150), floor=0.5
         )
     }
-    (found,) = summarise(tables, ErasureConfig()).rows
+    (cell,) = summarise(tables, ErasureConfig()).cells
+    found = cell.change
     means = tables["records"].groupby("passage")["change"].mean()
     assert found.p == holm([wilcoxon(means, np.zeros(3)).p])[0] == 0.25
     assert (found.n, found.passages, found.above) == (150, 3, 1.0)
@@ -121,7 +122,7 @@ def test_the_token_a_feature_stands_for_can_be_measured(tiny: Host) -> None:
 def test_effects_at_the_rounding_are_too_small_to_decide(tiny: Host) -> None:
     options: dict[str, Any] = {"features": 2, "firings": 7, "token": 9, "timings": "after_token", "site": SITE}
     small = erasure(tiny, dictionary(tiny, SITE), TOKENS, doses=(1e-7,), **options)
-    assert all(r.above < 0.5 for r in small.summary.rows)
+    assert all(r.change.above < 0.5 for r in small.summary.cells)
     assert small.finding.count("too small to decide") == 2
 
 

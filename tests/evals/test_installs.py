@@ -29,7 +29,7 @@ def test_it_finds_what_generation_says(host: Host, passages: torch.Tensor) -> No
     prompts = passages[:, :13]
     options: dict[str, Any] = {"ranks": ((2, 9),), "new_tokens": 5, "timings": "at_token"}
     result = installs(host, prompts, site=SITES, magnitudes=(0.0, 5.0), **options)
-    rows = {(row.direction, row.magnitude): row for row in result.summary.rows}
+    rows = {(row.direction, row.magnitude): row for row in result.summary.cells}
     assert [str(site) for site in result.provenance.sites] == list(SITES)
     assert len(rows) == 3 * 2
     for (_, magnitude), row in rows.items():
@@ -81,10 +81,10 @@ def test_a_stopped_sweep_goes_on_to_the_same_result(tmp_path: Path) -> None:
     again = installs(host, prompts, out=tmp_path, progress=lambda *x: told.append(x), **options)
     assert told == [(1, 3), (2, 3), (3, 3)]
     pd.testing.assert_frame_equal(again.records, whole.records)
-    assert {(r.last, r.direction) for r in again.summary.rows} == {
+    assert {(r.last, r.direction) for r in again.summary.cells} == {
         (p, d) for p in (1, 2) for d in ("closed", "exact", "random")
     }
-    assert all(r.said.n == 202 for r in again.summary.rows)
+    assert all(r.said.n == 202 for r in again.summary.cells)
     with pytest.raises(OutputError):
         installs(host, prompts, out=tmp_path, **(options | {"site": "L0.H3"}))
 
@@ -99,12 +99,12 @@ def test_several_targets_of_a_prompt_count_as_one_trial() -> None:
         which=[0, 1] * 4, direction="exact", timing="after_token", native_write="value", magnitude=3.0, last=3,
         rank_low=3, rank_high=9, floor=[1.5] * 8, share=0.6, target=5, rank=4,
     )  # fmt: skip
-    (row,) = summarise({"records": records}, InstallsConfig()).rows
-    assert (row.said.n, row.p_native, row.p_lift, row.saturated) == (8, 1.0, 0.125, 1.0)
-    assert (row.said.value, row.native, row.above) == (0.5, 0.5, 7 / 8)
+    (row,) = summarise({"records": records}, InstallsConfig()).cells
+    assert (row.said.n, row.p_native, row.lift.p, row.saturated) == (8, 1.0, 0.125, 1.0)
+    assert (row.said.value, row.native, row.lift.above) == (0.5, 0.5, 7 / 8)
     assert row.said.wilson is None
     gained = records.assign(native=False).query("passage < 3")
-    (row,) = summarise({"records": gained}, InstallsConfig()).rows
+    (row,) = summarise({"records": gained}, InstallsConfig()).cells
     assert row.p_native == pytest.approx(0.25)  # three of three prompts: 2 / 2^3
 
 
@@ -128,11 +128,11 @@ def test_effects_at_the_rounding_are_too_small_to_decide(host: Host, passages: t
         "site": ("L5.H0", "L6.H1"),
     }
     small = installs(host, passages[:, :13], magnitudes=1e-7, **options)
-    assert all(r.above < 0.5 for r in small.summary.rows)
+    assert all(r.lift.above < 0.5 for r in small.summary.cells)
     assert "too small to decide" in small.finding
     assert (small.records["floor"] > 0).all()
     large = installs(host, passages[:, :13], magnitudes=1.0, **options)
-    assert all(r.above > 0.9 for r in large.summary.rows)
+    assert all(r.lift.above > 0.9 for r in large.summary.cells)
     np.testing.assert_array_equal(small.records["floor"], large.records["floor"])
 
 

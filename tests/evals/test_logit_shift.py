@@ -54,12 +54,13 @@ def test_first_order_predicts_small_writes(
     assert result.summary.precision == ("float64" if min(epsilons) < 0.01 else "float32")
     for timing in result.config.timings:
         for horizon in (1, 3):
-            exact = result.summary.fit("exact", min(epsilons), horizon, timing)
+            where = {"epsilon": min(epsilons), "horizon": horizon, "timing": timing}
+            exact = result.summary.cell(predictor="exact", **where)
             assert exact.atoms == 5
             assert exact.r2_least >= 0.99
             assert exact.sign >= 0.98
             for other in ("closed", "direct"):
-                assert result.summary.fit(other, min(epsilons), horizon, timing).r2 < exact.r2
+                assert result.summary.cell(predictor=other, **where).r2 < exact.r2
 
 
 def test_the_form_of_the_native_write_is_the_unit(case: tuple[Host, Site, torch.Tensor]) -> None:
@@ -166,21 +167,21 @@ def test_summary_by_hand() -> None:
     )
     config = LogitShiftConfig(timings=("at_token",))
     s = summarise({"records": table}, config)
-    assert s.fit("exact", 0.1, 2, "at_token").r2 == pytest.approx(0.5)
-    assert s.fit("direct", 0.1, 2, "at_token").sign == pytest.approx(2 / 3)
-    closed = s.fit("closed", 0.1, 2, "at_token")
+    assert s.cell(predictor="exact", epsilon=0.1, horizon=2, timing="at_token").r2 == pytest.approx(0.5)
+    assert s.cell(predictor="direct", epsilon=0.1, horizon=2, timing="at_token").sign == pytest.approx(2 / 3)
+    closed = s.cell(predictor="closed", epsilon=0.1, horizon=2, timing="at_token")
     assert (closed.r2, closed.r2_fitted) == pytest.approx((1 - 14 / 2, 1.0))
     assert [r.rank for r in s.by_rank] == [0, 0, 0]
-    assert np.isnan(s.by_cell[0].r2_pooled)  # one epsilon
+    assert np.isnan(s.by_cell[0].r2)  # one epsilon
     twice = pd.concat([table, table.assign(epsilon=0.2, measured=[2.0, 4.0, 7.0], exact=[2.0, 4.0, 8.0])])
     fitted = next(f for f in summarise({"records": twice}, config).by_cell if f.predictor == "exact")
     # only the third cell, 3 and 7 against 4 and 8, is not proportional: its factor is 68/80
     left = (3 - 4 * 68 / 80) ** 2 + (7 - 8 * 68 / 80) ** 2
-    assert fitted.r2_pooled == pytest.approx(1 - left / np.var([1, 2, 3, 2, 4, 7]) / 6)
+    assert fitted.r2 == pytest.approx(1 - left / np.var([1, 2, 3, 2, 4, 7]) / 6)
     loud = summarise(
         {"records": table.assign(noise=1.0)}, config
     )  # an effect of about 2 is not 30 times a rounding of 1
-    assert loud.fits == ()
+    assert loud.cells == ()
 
 
 def test_bad_input(case: tuple[Host, Site, torch.Tensor]) -> None:

@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 from writesae.errors import InputError
 from writesae.evals import passage_loss
 from writesae.evals.common.firings import firings_by_form
-from writesae.evals.common.floor import too_small
 from writesae.evals.passage_loss import PassageLossConfig
 from writesae.evals.passage_loss.summary import summarise
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
@@ -94,24 +93,29 @@ def test_what_changes_no_more_than_rounding_is_no_finding() -> None:
     table = pd.DataFrame({"passage": [0, 1, 2], "firings": 1, "tokens": 4, "nll_native": 2.0})
     table = table.assign(timing="at_token", native_write="delta", amplitude="norm", nll_atom=2.0, nll_random=2.0)
     quiet = table.assign(nll_delete=[2.0001, 2.0002, 2.3], nll_again=2.0001)
-    (cell,) = summarise({"records": quiet}, PassageLossConfig()).cells
-    assert cell.above == pytest.approx(1 / 3)
-    assert too_small(cell.above)
+    cell = summarise({"records": quiet}, PassageLossConfig()).cell(condition="delete")
+    assert cell.bits.above == pytest.approx(1 / 3)
+    assert cell.bits.small
 
 
 def test_by_hand() -> None:
     table = pd.DataFrame({"passage": [0, 1], "firings": [3, 1], "tokens": [4, 4], "nll_native": [2.0, 2.0]})
     table = table.assign(timing="at_token", native_write="delta", amplitude="norm", nll_again=2.0)
     table = table.assign(nll_atom=[2.0, 2.0], nll_delete=[2 + 4 * math.log(2), 2.0], nll_random=[3.0, 3.0])
-    (s,) = summarise({"records": table}, PassageLossConfig()).cells
+    summary = summarise({"records": table}, PassageLossConfig())
+    assert [cell.condition for cell in summary.cells] == ["atom", "delete", "random"]
+    s = summary.cell(condition="delete")
     assert (s.timing, s.native_write, s.amplitude) == ("at_token", "delta", "norm")
-    assert (s.passages, s.firings, s.above) == (2, 4, 0.5)
-    assert math.isnan(s.recovered)  # what deletion adds may be nothing: its interval holds zero
+    assert (s.bits.passages, s.firings, s.bits.above) == (2, 4, 0.5)
+    assert all(
+        math.isnan(cell.recovered) for cell in summary.cells
+    )  # what deletion adds may be nothing: its interval holds zero
     costly = table.assign(nll_delete=[6.0, 4.0], nll_atom=[3.0, 2.5])
-    (clear,) = summarise({"records": costly}, PassageLossConfig()).cells
+    clear = summarise({"records": costly}, PassageLossConfig()).cell(condition="atom")
     assert clear.recovered == pytest.approx(1 - 1.5 / 6)
-    assert s.bits == pytest.approx({"atom": 0.0, "delete": 0.5, "random": 0.25 / math.log(2)})
-    assert (s.intervals["delete"].low, s.intervals["delete"].high) == pytest.approx((0.0, 1.0))
+    bits = {cell.condition: cell.bits.mean for cell in summary.cells}
+    assert bits == pytest.approx({"atom": 0.0, "delete": 0.5, "random": 0.25 / math.log(2)})
+    assert (s.bits.interval.low, s.bits.interval.high) == pytest.approx((0.0, 1.0))
 
 
 def test_features_that_are_nowhere_the_top_one_are_refused(host: Host, passages: torch.Tensor) -> None:

@@ -36,7 +36,7 @@ def test_they_are_installed_and_erased(host: Host) -> None:
         host, text, site="L5.H1", contexts=11, prompt=9, directions=("exact", "random"), magnitudes=(-4.0, 0.0, 4.0),
         new_tokens=2, timings="at_token",
     )  # fmt: skip
-    rows = {(r.targets, r.direction, r.magnitude): r for r in result.summary.rows}
+    rows = {(r.targets, r.direction, r.magnitude): r for r in result.summary.cells}
     assert len(rows) == 2 * 2 * 3
     assert (result.n, result.summary.names) == (22, len(name_tokens(host)[0]))
     for key, row in rows.items():

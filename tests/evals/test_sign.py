@@ -22,7 +22,7 @@ DRAWN = ["token", "magnitude", "direction", "timing", "native_write"]
 @pytest.mark.parametrize("name", ["qwen3_5", "mamba2"])
 def test_it_counts_what_was_measured(name: str) -> None:
     result = sign(tiny_host(name), some_tokens(4, 23, 11), site="L0.H2", magnitudes=(0.01, 1.0), ranks=(3, 9))
-    rows = result.summary.rows
+    rows = result.summary.cells
     assert len(rows) == 3 * 3 * 2 * 2
     assert result.n == result.attempted == 23
     small = [r for r in rows if r.predictor == "exact" and r.magnitude == 0.01]
@@ -77,16 +77,16 @@ def test_magnitudes_count_in_the_native_write_that_is_asked_for() -> None:
     writes = stream_writes(stream)
     sizes = (writes.side("delta")[:, -1].norm(dim=-1) / writes.side("value")[:, -1].norm(dim=-1)).repeat_interleave(3)
     np.testing.assert_allclose(by["exact"]["delta"] / by["exact"]["value"], sizes, rtol=1e-4)
-    assert len({r.native_write for r in found.summary.rows}) == 2
+    assert len({r.native_write for r in found.summary.cells}) == 2
 
 
 def test_effects_at_the_rounding_are_too_small_to_decide(host: Host, passages: torch.Tensor) -> None:
     options: dict[str, Any] = {"site": "L5.H0", "timings": "after_token", "directions": "random"}
     result = sign(host, passages[:, :13], magnitudes=(1e-7,), **options)
-    assert all(r.above < 0.5 for r in result.summary.rows)
+    assert all(r.above < 0.5 for r in result.summary.cells)
     assert "too small to decide" in result.finding
     large = sign(host, passages[:, :13], magnitudes=(1.0,), **options)
-    assert all(r.above == 1 for r in large.summary.rows)
+    assert all(r.above == 1 for r in large.summary.cells)
     assert "too small" not in large.finding
 
 

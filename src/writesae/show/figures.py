@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,7 @@ def drawn_of(drawn: int, all_of_them: int, what: str) -> str:
 
 
 def marks(
-    figure: go.Figure, x: ArrayLike, y: ArrayLike, colour: str, size: float, opacity: float, says: str, **more: object
+    figure: go.Figure, x: ArrayLike, y: ArrayLike, colour: str, size: float, opacity: float, says: str, **more: Any
 ) -> None:
     """A dot for every (x, y); `says` is what pointing at one shows, and `more` goes to Plotly's scatter."""
     marker = {"color": f"var(--{colour})", "size": size, "opacity": opacity}
@@ -103,7 +104,7 @@ def marks(
 
 def curve(
     figure: go.Figure, x: ArrayLike, y: ArrayLike, colour: str, width: float, says: str, dash: str = "solid",
-    **more: object,
+    **more: Any,
 ) -> None:  # fmt: skip
     """A line through every (x, y), likewise."""
     line = {"color": f"var(--{colour})", "width": width, "dash": dash}

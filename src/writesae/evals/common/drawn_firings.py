@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from writesae.causal.budget import PASSAGES, passages_at_once
 from writesae.errors import InputError
+from writesae.evals.common.conditions import Atoms
 from writesae.evals.common.firings import all_firings
 from writesae.evals.common.pieces import Keep, concatenated
 from writesae.evals.common.subject import Subject
@@ -18,26 +19,6 @@ from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun, native_run
 from writesae.sae import SAE
 from writesae.types import NativeWrite, Site
-
-
-class Wanted(Protocol):
-    """Which firings are wanted: fields of a configuration."""
-
-    @property
-    def atoms(self) -> int:
-        """Atoms, those that fire most often."""
-
-    @property
-    def features(self) -> tuple[int, ...]:
-        """These atoms instead."""
-
-    @property
-    def firings(self) -> int:
-        """Firings of each."""
-
-    @property
-    def seed(self) -> int:
-        """Of the draw."""
 
 
 class Drawn(NamedTuple):
@@ -62,7 +43,7 @@ class Drawn(NamedTuple):
         return keep.by_passages(len(subject.tokens), piece)
 
 
-def draw_firings(subject: Subject, wanted: Wanted, native_write: NativeWrite) -> Drawn:
+def draw_firings(subject: Subject, wanted: Atoms, native_write: NativeWrite) -> Drawn:
     """Random firings of the atoms asked for, else of the most frequent ones, at places that can be scored.
 
     Raises InputError where no atom fires often enough, and for a feature that the dictionary does not have.

@@ -8,7 +8,6 @@ direction of the KL costs no run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
@@ -18,29 +17,14 @@ from torch import Tensor
 
 from writesae.causal.divergence import kl_divergences, smallest_kl
 from writesae.causal.patching import Edits, patched_logits
-from writesae.evals.common.conditions import CONDITIONS, Control, step_column
+from writesae.evals.common.conditions import CONDITIONS, Control, Grid, step_column
 from writesae.evals.common.controls import OF_THE_WRITE, ScoredHead, atom_component, drawn
 from writesae.hosts.fork import NativeRun
 from writesae.recurrence import replay
-from writesae.types import Amplitude, KLDirection, NativeWrite, Timing
+from writesae.types import Amplitude, NativeWrite, Timing
 
 CHUNK = 1 << 17
 """Logits that are compared at once: what a cache holds, for memory that is new each time costs more than the sums."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How every firing is scored: one record for each combination of the first four."""
-
-    timings: tuple[Timing, ...]
-    native_writes: tuple[NativeWrite, ...]
-    amplitudes: tuple[Amplitude, ...]
-    directions: tuple[KLDirection, ...]
-    controls: tuple[Control, ...]
-    horizon: int
-    """Scored positions."""
-    seed: int
-    """Of the random matrices."""
 
 
 class Condition(NamedTuple):

@@ -79,7 +79,7 @@ Summary = Cells[Cell]
 def summarise(tables: Mapping[str, pd.DataFrame], config: InstallsConfig) -> Summary:
     """The summary of the records."""
     records = tables["records"].sort_values(["passage", "which"], kind="stable")
-    ranks = list(zip(records.rank_low, records.rank_high, strict=True))
+    ranks = pd.Series(zip(records.rank_low, records.rank_high, strict=True), records.index)
     parts = list(cells(records.assign(ranks=ranks), BY))
     controls = {tuple(how.values())[1:]: part for how, part in parts if how["direction"] == "random"}
     randoms = [controls.get(tuple(how.values())[1:]) for how, _ in parts]

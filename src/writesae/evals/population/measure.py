@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from writesae.evals.common.firings import firings_by_form, gather
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
 from writesae.evals.common.result import count
-from writesae.evals.common.score import Grid, score_firings
+from writesae.evals.common.score import score_firings
 from writesae.evals.common.subject import Subject
 from writesae.evals.population import PopulationConfig
 from writesae.types import NativeWrite
@@ -42,9 +43,7 @@ def measure(subject: Subject, config: PopulationConfig, keep: Keep) -> Measured:
             f"none of {len(chosen)} sampled atoms of {site} has {config.fewest} firings that can be scored: "
             "pass more text or ask for fewer firings"
         )
-    grid = Grid(
-        config.timings, forms, config.amplitudes, config.directions, config.controls, config.horizon, config.seed
-    )
+    grid = replace(config, native_writes=forms)
 
     @cache
     def common() -> dict[NativeWrite, Background]:

@@ -94,10 +94,14 @@ def _cell(how: dict[str, Any], records: pd.DataFrame, seed: int) -> Cell:
     interval = clustered(logs, table.feature.to_numpy(), seed)
     best = table.loc[table.groupby("feature").ratio.idxmax()].sort_values("ratio", ascending=False)
     return Cell(
-        *how.values(), int(records.feature.nunique()), int(records.reader.nunique()), len(records), float(seen.mean()),
-        float(table.ratio.median()), float(np.exp(logs.mean())) if len(logs) else float("nan"),
-        Interval(*(float(np.exp(bound)) for bound in interval)), float(ratios(records[seen]).ratio.median()),
-        tuple(Reader(int(r["feature"]), str(r["reader"]), float(r["ratio"])) for r in best.to_dict("records")),
+        **how, atoms=int(records.feature.nunique()), heads=int(records.reader.nunique()), readings=len(records),
+        above=float(seen.mean()), median=float(table.ratio.median()),
+        mean=float(np.exp(logs.mean())) if len(logs) else float("nan"),
+        interval=Interval(*(float(np.exp(bound)) for bound in interval)),
+        above_median=float(ratios(records[seen]).ratio.median()),
+        strongest=tuple(
+            Reader(int(f), str(r), float(x)) for f, r, x in zip(best.feature, best.reader, best.ratio, strict=True)
+        ),
     )  # fmt: skip
 
 

@@ -77,8 +77,12 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: SignConfig) -> Summary
             predicted = part[predictor].to_numpy(float)
             right = (np.sign(predicted) == np.sign(change)) & (change != 0)
             agreement, among = share(right, passage, config.seed), share(right[above], passage[above], config.seed)
-            numbers = (agreement, r_squared(change, predicted), _correlation(predicted, change), float(above.mean()))
-            found.append(Cell(how["direction"], predictor, *list(how.values())[1:], *numbers, among))
+            r2, correlation = r_squared(change, predicted), _correlation(predicted, change)
+            cell = Cell(
+                predictor=predictor, **how, agreement=agreement, r2=r2, correlation=correlation,
+                above=float(above.mean()), among=among,
+            )  # fmt: skip
+            found.append(cell)
     return Cells(tuple(found))
 
 

@@ -9,7 +9,7 @@ writes, or replace each. What is taken away is what the head writes in the edite
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import pandas as pd
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
+from writesae.evals.common.conditions import Grid
 from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, ScoredHead, background
 from writesae.evals.common.drawn_firings import native_runs
 from writesae.evals.common.firings import gather
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
-from writesae.evals.common.score import Grid, score_firings
+from writesae.evals.common.score import score_firings
 from writesae.evals.common.subject import Subject
 from writesae.evals.substitution import Silent, SubstitutionConfig
 from writesae.hosts import Host
@@ -89,9 +90,7 @@ def _prepared(subject: Subject, config: SubstitutionConfig) -> Test:
         raise InputError(f"the control flat_svd needs a second, flat dictionary of {bare}: give it after the first")
     host, tokens, saes = subject.host, subject.tokens, dict(sorted(first.items()))
     forms = native_writes(host, tuple(saes), tokens, config.native_writes)
-    grid = Grid(
-        config.timings, forms, config.amplitudes, config.directions, config.controls, config.horizon, config.seed
-    )
+    grid = replace(config, native_writes=forms)
 
     @cache
     def common() -> dict[Site, dict[NativeWrite, Background]]:

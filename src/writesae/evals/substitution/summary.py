@@ -46,6 +46,7 @@ from writesae.show.figures import (
     upright,
 )
 from writesae.show.parts import Panel, Plot, Reading, Table
+from writesae.types import Amplitude
 
 COLUMNS = {
     "passage": "passage, counted from 0",
@@ -221,7 +222,9 @@ def _reading(row: Mapping[object, object]) -> Reading:
     return Reading(before.lstrip(), words.visible_token(token), words.visible(", ".join([*features, *numbers, cosine])))
 
 
-def _lines(figure: go.Figure, names: Sequence[str], summary: Summary, sizeless: str = "") -> list[tuple[str, str]]:
+def _lines(
+    figure: go.Figure, names: Sequence[str], summary: Summary, sizeless: str = ""
+) -> list[tuple[str, Amplitude]]:
     """The lines of a chart: every condition at every amplitude, once for one that has none."""
     sizes = list(dict.fromkeys(cell.amplitude for cell in summary.cells))
     lines = [(name, size) for name in names for size in (sizes[:1] if name == sizeless else sizes)]
@@ -240,7 +243,7 @@ def _looks(summary: Summary) -> list[tuple[Cell, str, float, bool]]:
     ]
 
 
-def _at(summary: Summary, cell: Cell, amplitude: str) -> Cell:
+def _at(summary: Summary, cell: Cell, amplitude: Amplitude) -> Cell:
     return summary.cell(timing=cell.timing, native_write=cell.native_write, amplitude=amplitude)
 
 
