@@ -153,7 +153,7 @@ def _lorenz(firings: Floats, summary: Summary) -> Plot:
     share = np.concatenate([[0.0], np.cumsum(ordered) / ordered.sum()]) if len(ordered) else np.zeros(1)
     keep = np.unique(np.linspace(0, len(ordered), min(len(ordered) + 1, 300)).round().astype(int))
     says = "the rarest %{x:.0%} of features<br>have %{y:.1%} of firings"
-        x = keep / max(len(ordered), 1)
+    x = keep / max(len(ordered), 1)
     curve(figure, x, share[keep], "atom", 2.25, says, fill="tozeroy", fillcolor="var(--sunken)", showlegend=False)
     diagonal(figure, 0, 1)
     figure.update_xaxes(title="features, rarest first", tickformat=".0%", range=[0, 1.02], dtick=0.25)
