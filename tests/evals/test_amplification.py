@@ -42,9 +42,9 @@ def test_it_counts_tokens_and_dose_one_changes_nothing(host: Host, passages: Ten
         assert len(features) == len(set(features) - set(summary.other_features[site])) == 3
     assert len(summary.cells) == 2 * 2 * 2
     for row in summary.cells:
-        assert row.n == 3
+        assert row.change.n == 3
         if row.dose == 1:
-            assert (row.mean, row.change, row.changed, row.cohens_d, row.p) == (summary.native, 0, 0, 0, 1)
+            assert (row.mean, row.change.mean, row.changed, row.cohens_d, row.change.p) == (summary.native, 0, 0, 0, 1)
     assert result.records.passage.unique().tolist() == [4, 5, 6]
     for record in result.records.to_dict("records"):
         assert 0 <= record["count"] <= 7

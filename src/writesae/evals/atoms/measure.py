@@ -8,7 +8,6 @@ tenth of the atom's contribution added and taken away, which is exact but for te
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -19,14 +18,14 @@ from torch import Tensor
 from writesae.causal.closed_form import direct_path
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
-from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.atoms import AtomsConfig
 from writesae.evals.atoms.describe import contexts, nearest, rates, together
-from writesae.evals.common.controls import ScoredHead, drawn
-from writesae.evals.common.drawn_firings import check_features, native_runs
-from writesae.evals.common.firings import all_firings, gather
-from writesae.evals.common.pieces import Keep, Measured, concatenated
+from writesae.evals.common.conditions import CONDITIONS
+from writesae.evals.common.controls import drawn
+from writesae.evals.common.drawn_firings import by_runs, check_features, firings_at, native_runs
+from writesae.evals.common.firings import all_firings
+from writesae.evals.common.pieces import PASSAGES, Keep, Measured, concatenated
 from writesae.evals.common.result import count
 from writesae.evals.common.subject import Subject
 from writesae.hosts import Host
@@ -36,7 +35,7 @@ GROUP = 64
 """Atoms whose logit changes over the whole vocabulary are held at once."""
 SMALL = 0.1
 """Share of the atom's contribution that is added and taken away."""
-CONDITIONS = ("atom", "delete", "random")
+SCORED = ["passage", "position", "feature", "coefficient", "cosine"]
 
 
 def measure(subject: Subject, config: AtomsConfig, keep: Keep) -> Measured:
@@ -52,7 +51,8 @@ def measure(subject: Subject, config: AtomsConfig, keep: Keep) -> Measured:
     sample = _sample(fired, alive, tokens.shape[1], config)
     groups = [alive[i : i + GROUP] for i in range(0, len(alive), GROUP)]
     keep.plan(len(groups))
-    scores = keep.by_passages(len(tokens), partial(_scores, subject, config, sample))
+    scores = by_runs(subject, keep, sample, partial(_scores, subject, config))
+    scores = scores.reindex(columns=[*SCORED, *(f"kl_{name}" for name in CONDITIONS)])  # where nothing can be scored
     moved = concatenated([
         keep(f"tokens-{i}", partial(_tokens, subject, config, sample, group)) for i, group in enumerate(groups)
     ])  # fmt: skip
@@ -74,48 +74,24 @@ def _sample(fired: pd.DataFrame, alive: list[int], length: int, config: AtomsCon
     return chosen.sort_values(["passage", "position", "feature"], ignore_index=True)
 
 
-def _runs(
-    subject: Subject, sample: pd.DataFrame, begin: int, end: int
-) -> Iterator[tuple[int, pd.DataFrame, NativeRun]]:
-    """Native runs of the passages `begin` to `end` that hold firings, with these."""
-    here = sample[(sample.passage >= begin) & (sample.passage < end)]
-    return native_runs(subject.host, subject.site, subject.tokens, here, begin)
-
-
-def _edits(
-    run: NativeRun, subject: Subject, config: AtomsConfig, here: pd.DataFrame, offset: int
-) -> tuple[ScoredHead, Tensor]:
-    """What stands at some firings of a run, and their coefficients `[R]`."""
-    passage, position, feature = (torch.tensor(here[c].tolist()) for c in ("passage", "position", "feature"))
-    writes = head_writes(run, subject.site.head)
-    coefficient = torch.tensor(here.coefficient.tolist()).to(writes.value)
-    firings = gather(subject.sae, writes, passage - offset, position, feature, coefficient, config.native_write)
-    return ScoredHead(subject.site, subject.sae, writes, firings), coefficient
-
-
-def _scores(subject: Subject, config: AtomsConfig, sample: pd.DataFrame, begin: int, end: int) -> pd.DataFrame:
-    """KL of the three conditions at the firings of some passages."""
-    tables = []
-    for offset, here, run in _runs(subject, sample, begin, end):
-        head, coefficient = _edits(run, subject, config, here, offset)
-        firings, random = head.firings, drawn(head, "random", config.seed, offset)
-        zero, one = torch.zeros_like(coefficient), torch.ones_like(coefficient)
-        rows = ((coefficient, zero), (zero, zero), (zero, random.size))
-        edits = Edits(
-            [subject.site.head] * 3, firings.passage, firings.position,
-            torch.stack([firings.key, firings.v, random.key], 1),
-            torch.stack([firings.value, firings.w, random.value], 1),
-            torch.stack([torch.stack([-one, *row], -1) for row in rows], 1),
-        )  # fmt: skip
-        kl = torch.empty(len(here), len(CONDITIONS), dtype=torch.float64)
-        for scored in patched_logits(run, edits, config.timing):
-            kl[scored.which] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
-        named = {f"kl_{name}": kl[:, i].numpy() for i, name in enumerate(CONDITIONS)}
-        columns = ["passage", "position", "feature", "coefficient", "cosine"]
-        tables.append(here[columns].assign(**named))
-    empty = {"passage": int, "position": int, "feature": int, "coefficient": float, "cosine": float}
-    kls = {f"kl_{name}": float for name in CONDITIONS}
-    return concatenated([*tables, pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in (empty | kls).items()})])
+def _scores(subject: Subject, config: AtomsConfig, run: NativeRun, here: pd.DataFrame, offset: int) -> pd.DataFrame:
+    """KL of the three conditions at some firings of a run."""
+    head = firings_at(run, subject, here, offset, [config.native_write])[config.native_write]
+    firings, random = head.firings, drawn(head, "random", config.seed, offset)
+    coefficient = firings.coefficient
+    zero, one = torch.zeros_like(coefficient), torch.ones_like(coefficient)
+    rows = ((coefficient, zero), (zero, zero), (zero, random.size))
+    edits = Edits(
+        [subject.site.head] * 3, firings.passage, firings.position,
+        torch.stack([firings.key, firings.v, random.key], 1),
+        torch.stack([firings.value, firings.w, random.value], 1),
+        torch.stack([torch.stack([-one, *row], -1) for row in rows], 1),
+    )  # fmt: skip
+    kl = torch.empty(len(here), len(CONDITIONS), dtype=torch.float64)
+    for scored in patched_logits(run, edits, config.timing):
+        kl[scored.which] = kl_divergence(scored.native.unsqueeze(1), scored.patched)[:, :, 0].cpu()
+    named = {f"kl_{name}": kl[:, i].numpy() for i, name in enumerate(CONDITIONS)}
+    return here[SCORED].assign(**named)
 
 
 def _medians(scores: pd.DataFrame) -> pd.DataFrame:
@@ -131,10 +107,10 @@ def _tokens(subject: Subject, config: AtomsConfig, sample: pd.DataFrame, group: 
     slot = {feature: i for i, feature in enumerate(group)}
     own = sample[sample.feature.isin(group)].reset_index(drop=True)
     moved, counts = torch.zeros(len(group), host.vocabulary, dtype=torch.float64), torch.zeros(len(group))
-    for begin in range(0, len(subject.tokens), 16):
-        for offset, here, run in _runs(subject, own, begin, begin + 16):
-            head, coefficient = _edits(run, subject, config, here, offset)
-            firings = head.firings
+    for begin in range(0, len(subject.tokens), PASSAGES):
+        for offset, here, run in native_runs(host, site, subject.tokens, own, begin):
+            firings = firings_at(run, subject, here, offset, [config.native_write])[config.native_write].firings
+            coefficient = firings.coefficient
             step = torch.stack([coefficient, -coefficient], 1)[:, :, None] * SMALL
             edits = Edits([site.head], firings.passage, firings.position, firings.v[:, None], firings.w[:, None], step)
             slots = torch.tensor([slot[f] for f in here.feature])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from writesae.causal.budget import PASSAGES, passages_at_once
+from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.conditions import Atoms
-from writesae.evals.common.firings import all_firings
+from writesae.evals.common.controls import ScoredHead
+from writesae.evals.common.firings import all_firings, gather
 from writesae.evals.common.pieces import Keep, concatenated
 from writesae.evals.common.subject import Subject
 from writesae.hosts import Host
@@ -30,17 +33,32 @@ class Drawn(NamedTuple):
     refused: dict[str, int]
     """Reason -> atoms."""
 
-    def scored(
-        self, subject: Subject, keep: Keep, score: Callable[[NativeRun, pd.DataFrame, int], pd.DataFrame]
-    ) -> pd.DataFrame:
-        """The records of all firings, in pieces that are kept: `score` is given a native run, the firings in it, and
-        the number of its first passage."""
 
-        def piece(begin: int, _: int) -> pd.DataFrame:
-            runs = native_runs(subject.host, subject.site, subject.tokens, self.firings, begin)
-            return concatenated([score(run, here, first) for first, here, run in runs] or [pd.DataFrame()])
+def by_runs(
+    subject: Subject, keep: Keep, places: pd.DataFrame, score: Callable[[NativeRun, pd.DataFrame, int], pd.DataFrame]
+) -> pd.DataFrame:
+    """The records of all places (rows with a passage), in pieces that are kept: `score` is given a native run, the
+    places in it, and the number of its first passage."""
 
-        return keep.by_passages(len(subject.tokens), piece)
+    def piece(begin: int, _: int) -> pd.DataFrame:
+        runs = native_runs(subject.host, subject.site, subject.tokens, places, begin)
+        return concatenated([score(run, here, first) for first, here, run in runs] or [pd.DataFrame()])
+
+    return keep.by_passages(len(subject.tokens), piece)
+
+
+def firings_at(
+    run: NativeRun, subject: Subject, here: pd.DataFrame, offset: int, forms: Sequence[NativeWrite]
+) -> dict[NativeWrite, ScoredHead]:
+    """What stands at some firings of a run, whose first passage has the number `offset`, in each form of the write."""
+    passage, position, feature = (torch.tensor(here[c].to_numpy()) for c in ("passage", "position", "feature"))
+    writes = head_writes(run, subject.site.head)
+    coefficient = torch.tensor(here.coefficient.to_numpy()).to(writes.value)
+    found = {}
+    for form in forms:
+        firings = gather(subject.sae, writes, passage - offset, position, feature, coefficient, form)
+        found[form] = ScoredHead(subject.site, subject.sae, writes, firings)
+    return found
 
 
 def draw_firings(subject: Subject, wanted: Atoms, native_write: NativeWrite) -> Drawn:

@@ -7,6 +7,7 @@ is added elsewhere is what is taken out, and so has its norm.
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 import pandas as pd
 import torch
@@ -15,13 +16,13 @@ from torch import Tensor
 from writesae.causal.closed_form import pointed_at
 from writesae.causal.patching import Edits, patched_logits
 from writesae.errors import InputError
-from writesae.evals.common.drawn_firings import check_features, native_runs
+from writesae.evals.common.drawn_firings import by_runs, check_features, native_runs
 from writesae.evals.common.draws import generator_for
 from writesae.evals.common.firings import all_firings, runs
-from writesae.evals.common.pieces import PASSAGES, Keep, Measured, concatenated
+from writesae.evals.common.followed import token_changes
+from writesae.evals.common.pieces import PASSAGES, Keep, Measured
 from writesae.evals.common.subject import Subject
 from writesae.evals.erasure import ErasureConfig
-from writesae.evals.erasure.summary import COLUMNS
 from writesae.hosts.fork import NativeRun
 from writesae.types import NativeWrite, Timing
 
@@ -44,7 +45,7 @@ def measure(subject: Subject, config: ErasureConfig, keep: Keep) -> Measured:
     drawn = pd.concat(tables, ignore_index=True)
     writes = native_writes(subject, drawn, config)
     drawn["row"] = range(len(drawn))
-    records = keep.by_passages(len(subject.tokens), partial(_piece, subject, config, drawn, writes))
+    records = by_runs(subject, keep, drawn, partial(_scored, subject, config, writes))
     return Measured(records, len(drawn))
 
 
@@ -116,8 +117,7 @@ def loses_most(subject: Subject, config: ErasureConfig, places: pd.DataFrame, ti
     writes, total = native_writes(subject, places, config), torch.zeros(())
     places = places.assign(row=range(len(places)))
     for begin in range(0, len(subject.tokens), PASSAGES):
-        here = places[(places.passage >= begin) & (places.passage < begin + PASSAGES)]
-        for offset, some, run in native_runs(subject.host, subject.site, subject.tokens, here, begin):
+        for offset, some, run in native_runs(subject.host, subject.site, subject.tokens, places, begin):
             edits = _edits(subject, some, offset, writes[form], (1.0,))
             for scored in patched_logits(run, edits, timing):
                 change = scored.patched[:, 0, 0].log_softmax(-1) - scored.native[:, 0].log_softmax(-1)
@@ -151,45 +151,22 @@ def _edits(
     return Edits([subject.site.head], passage - offset, position, key, value, weight[..., None].to(key))
 
 
-def _piece(
-    subject: Subject, config: ErasureConfig, drawn: pd.DataFrame, writes: Writes, begin: int, end: int
-) -> pd.DataFrame:
-    here = drawn[(drawn.passage >= begin) & (drawn.passage < end)].sort_values(["passage", "position"])
-    tables = [
-        _scored(subject, config, some, offset, run, timing, form, writes[form])
-        for offset, some, run in native_runs(subject.host, subject.site, subject.tokens, here, begin)
-        for timing in config.timings
-        for form in config.native_writes
-    ]
-    return concatenated([*tables, pd.DataFrame(columns=list(COLUMNS))])
-
-
 def _scored(
-    subject: Subject, config: ErasureConfig, here: pd.DataFrame, offset: int, run: NativeRun, timing: Timing,
-    form: NativeWrite, writes: tuple[Tensor, Tensor],
-) -> pd.DataFrame:  # fmt: skip
+    subject: Subject, config: ErasureConfig, writes: Writes, run: NativeRun, here: pd.DataFrame, offset: int
+) -> pd.DataFrame:
     """The records of some places of one native run."""
-    token = torch.tensor(here[f"token_{timing}_{form}"].tolist())
-    edits = _edits(subject, here, offset, writes, config.doses)
-    change = torch.zeros(len(here), len(config.doses), dtype=torch.float64)
-    floor = torch.zeros(len(here), dtype=torch.float64)
-    for scored in patched_logits(run, edits, timing):
-        native, patched = scored.native[:, 0].log_softmax(-1), scored.patched[:, :, 0].log_softmax(-1)
-        which = scored.which.cpu()
-        own = token[which].to(native.device)[:, None]
-        again = scored.again[:, 0].log_softmax(-1)
-        floor[which] = (again - native).abs().amax(-1).double().cpu()
-        moved = patched.gather(2, own[:, None].expand(-1, len(config.doses), 1))[..., 0].double()
-        change[which] = (moved - native.gather(1, own).double()).cpu()
-    size = (edits.key.norm(dim=-1) * edits.value.norm(dim=-1))[:, 0].double().cpu()
-    host = subject.host
-    names = {t: host.text([t]) if host._tokenizer is not None else f"token {t}" for t in set(token.tolist())}
-    told = here[["feature", "condition", "pair", "passage", "position"]].assign(
-        token=token.tolist(), text=[names[t] for t in token.tolist()], timing=timing, native_write=form,
-        floor=floor.numpy(),
-    )  # fmt: skip
-    each = [
-        told.assign(dose=dose, norm=(dose * size).numpy(), change=change[:, d].numpy())
-        for d, dose in enumerate(config.doses)
-    ]
-    return pd.concat(each, ignore_index=True)
+    host, tables = subject.host, []
+    here = here.sort_values(["passage", "position"])
+    for timing, form in product(config.timings, config.native_writes):
+        token = torch.tensor(here[f"token_{timing}_{form}"].tolist())
+        edits = _edits(subject, here, offset, writes[form], config.doses)
+        change, floor = token_changes(run, edits, token, timing, log_probability=True)
+        size = (edits.key.norm(dim=-1) * edits.value.norm(dim=-1))[:, 0].double().cpu()
+        names = {t: host.text([t]) if host.has_tokenizer else f"token {t}" for t in set(token.tolist())}
+        told = here[["feature", "condition", "pair", "passage", "position"]].assign(
+            token=token.tolist(), text=[names[t] for t in token.tolist()], timing=timing, native_write=form,
+            floor=floor.numpy(),
+        )  # fmt: skip
+        for d, dose in enumerate(config.doses):
+            tables.append(told.assign(dose=dose, norm=(dose * size).numpy(), change=change[:, d].numpy()))
+    return pd.concat(tables, ignore_index=True)

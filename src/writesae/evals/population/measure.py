@@ -7,20 +7,19 @@ from functools import cache, partial
 
 import numpy as np
 import pandas as pd
-import torch
 
-from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.classes import CLASSES, labels, portraits
-from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, ScoredHead, background
-from writesae.evals.common.drawn_firings import native_runs
-from writesae.evals.common.firings import firings_by_form, gather
+from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, background
+from writesae.evals.common.drawn_firings import by_runs, firings_at
+from writesae.evals.common.firings import firings_by_form
 from writesae.evals.common.forms import native_writes
-from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
+from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.result import count
 from writesae.evals.common.score import score_firings
 from writesae.evals.common.subject import Subject
 from writesae.evals.population import PopulationConfig
+from writesae.hosts.fork import NativeRun
 from writesae.types import NativeWrite
 
 
@@ -50,22 +49,12 @@ def measure(subject: Subject, config: PopulationConfig, keep: Keep) -> Measured:
         wanted = NEEDS_BACKGROUND.intersection(config.controls)
         return background(host, sae, site, tokens, forms) if wanted else {}
 
-    def make(begin: int, end: int) -> pd.DataFrame:
-        here, tables = places[places.passage.between(begin, end - 1)], []
-        for offset, some, run in native_runs(host, site, tokens, here, begin):
-            writes = head_writes(run, site.head)
-            passage, position, feature = (torch.tensor(some[c].to_numpy()) for c in ("passage", "position", "feature"))
-            coefficient = torch.tensor(some.coefficient.to_numpy()).to(writes.value)
-            heads = {}
-            for form in forms:
-                firings = gather(sae, writes, passage - offset, position, feature, coefficient, form)
-                heads[form] = [ScoredHead(site, sae, writes, firings, None, common().get(form))]
-            tables.append(score_firings(run, heads, grid, offset))
-        return concatenated(tables)
+    def score(run: NativeRun, here: pd.DataFrame, offset: int) -> pd.DataFrame:
+        own = firings_at(run, subject, here, offset, forms)
+        heads = {form: [replace(head, common=common().get(form))] for form, head in own.items()}
+        return score_firings(run, heads, grid, offset)
 
-    groups = [(a, b) for a, b in passage_groups(len(tokens)) if places.passage.between(a, b - 1).any()]
-    keep.plan(len(groups))
-    records = concatenated([keep(f"passages-{a}", partial(make, a, b)) for a, b in groups])
+    records = by_runs(subject, keep, places, score)
     rows = list(zip(records.native_write, records.feature, strict=True))
     records["class"] = [kinds[form][feature] for form, feature in rows]
     records["atom_cosine"] = [about[form].cosine[feature] for form, feature in rows]

@@ -12,7 +12,7 @@ from torch import Tensor
 from writesae.causal.patching import Edits, patched_logits
 from writesae.errors import InputError
 from writesae.evals.common.directions import directions
-from writesae.evals.common.drawn_firings import draw_firings
+from writesae.evals.common.drawn_firings import by_runs, draw_firings
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.subject import Subject
@@ -47,7 +47,7 @@ def measure(subject: Subject, config: ReadersConfig, keep: Keep) -> Measured:
         order = ["passage", "position", "feature"]  # not that of the batches
         return pd.concat(tables).sort_values(order, kind="stable", ignore_index=True)
 
-    return Measured(drawn.scored(subject, keep, score), drawn.attempted, drawn.refused)
+    return Measured(by_runs(subject, keep, drawn.firings, score), drawn.attempted, drawn.refused)
 
 
 class Reading(NamedTuple):

@@ -12,7 +12,7 @@ from writesae.causal.patching import patched_logits
 from writesae.errors import InputError
 from writesae.evals.common.conditions import ADDED
 from writesae.evals.common.directions import directions
-from writesae.evals.common.drawn_firings import draw_firings
+from writesae.evals.common.drawn_firings import by_runs, draw_firings
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.subject import Subject
@@ -50,7 +50,7 @@ def measure(subject: Subject, config: SelectivityConfig, keep: Keep) -> Measured
                 tables.append(here.assign(timing=timing, native_write=form, **columns))
         return pd.concat(tables, ignore_index=True)
 
-    return Measured(drawn.scored(subject, keep, score), drawn.attempted, drawn.refused)
+    return Measured(by_runs(subject, keep, drawn.firings, score), drawn.attempted, drawn.refused)
 
 
 def overlaps(change: Tensor, top: int) -> Tensor:

@@ -14,12 +14,13 @@ from torch import Tensor
 from writesae.causal.budget import passages_at_once
 from writesae.causal.closed_form import closed_form, toward
 from writesae.causal.gradients import Gradients, output_gradients
-from writesae.causal.patching import Edits, patched_logits
+from writesae.causal.patching import Edits
 from writesae.causal.targets import RowLogit
 from writesae.causal.writes import head_writes
 from writesae.edits.directions import leading_pair, state_gradients, unit
 from writesae.errors import InputError
 from writesae.evals.common.draws import ranked_tokens, unit_rows
+from writesae.evals.common.followed import token_changes
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.subject import Subject
 from writesae.evals.sign import SignConfig
@@ -95,7 +96,7 @@ def _timed(
         weight[:, c, m] = magnitude * norms[form]
     heads = [site.head] * len(config.directions)
     edits = Edits(heads, torch.arange(rows), torch.full((rows,), position), key, value, weight)
-    change, floor = _changes(run, edits, targets, timing)
+    change, floor = token_changes(run, edits, targets, timing, log_probability=False)
     tables = []
     for c, (m, form, magnitude) in enumerate(grid):
         said = {name: (magnitude * norms[form] * slope[:, m]).double().cpu() for name, slope in slopes.items()}
@@ -103,19 +104,3 @@ def _timed(
         what = {"direction": config.directions[m], "timing": timing, "native_write": form, "magnitude": magnitude}
         tables.append(table.assign(**what))
     return pd.concat(tables)
-
-
-def _changes(run: NativeRun, edits: Edits, targets: Tensor, timing: Timing) -> tuple[Tensor, Tensor]:
-    """The change of each row's target by every edit, `[R, C]`; and the largest change of any logit between two native
-    rows, which is rounding, `[R]`."""
-    rows, conditions = edits.weight.shape[:2]
-    change = torch.zeros(rows, conditions, dtype=torch.float64)
-    floor = torch.zeros(rows, dtype=torch.float64)
-    for scored in patched_logits(run, edits, timing):
-        native, patched = scored.native[:, 0], scored.patched[:, :, 0]
-        which = scored.which.cpu()
-        own = targets[which].to(native.device)[:, None]
-        floor[which] = (scored.again[:, 0] - native).abs().amax(-1).double().cpu()
-        moved = patched.gather(2, own[:, None].expand(-1, conditions, 1))[..., 0].double()
-        change[which] = (moved - native.gather(1, own).double()).cpu()
-    return change, floor
