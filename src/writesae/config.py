@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TypeVar, get_type_hints
+from typing import TypeVar, get_args, get_type_hints
 
 import cattrs
 from cattrs.errors import CattrsError, ClassValidationError
 from cattrs.strategies import configure_tagged_union
+from cattrs.v import format_exception
 
 from writesae.errors import ConfigError
 from writesae.types import Site
@@ -77,10 +78,19 @@ def from_json(cls: type[T], data: object, converter: cattrs.Converter = _convert
         return converter.structure(data, cls)
     except (ClassValidationError, CattrsError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, ClassValidationError):
-            reasons = "; ".join(cattrs.transform_error(error, path=cls.__name__))
+            reasons = "; ".join(cattrs.transform_error(error, path=cls.__name__, format_exception=_told))
         else:
             reasons = str(error)
         raise ConfigError(f"cannot read a {getattr(cls, '__name__', cls)}: {reasons}") from None
+
+
+def _told(error: BaseException, kind: type | None) -> str:
+    """One wrong field in words: what was given where that is known, and what is expected."""
+    given, literal, _ = str(error).partition(" not in literal")
+    if literal:
+        return f"{given!r} is not one of {', '.join(map(str, get_args(kind)))}"
+    said = format_exception(error, kind)
+    return given if isinstance(error, TypeError | ValueError) and "invalid" in said else said
 
 
 def from_plain(cls: type[T], data: object) -> T:

@@ -78,6 +78,16 @@ def test_all_that_fit(
     assert not (tmp_path / "out" / "seeds").exists()
 
 
+def test_an_unknown_evaluation_names_all_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", "nonsense"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "unknown evaluation 'nonsense'" in said
+    assert "boundary" in said
+    assert said.rstrip().endswith("all")
+
+
 def test_flags() -> None:
     command = parse(
         [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,10 +16,12 @@ from torch import Tensor
 
 import writesae.evals
 from small_results import SITE, SMALL, dictionaries, small_result, small_sae
+from writesae.corpus import Fingerprint, Passages
 from writesae.errors import DataError, InputError, OutputError
 from writesae.evals import EVALUATIONS
 from writesae.evals.common.result import Result, plain
 from writesae.hosts import Host, load
+from writesae.page.find import recompute
 from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site
 
@@ -163,7 +167,7 @@ def test_allowed_mismatches_are_named(host: Host, few_passages: dict[str, Tensor
         ((3, "text"), {}, "takes dictionaries second"),
         (("sae", 3), {}, "takes a text last"),
         (("sae", "text"), {"patern": "e"}, "did you mean pattern"),
-        (("sae", "text"), {"top": "many"}, "expected int"),
+        (("sae", "text"), {"top": "many"}, "'many' is not of type int"),
         (("sae", "text"), {"top": 0}, "give at least 1"),
         ((("sae", "sae"), "text"), {}, "takes 1 of a head"),
         (("sae", "text"), {"passages": 3}, "leave out passages"),
@@ -193,6 +197,7 @@ def test_old_and_damaged_results_are_refused_in_words(tmp_path: Path, results: R
     for change, message in (
         ({"format": None}, "of this version"),
         ({"version": 99}, "version 99"),
+        ({"version": 2}, "report .*result --recompute"),
         ({"name": "nothing"}, "unknown evaluation"),
         ({"attempted": 7}, "damaged"),
         ({"config": {"patern": "e"}}, "patern"),
@@ -206,6 +211,43 @@ def test_old_and_damaged_results_are_refused_in_words(tmp_path: Path, results: R
     pd.DataFrame({"feature": [1]}).to_parquet(place / "records.parquet")
     with pytest.raises(DataError, match="has no column"):
         Result.load(place)
+
+
+@pytest.mark.parametrize("name", ["boundary", "substitution"])
+def test_a_summary_is_computed_anew_from_its_records(name: str, tmp_path: Path, results: Results) -> None:
+    place = results[name].save(tmp_path / "some" / "result")
+    said = json.loads((place / "summary.json").read_text())
+    before = json.dumps(said | {"version": 2, "summary": {"old": 1}, "finding": "old", "table": {}})
+    (place / "summary.json").write_text(before)
+    assert recompute(tmp_path) == [place]
+    assert json.loads((place / "summary.json").read_text()) == said
+    assert Result.load(place).finding == results[name].finding
+
+
+def test_a_wrong_choice_is_named_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"'after' is not one of after_token, at_token"):
+        EVALUATIONS["substitution"].configured({"timings": ("after",)})
+
+
+def test_a_dictionary_of_another_host_is_named_where_that_has_no_such_head(host: Host) -> None:
+    other = load("tiny-mamba2")
+    tokens, sae = torch.zeros(1, 40, dtype=torch.long), small_sae(host=host)
+    with pytest.raises(InputError, match=r"the dictionary is of tiny-gdn revision .*; tiny-mamba2 has no recurrent"):
+        EVALUATIONS["boundary"](other, sae, tokens)
+
+
+def test_text_for_training_that_is_too_short_to_compare_is_refused(host: Host, passages: Tensor) -> None:
+    sae, tokens = small_sae(), passages.numpy()
+    assert sae.record is not None
+    sae.record = replace(sae.record, text=Fingerprint.of(np.arange(400).reshape(2, 200)))
+    text = Passages(tokens[:, :29], "sample", "train of 0.8", 0)  # shorter than a window
+    with pytest.raises(InputError, match=r"too short to tell whether .* was trained on it"):
+        EVALUATIONS["boundary"](host, sae, text, pattern="e")
+    allowed = EVALUATIONS["boundary"](host, sae, text, pattern="e", allow="overlap")
+    assert allowed.provenance.allowed == ("overlap",)
+    held_out = EVALUATIONS["boundary"](host, sae, replace(text, part="test of 0.8"), pattern="e")
+    assert "overlap with the training of" in str(held_out)
+    assert held_out.provenance.allowed == ()
 
 
 def test_every_entry_can_be_called_after_its_files_were_imported() -> None:

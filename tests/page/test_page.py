@@ -74,6 +74,23 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(page: Page) -> None:
         assert f"{name} (" in page.text
 
 
+def test_the_command_names_what_it_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["report", str(folder / "broken" / "..")])
+    said = capsys.readouterr()
+    assert said.out.strip().endswith("report.html")
+    assert all(f"left out: {name}" in said.err for name in ("foreign", "broken", "old"))
+
+
+def test_summaries_are_computed_anew_when_asked(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "more", tmp_path / "results")
+    paths = sorted((tmp_path / "results").rglob("summary.json"))
+    before = [path.read_text() for path in paths]
+    for path, text in zip(paths, before, strict=True):
+        path.write_text(json.dumps(json.loads(text) | {"version": 2, "summary": {}, "finding": "?"}))
+    main(["report", str(tmp_path / "results"), "--recompute"])
+    assert [path.read_text() for path in paths] == before
+
+
 def test_hostile_text_stays_text(source: str, page: Page) -> None:
     assert page.tags["script"] == 3
     assert "img" not in page.tags

@@ -67,13 +67,18 @@ def measured_line(of: Mapping[str, Json]) -> str:
 
 
 def check_size(host: Host, site: Site, sae: SAE) -> Layer:
-    """The layer of a head that a dictionary is put at; raises InputError for matrices of another size."""
-    layer, config = host.check_site(site), sae.config
-    if (config.d_k, config.d_v) != (layer.d_k, layer.d_v):
-        raise InputError(
-            f"the dictionary is for {config.d_k} x {config.d_v} matrices, but {site} of {host.name} writes "
-            f"{layer.d_k} x {layer.d_v}: it belongs to another host or layer"
-        )
+    """The layer of a head that a dictionary is put at; raises InputError where there is no such head, or where it has
+    matrices of another size, naming whose the dictionary is where that is known."""
+    config = sae.config
+    try:
+        layer = host.check_site(site)
+        if (config.d_k, config.d_v) != (layer.d_k, layer.d_v):
+            raise InputError(
+                f"the dictionary is for {config.d_k} x {config.d_v} matrices, but {site} of {host.name} writes "
+                f"{layer.d_k} x {layer.d_v}: it belongs to another host or layer"
+            )
+    except InputError as error:
+        raise InputError("; ".join([*mismatches(host, site, sae), str(error)])) from None
     return layer
 
 

@@ -80,7 +80,7 @@ def parse(words: list[str]) -> Command:
     if name == "all":
         text = "Run every evaluation that fits what is given, with its usual protocol."
         return Command(name, parse_flags(Request, "writesae eval all", words[1:], text))
-    kind = named(name).config
+    kind = named(name, "all").config
     groups = [(key, Annotated[group, FLAT]) for key, group in (("config", kind), ("request", Request))]
     flags = make_dataclass("Flags", groups)
     given = cast(Any, parse_flags(flags, f"writesae eval {name}", words[1:], kind.__doc__ or ""))

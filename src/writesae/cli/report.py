@@ -20,6 +20,8 @@ class Command:
 
     folder: Annotated[Path, tyro.conf.Positional]
     """A quickstart's folder, one result's, or one that holds several results."""
+    recompute: bool = False
+    """First compute every summary anew from its records, as after an update of this library."""
 
 
 def run(command: Command) -> None:
@@ -28,9 +30,13 @@ def run(command: Command) -> None:
 
     check_there(command.folder, "give a folder with results of `writesae eval` or `quickstart`")
     check_place(command.folder / "report.html", file=True)
-    from writesae.page import report
-    from writesae.page.find import find
+    from writesae.page.find import recompute
+    from writesae.page.write import write_page
 
-    print(report(command.folder))
-    for one in find(command.folder).unreadable:
+    if command.recompute:
+        for place in recompute(command.folder):
+            print(f"computed anew: {place}")
+    path, unreadable = write_page(command.folder)
+    print(path)
+    for one in unreadable:
         print(f"left out: {one.place}: {one.reason}", file=sys.stderr)

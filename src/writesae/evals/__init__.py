@@ -78,8 +78,8 @@ __all__ = [
 ]
 
 
-def named(name: str) -> Evaluation[Any]:
-    """The evaluation of a name; raises InputError for another one."""
+def named(name: str, *also: str) -> Evaluation[Any]:
+    """The evaluation of a name; raises InputError for another one, naming those there are, and what else is a name."""
     if name not in EVALUATIONS:
-        raise InputError(f"unknown evaluation {name!r}: choose one of {', '.join(EVALUATIONS)}")
+        raise InputError(f"unknown evaluation {name!r}: choose one of {', '.join([*EVALUATIONS, *also])}")
     return EVALUATIONS[name]

@@ -59,6 +59,15 @@ def find(folder: Path) -> Found:
     return Found(sorted(results, key=lambda one: (order.index(one.result.name), one.place)), unreadable)
 
 
+def recompute(folder: Path) -> list[Path]:
+    """Compute every summary under a folder anew from its records, whatever it said, and write it; the folders. Raises
+    DataError for one that has no such records."""
+    places = [path.parent for path in summaries(folder)]
+    for place in places:
+        Result.load(place, anew=True).save_summary(place)
+    return places
+
+
 def summaries(folder: Path) -> Iterator[Path]:
     """Every summary under a folder, sorted; stores are not searched."""
     for place, folders, files in os.walk(folder):

@@ -13,7 +13,7 @@ from writesae.config import from_plain
 from writesae.errors import ConfigError
 from writesae.show import words
 from writesae.show.document import Chapter, render
-from writesae.show.figures import canvas, label, rounded
+from writesae.show.figures import canvas, curve, label, marks
 from writesae.show.parts import Plot
 
 HISTORY = "history.jsonl"
@@ -85,9 +85,12 @@ def explained(runs: Sequence[Run]) -> go.Figure:
     """Explained variance against training tokens: a line a run for training batches, dots for held-out text."""
     figure = canvas()
     for run, colour in zip(runs, COLOURS, strict=False):
-        _curve(figure, run.place, [(row.tokens, row.explained_variance) for row in run.rows], colour)
-        _curve(figure, f"{run.place}, held out", [(row.tokens, row.held_out) for row in run.rows], colour, dots=True)
-    values = [y for trace in figure.data for y in trace.y]
+        held = [row for row in run.rows if words.finite(row.held_out)]
+        _curve(figure, run, colour, "explained_variance")
+        name = label(f"{run.place}, held out")
+        x, y = [row.tokens for row in held], [row.held_out for row in held]
+        marks(figure, x, y, colour, 6, 1, f"{name}: %{{y}}", name=name, showlegend=False)
+    values = [y for trace in figure.data for y in trace.y if y is not None]
     bottom = max(LOWEST, min(values, default=0.0) - 0.03)
     figure.update_yaxes(title="explained variance", range=[bottom, max(values, default=1.0) + 0.05])
     return _against_tokens(figure)
@@ -97,25 +100,14 @@ def alive(runs: Sequence[Run]) -> go.Figure:
     """Alive features against training tokens, a line a run."""
     figure = canvas()
     for run, colour in zip(runs, COLOURS, strict=False):
-        _curve(figure, run.place, [(row.tokens, row.alive) for row in run.rows], colour)
+        _curve(figure, run, colour, "alive")
     figure.update_yaxes(title="alive features", rangemode="tozero", separatethousands=True)
     return _against_tokens(figure)
 
 
-def _curve(figure: go.Figure, name: str, points: Sequence[tuple[int, float]], colour: str, dots: bool = False) -> None:
-    kept = [(tokens, value) for tokens, value in points if words.finite(value)]
-    figure.add_trace(
-        go.Scatter(
-            x=[tokens for tokens, _ in kept],
-            y=rounded([value for _, value in kept]),
-            name=label(name),
-            mode="markers" if dots else "lines",
-            line={"color": f"var(--{colour})", "width": 2.25},
-            marker={"color": f"var(--{colour})", "size": 6},
-            showlegend=not dots,
-            hovertemplate=f"{label(name)}: %{{y}}<extra></extra>",
-        )
-    )
+def _curve(figure: go.Figure, run: Run, colour: str, column: str) -> None:
+    name, y = label(run.place), [getattr(row, column) for row in run.rows]
+    curve(figure, [row.tokens for row in run.rows], y, colour, 2.25, f"{name}: %{{y}}", name=name, connectgaps=True)
 
 
 def _against_tokens(figure: go.Figure) -> go.Figure:

@@ -7,7 +7,7 @@ from pathlib import Path
 from writesae.disk import write_text
 from writesae.evals import EVALUATIONS
 from writesae.page.answer import answer
-from writesae.page.find import Found, find
+from writesae.page.find import Found, Unreadable, find
 from writesae.page.training import training
 from writesae.show.document import Chapter, Shown, chapter_of, document, render
 
@@ -21,11 +21,15 @@ def report(folder: str | Path) -> Path:
     The page is one file that opens without a network. Results that cannot be read are named on it. Raises InputError
     where there is no result, OutputError where the page cannot be written.
     """
-    place = Path(folder)
-    text = page(find(place), place)
-    path = place / PAGE
-    write_text(path, text)
-    return path
+    return write_page(Path(folder))[0]
+
+
+def write_page(folder: Path) -> tuple[Path, list[Unreadable]]:
+    """The same, with what could not be read."""
+    found = find(folder)
+    path = folder / PAGE
+    write_text(path, page(found, folder))
+    return path, found.unreadable
 
 
 def page(found: Found, folder: Path) -> str:

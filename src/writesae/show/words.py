@@ -78,18 +78,26 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}\u202fmin {rest}\u202fs"
 
 
+CONDITIONS = {
+    "atom": ("the atom", "atom"),
+    "delete": ("nothing, write deleted", "nothing"),
+    "random": ("random rank-1", "random"),
+    "orthogonal": ("random rank-1, orthogonal to the write", "orthogonal"),
+    "other_atom": ("another atom", "other atom"),
+    "pca": ("first principal direction", "PCA"),
+    "flat_svd": ("flat dictionary, top singular pair", "flat, SVD"),
+}
+"""What stands in a write's place: in words, and in a word or two."""
+
+
 def condition(name: str) -> str:
     """The name of what stands in a write's place, in words."""
-    words = {
-        "atom": "the atom",
-        "delete": "nothing, write deleted",
-        "random": "random rank-1",
-        "orthogonal": "random rank-1, orthogonal to the write",
-        "other_atom": "another atom",
-        "pca": "first principal direction",
-        "flat_svd": "flat dictionary, top singular pair",
-    }
-    return words.get(name, name.replace("_", " "))
+    return CONDITIONS[name][0]
+
+
+def short_condition(name: str) -> str:
+    """The same in a word or two, for the side of a chart."""
+    return CONDITIONS[name][1]
 
 
 def amplitude(name: str) -> str:
@@ -180,18 +188,6 @@ def tick(value: float) -> str:
         return f"{sign}{size:g}"
     times = "" if digit == 1 else f"{digit}\u00d7"
     return f"{sign}{times}10{str(exponent).translate(_SUPERSCRIPT)}"
-
-
-def short_condition(name: str) -> str:
-    """`condition` in a word or two, for the side of a chart."""
-    words = {
-        "atom": "atom",
-        "delete": "nothing",
-        "other_atom": "other atom",
-        "pca": "PCA",
-        "flat_svd": "flat, SVD",
-    }
-    return words.get(name, name.replace("_", " "))
 
 
 def brief(digest: str) -> str:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 PARTS = "parts"
 """Folder of finished pieces inside a result's."""
-FORMAT, VERSION = "writesae.result", 2
+FORMAT, VERSION = "writesae.result", 3
+"""Of the summary; the records of version 2 are the same."""
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -95,6 +96,7 @@ class Result(Generic[C, S]):
         facts = [f"{p.host}, {p.dtype}", p.site, *dictionaries, text]
         seed = getattr(self.config, "seed", None)
         facts += [] if seed is None else [f"seed {seed}"]
+        facts += [f"overlap with the training of {one.name} unknown" for one in p.dictionaries if one.overlap is None]
         facts += [f"overruled: {', '.join(p.allowed)}"] if p.allowed else []
         return [*facts, f"{words.count(self.n)} of {words.count(self.attempted)} scored{refused}"]
 
@@ -138,12 +140,17 @@ class Result(Generic[C, S]):
         (place / SUMMARY).unlink(missing_ok=True)  # its presence means that all tables are those it speaks of
         for name, table in self.tables.items():
             write_table(place / f"{name}.parquet", table)
-        write_json(place / SUMMARY, self.to_json())
+        self.save_summary(place)
         return place
 
+    def save_summary(self, folder: Path) -> None:
+        """Write `summary.json` alone."""
+        write_json(folder / SUMMARY, self.to_json())
+
     @classmethod
-    def load(cls, folder: str | Path) -> Result[Any, Any]:
-        """Read a result folder; raises DataError where it is not a whole one, or of an older form."""
+    def load(cls, folder: str | Path, anew: bool = False) -> Result[Any, Any]:
+        """Read a result folder; raises DataError where it is not a whole one, or of an older form. The summary is
+        computed from the records where it is asked for `anew`, whatever the file says."""
         from writesae.evals import named
 
         place = Path(folder)
@@ -151,13 +158,15 @@ class Result(Generic[C, S]):
         file = place / SUMMARY
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise DataError(f"{file} is not the summary of an evaluation of this version: run the evaluation again")
-        if data.get("version") != VERSION:
-            raise DataError(f"{file} has version {data.get('version')}; this writesae reads {VERSION}")
+        if data.get("version") not in ((2, VERSION) if anew else (VERSION,)):
+            older = data.get("version") == 2
+            hint = f": compute it from its records (writesae report {place} --recompute)" if older else ""
+            raise DataError(f"{file} has version {data.get('version')}; this writesae reads {VERSION}{hint}")
         try:
             evaluation = named(str(data.get("name")))
             header = from_plain(_Header, {k: data.get(k) for k in ("provenance", "attempted", "n", "refused")})
             config: object = from_json(evaluation.config, data.get("config"))
-            summary: object = from_plain(evaluation.summary, data.get("summary"))
+            summary: object = None if anew else from_plain(evaluation.summary, data.get("summary"))
         except InputError as error:
             raise DataError(f"cannot understand {file}: {error}") from None
         if header.attempted != header.n + sum(header.refused.values()):
@@ -165,6 +174,7 @@ class Result(Generic[C, S]):
                 f"{file} is damaged: {header.attempted} attempted, {header.n} scored, {header.refused} refused"
             )
         tables = {name: _table(place / f"{name}.parquet", columns) for name, columns in evaluation.columns.items()}
+        summary = evaluation.summarise(tables, config) if anew else summary
         records = tables.pop("records")
         return Result(
             evaluation.name, header.provenance, config, header.attempted, header.refused, summary, records, tables

@@ -96,7 +96,7 @@ def subject_of(
     drawn = passages_of(given[-1], evaluation, passages, length, text_seed)
     placed = tuple((where, sae.on(host.device)) for where, sae in saes)
     source = provenance(host, placed, sites, drawn, ())
-    needed += check_overlap(source, allow)
+    needed += check_overlap(source, [sae for _, sae in saes], allow)
     allowed = tuple(sorted(set(needed)))
     source = provenance(host, placed, sites, drawn, allowed) if allowed else source
     return Subject(host, placed, sites, drawn, source)
@@ -216,15 +216,22 @@ def check_fit(
     return ["mismatch"]
 
 
-def check_overlap(source: Provenance, allow: tuple[Allowance, ...]) -> list[Allowance]:
-    """Refuse text that a dictionary was trained on, unless that is allowed."""
+def check_overlap(source: Provenance, saes: Sequence[SAE], allow: tuple[Allowance, ...]) -> list[Allowance]:
+    """Refuse text that a dictionary was trained on, or may have been and cannot be told, unless that is allowed."""
     worst = max((one.overlap or 0.0 for one in source.dictionaries), default=0.0)
-    if worst <= OVERLAP:
+    unknown = [
+        one.name for one, sae in zip(source.dictionaries, saes, strict=True)
+        if one.overlap is None and sae.record is not None and sae.record.text is not None
+    ]  # fmt: skip
+    if worst > OVERLAP:
+        reason = f"{worst:.1%} of the text was in the training of a dictionary"
+    elif unknown and source.text.part.startswith("train"):
+        reason = f"the text is of the part for training, and too short to tell whether {unknown[0]} was trained on it"
+    else:
         return []
     if "overlap" not in allow:
         raise InputError(
-            f"{worst:.1%} of the text was in the training of a dictionary: evaluate on the other part of the split "
-            '(writesae.text(...).split(), --part test), or measure it all the same with allow="overlap" '
-            "(--allow overlap)"
+            f"{reason}: evaluate on the other part of the split (writesae.text(...).split(), --part test), or measure "
+            'it all the same with allow="overlap" (--allow overlap)'
         )
     return ["overlap"]
