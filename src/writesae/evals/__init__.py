@@ -9,25 +9,25 @@ from types import MappingProxyType
 from typing import Any
 
 from writesae.errors import InputError
-from writesae.evals.amplification import entry as amplification
-from writesae.evals.atoms import entry as atoms
-from writesae.evals.boundary import entry as boundary
-from writesae.evals.common.evaluation import Evaluation
-from writesae.evals.erasure import entry as erasure
-from writesae.evals.fidelity import entry as fidelity
-from writesae.evals.installs import entry as installs
-from writesae.evals.logit_shift import entry as logit_shift
-from writesae.evals.partition import entry as partition
-from writesae.evals.passage_loss import entry as passage_loss
-from writesae.evals.population import entry as population
-from writesae.evals.proper_nouns import entry as proper_nouns
-from writesae.evals.quality import entry as quality
-from writesae.evals.readers import entry as readers
-from writesae.evals.seeds import entry as seeds
-from writesae.evals.selectivity import entry as selectivity
-from writesae.evals.sign import entry as sign
-from writesae.evals.spectrum import entry as spectrum
-from writesae.evals.substitution import entry as substitution
+from writesae.evals.amplification import amplification as amplification
+from writesae.evals.atoms import atoms as atoms
+from writesae.evals.boundary import boundary as boundary
+from writesae.evals.common.evaluation import Evaluation as Evaluation
+from writesae.evals.erasure import erasure as erasure
+from writesae.evals.fidelity import fidelity as fidelity
+from writesae.evals.installs import installs as installs
+from writesae.evals.logit_shift import logit_shift as logit_shift
+from writesae.evals.partition import partition as partition
+from writesae.evals.passage_loss import passage_loss as passage_loss
+from writesae.evals.population import population as population
+from writesae.evals.proper_nouns import proper_nouns as proper_nouns
+from writesae.evals.quality import quality as quality
+from writesae.evals.readers import readers as readers
+from writesae.evals.seeds import seeds as seeds
+from writesae.evals.selectivity import selectivity as selectivity
+from writesae.evals.sign import sign as sign
+from writesae.evals.spectrum import spectrum as spectrum
+from writesae.evals.substitution import substitution as substitution
 
 _ENTRIES: tuple[Evaluation[Any], ...] = (
     substitution,
@@ -52,30 +52,6 @@ _ENTRIES: tuple[Evaluation[Any], ...] = (
 
 EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in _ENTRIES})
 """Name -> evaluation, in the order of the page."""
-
-__all__ = [
-    "EVALUATIONS",
-    "Evaluation",
-    "amplification",
-    "atoms",
-    "boundary",
-    "erasure",
-    "fidelity",
-    "installs",
-    "logit_shift",
-    "named",
-    "partition",
-    "passage_loss",
-    "population",
-    "proper_nouns",
-    "quality",
-    "readers",
-    "seeds",
-    "selectivity",
-    "sign",
-    "spectrum",
-    "substitution",
-]
 
 
 def named(name: str, *also: str) -> Evaluation[Any]:

@@ -42,7 +42,7 @@ def page(found: Found, folder: Path) -> str:
         chapters.append(overview(found, shown, hosts, sites))
     for name, some in shown.items():
         about = EVALUATIONS[name]
-        chapters.append(chapter_of(name, about.short, about.title, about.intro, some))
+        chapters.append(chapter_of(name, about.word, about.title, about.intro, some))
     chapters += training(folder)
     return document(f"{hosts} {sites}".strip(), chapters)
 

@@ -82,21 +82,16 @@ class Plots(Mapping[str, go.Figure]):
     def __init__(self, title: str, shown: Shown) -> None:
         """`title` is the evaluation's."""
         self.title, self.shown = title, shown
-        self._figures: dict[str, go.Figure] = {}
+        self._plots = {plot.name: plot for plot in shown.panel.plots}
 
     def __getitem__(self, name: str) -> go.Figure:
-        if name not in self._figures:
-            plot = next((one for one in self.shown.panel.plots if one.name == name), None)
-            if plot is None:
-                raise KeyError(name)
-            self._figures[name] = standing_alone(plot)
-        return self._figures[name]
+        return standing_alone(self._plots[name])
 
     def __iter__(self) -> Iterator[str]:
-        return (plot.name for plot in self.shown.panel.plots)
+        return iter(self._plots)
 
     def __len__(self) -> int:
-        return len(self.shown.panel.plots)
+        return len(self._plots)
 
     def __repr__(self) -> str:
         """The finding, and the figures' names."""

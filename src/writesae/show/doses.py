@@ -52,13 +52,9 @@ def curves_of(
 
 
 def by_dose(
-    curves: Sequence[Curve],
-    x: str,
-    y: str,
-    write: Callable[[float], str],
-    across: float | None = None,
+    curves: Sequence[Curve], x: str, y: str, write: Callable[[float], str], across: float | None = None,
     share: bool = False,
-) -> go.Figure:
+) -> go.Figure:  # fmt: skip
     """The curves over their doses; `across` is a line of what is without any. `share` writes the axis in percent."""
     figure = canvas(330)
     doses = sorted({p.dose for curve in curves for p in curve.points})

@@ -133,14 +133,9 @@ class Dot:
 
 
 def dots(
-    figure: go.Figure,
-    series: str,
-    entries: Sequence[Dot],
-    colour: str,
-    shift: float,
-    write: Callable[[float | None], str],
-    hollow: bool = False,
-) -> None:
+    figure: go.Figure, series: str, entries: Sequence[Dot], colour: str, shift: float,
+    write: Callable[[float | None], str], hollow: bool = False,
+) -> None:  # fmt: skip
     """One dot with its whiskers a line; `shift` moves a series off the line's middle, up to half a line."""
     ink = f"var(--{colour})"
     kept = [(i, e) for i, e in enumerate(entries) if words.finite(e.value)]
@@ -212,12 +207,7 @@ def log_ticks(low: float, high: float) -> dict[str, object]:
 
 
 def upright(
-    figure: go.Figure,
-    x: float,
-    text: str = "",
-    dash: str = "dash",
-    colour: str = "ink-soft",
-    width: float = 1.25,
+    figure: go.Figure, x: float, text: str = "", dash: str = "dash", colour: str = "ink-soft", width: float = 1.25
 ) -> None:
     """A reference line at one x, named at its top."""
     figure.add_vline(x=x, line={"color": f"var(--{colour})", "width": width, "dash": dash})

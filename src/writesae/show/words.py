@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Concatenate, ParamSpec, cast
+
+P = ParamSpec("P")
 
 MISSING = "\u2013"
 
@@ -17,9 +21,21 @@ def finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def _number(write: Callable[Concatenate[float, P], str]) -> Callable[Concatenate[float | None, P], str]:
+    """A number with a sign of minus; a dash where there is none."""
+
+    @wraps(write)
+    def written(value: float | None, /, *args: P.args, **more: P.kwargs) -> str:
+        known = value is not None and math.isfinite(value)
+        return write(cast(float, value), *args, **more).replace("-", "\u2212") if known else MISSING
+
+    return written
+
+
+@_number
+def percent(value: float, digits: int = 1) -> str:
     """0.8731 -> `87.3 %` (narrow no-break space)."""
-    return f"{_minus(f'{100 * value:.{digits}f}')}\u202f%" if value is not None and finite(value) else MISSING
+    return f"{100 * value:.{digits}f}\u202f%"
 
 
 def interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
@@ -29,38 +45,33 @@ def interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
     return f"{100 * bounds[0]:.{digits}f} to {100 * bounds[1]:.{digits}f}\u202f%"
 
 
-def quantity(value: float | None) -> str:
+@_number
+def quantity(value: float) -> str:
     """Three significant digits; powers of ten below a thousandth and from ten thousand up."""
-    if value is None or not finite(value):
-        return MISSING
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return _significant(value, 3)
     mantissa, exponent = f"{value:.1e}".split("e")
-    return _minus(f"{mantissa}\u2009\u00d7\u200910{str(int(exponent)).translate(_SUPERSCRIPT)}")
+    return f"{mantissa}\u2009\u00d7\u200910{str(int(exponent)).translate(_SUPERSCRIPT)}"
 
 
-def compact(value: float | None) -> str:
+@_number
+def compact(value: float) -> str:
     """Two significant digits for a narrow cell: `0.013`, and `6e\u22124` below a thousandth."""
-    if value is None or not finite(value):
-        return MISSING
     if value == 0 or abs(value) >= 1e-3:
         return _significant(value, 2)
     mantissa, exponent = f"{value:.0e}".split("e")
-    return _minus(f"{mantissa}e{int(exponent)}")
+    return f"{mantissa}e{int(exponent)}"
 
 
-def fixed(value: float | None) -> str:
+@_number
+def fixed(value: float) -> str:
     """Three decimals, for shares whose distance from 1 matters."""
-    return _minus(f"{value:.3f}") if value is not None and finite(value) else MISSING
+    return f"{value:.3f}"
 
 
 def _significant(value: float, digits: int) -> str:
     exponent = int(f"{value:.{digits - 1}e}".split("e")[1])  # of the rounded value: 0.9996 is 1.00, not 0.9996
-    return _minus(f"{value:.{max(0, digits - 1 - exponent)}f}")
-
-
-def _minus(number: str) -> str:
-    return number.replace("-", "\u2212")
+    return f"{value:.{max(0, digits - 1 - exponent)}f}"
 
 
 def count(value: int | None) -> str:
@@ -134,9 +145,10 @@ def power(value: float) -> str:
     return f"{value:g}" if -2 <= exponent <= 2 else f"10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
-def signed(value: float | None, digits: int = 3) -> str:
+@_number
+def signed(value: float, digits: int = 3) -> str:
     """With its sign and so many decimals: `+0.632`, `−300`."""
-    return _minus(f"{value:+,.{digits}f}") if value is not None and finite(value) else MISSING
+    return f"{value:+,.{digits}f}"
 
 
 def sentence(text: str) -> str:
@@ -149,20 +161,18 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
-def plain(value: float | None, digits: int = 4) -> str:
+@_number
+def plain(value: float, digits: int = 4) -> str:
     """As a decimal with at most so many digits after the point: 0.03, 1, 30.28."""
-    if value is None or not finite(value):
-        return MISSING
     text = f"{value:,.{digits}f}"
-    return _minus(text.rstrip("0").rstrip(".") if "." in text else text)
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def r_squared(value: float | None) -> str:
+@_number
+def r_squared(value: float) -> str:
     """Three decimals, more nines where it is close to 1: `0.994`, `0.99996`."""
-    if value is None or not finite(value):
-        return MISSING
     digits = 3 if not 0.9995 <= value < 1 else min(9, 1 - math.floor(math.log10(1 - value)))
-    return _minus(f"{value:.{digits}f}")
+    return f"{value:.{digits}f}"
 
 
 def times(value: float) -> str:
@@ -209,9 +219,10 @@ def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def decimals(value: float | None, digits: int = 2) -> str:
+@_number
+def decimals(value: float, digits: int = 2) -> str:
     """With exactly so many digits after the point: 30.30."""
-    return _minus(f"{value:,.{digits}f}") if value is not None and finite(value) else MISSING
+    return f"{value:,.{digits}f}"
 
 
 def plain_spaces(text: str) -> str:

@@ -44,11 +44,10 @@ class AmplificationConfig:
             raise ConfigError("top_k and top_p have no effect on greedy continuations: give a temperature above 0")
 
 
-entry = Evaluation(
+amplification = Evaluation(
     "amplification",
     AmplificationConfig,
     takes="heads",
-    short="Amplification",
     title="Does amplifying a class\u2019s features change how much of it is said?",
     intro=(
         "The features that fire most at tokens of a class, newlines unless it says otherwise, are amplified at every "

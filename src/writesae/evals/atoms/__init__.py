@@ -46,11 +46,10 @@ class AtomsConfig:
             raise ConfigError(f"quantiles {self.quantiles} must lie between 0 and 1")
 
 
-entry = Evaluation(
+atoms = Evaluation(
     "atoms",
     AtomsConfig,
     takes="one",
-    short="Atoms",
     title="What are the atoms, in the text that sets them off?",
     intro=(
         "An atom is a rank-1 matrix v w^T: v says under which keys it is stored, w what a reader gets back. Contexts "

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from writesae.evals.atoms import AtomsConfig
+from writesae.evals.common.conditions import CONDITIONS, common
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, clustered
 from writesae.show import words
@@ -19,8 +20,7 @@ from writesae.show.document import render
 from writesae.show.figures import canvas, curve, drawn_of, log_ticks, marks, thinned
 from writesae.show.parts import Panel, Plot, Table
 
-COLUMNS = {
-    "feature": "feature",
+COLUMNS = common("feature") | {
     "firings": "tokens at which it fires",
     "rate": "share of tokens at which it fires",
     "top": "share of tokens at which its coefficient is the largest",
@@ -39,30 +39,23 @@ COLUMNS = {
     "lift": "how many times as often as by chance",
 }
 MORE = {
-    "contexts": {
-        "feature": "feature",
+    "contexts": common("feature", "passage", "position", "coefficient")
+    | {
         "quantile": "of its activations, 1 the strongest",
-        "passage": "passage",
-        "position": "token at which it fires",
-        "coefficient": "there",
         "place": "index of that token in the context",
         "tokens": "texts of the context's tokens",
         "values": "coefficients of the feature at them, 0 where it does not fire",
     },
-    "tokens": {
-        "feature": "feature",
+    "tokens": common("feature", "token")
+    | {
         "path": "`direct`: W_U W_O w of the unit atom; `first order`: through the whole model, at its own coefficient",
         "sign": "1 promoted, -1 suppressed",
         "rank": "0 is moved most",
-        "token": "token id",
         "text": "its text",
         "score": "change of its logit, less the mean over the vocabulary",
     },
-    "firings": {
-        "passage": "passage",
-        "position": "token",
-        "feature": "feature",
-        "coefficient": "coefficient",
+    "firings": common("passage", "position", "feature", "coefficient")
+    | {
         "cosine": "to the native write",
         "kl_*": "KL in nats: atom, delete, random",
     },
@@ -171,36 +164,6 @@ def _activity(records: pd.DataFrame) -> Plot:
     return Plot("activity", "How strongly atoms fire", figure)
 
 
-@dataclass(frozen=True)
-class Context:
-    """One firing in its text."""
-
-    before: str
-    token: str
-    after: str
-    coefficient: float
-    part: float
-    """Of the atom's largest coefficient."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """One atom's portrait."""
-
-    record: Mapping[Any, Any]
-    v: str
-    """SVG path of the key side."""
-    w: str
-    histogram: str
-    kls: tuple[tuple[str, float, float | None], ...]
-    """Condition, median KL, place on the card's logarithmic axis."""
-    contexts: tuple[Context, ...]
-    tokens: tuple[tuple[str, str, tuple[tuple[str, float], ...]], ...]
-    """(path, `promotes` or `suppresses`, tokens with scores)."""
-    alike: tuple[tuple[str, str], ...]
-    """What stands beside it: nearest and co-firing atoms, in words."""
-
-
 def browser(result: Result[AtomsConfig, Summary]) -> str:
     """The portraits, with a search and an order."""
     shown = result.records.head(CARDS)
@@ -210,26 +173,28 @@ def browser(result: Result[AtomsConfig, Summary]) -> str:
     return render("cards", Path(__file__).parent, cards=cards, left=len(result.records) - len(cards))
 
 
-def _card(row: Mapping[Any, Any], contexts: pd.DataFrame | None, tokens: pd.DataFrame | None) -> Card:
-    kls = {name: float(row[f"kl_{name}"]) for name in ("atom", "delete", "random")}
+def _card(row: Mapping[Any, Any], contexts: pd.DataFrame | None, tokens: pd.DataFrame | None) -> dict[str, object]:
+    """One atom's portrait, as the template wants it."""
+    kls = {name: float(row[f"kl_{name}"]) for name in CONDITIONS}
     known = [math.log10(x) for x in kls.values() if words.finite(x) and x > 0]
     low, high = (math.floor(min(known)), math.ceil(max(known))) if known else (-1, 1)
-    span = max(1, high - low)
-    placed = tuple(
-        (name, x, (math.log10(x) - low) / span if words.finite(x) and x > 0 else None) for name, x in kls.items()
-    )
-    largest = float(row["largest"]) or 1.0
-    return Card(
-        row, strip_path(row["v"]), strip_path(row["w"]), bars_path(row["histogram"]), placed,
-        () if contexts is None else tuple(_context(one, largest) for one in contexts.to_dict("records")),
-        () if tokens is None else tuple(_moved(tokens)), tuple(_alike(row)),
-    )  # fmt: skip
+    span, largest = max(1, high - low), float(row["largest"]) or 1.0
+    return {
+        "record": row, "v": strip_path(row["v"]), "w": strip_path(row["w"]), "histogram": bars_path(row["histogram"]),
+        "kls": [
+            (name, x, (math.log10(x) - low) / span if words.finite(x) and x > 0 else None) for name, x in kls.items()
+        ],
+        "contexts": [] if contexts is None else [_context(one, largest) for one in contexts.to_dict("records")],
+        "tokens": [] if tokens is None else _moved(tokens), "alike": _alike(row),
+    }  # fmt: skip
 
 
-def _context(row: Mapping[Any, Any], largest: float) -> Context:
+def _context(row: Mapping[Any, Any], largest: float) -> dict[str, object]:
+    """One firing in its text; `part` is its share of the atom's largest coefficient."""
     texts, place, coefficient = row["tokens"], int(row["place"]), float(row["coefficient"])
     before, after = "".join(texts[:place]), "".join(texts[place + 1 :])
-    return Context(before, texts[place], after, coefficient, coefficient / largest)
+    part = coefficient / largest
+    return {"before": before, "token": texts[place], "after": after, "coefficient": coefficient, "part": part}
 
 
 def _moved(tokens: pd.DataFrame) -> list[tuple[str, str, tuple[tuple[str, float], ...]]]:

@@ -23,11 +23,10 @@ class BoundaryConfig:
         at_least(self, top=1)
 
 
-entry = Evaluation(
+boundary = Evaluation(
     "boundary",
     BoundaryConfig,
     takes="one",
-    short="Boundary",
     title="Which features mark a class of tokens?",
     intro="Coefficients at tokens of the class against those at all other tokens.",
 )

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from writesae.evals.boundary import BoundaryConfig
+from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
 from writesae.show import words
 from writesae.show.figures import canvas, curve, drawn_of, level, lines_of, log_ticks, marks, thinned
 from writesae.show.parts import Panel, Plot, Table
 
-COLUMNS = {
-    "feature": "feature",
+COLUMNS = common("feature") | {
     "firings": "tokens at which it fires",
     "firings_inside": "of these, tokens of the class",
     "auroc": "separation, NaN where it never fires",

@@ -26,12 +26,23 @@ ADDED = ("atom", "random", "orthogonal_to_atom")
 """What is added to a state in turn, at the native write's norm: the atom, a random rank-1 matrix, and a random one both
 sides of which are orthogonal to the atom's."""
 
-ADDED_WHERE = {
+COMMON = {
     "passage": "number of the passage",
     "position": "token within it",
-    "feature": "the atom that fires there",
-    "coefficient": "its coefficient",
+    "token": "its id",
+    "feature": "feature",
+    "coefficient": "its coefficient there",
     "timing": "whether the edited token reads the edited state itself (at_token) or not (after_token)",
+}
+"""Columns of most tables."""
+
+
+def common(*names: str) -> dict[str, str]:
+    """What these columns mean."""
+    return {name: COMMON[name] for name in names}
+
+
+ADDED_WHERE = common("passage", "position", "feature", "coefficient", "timing") | {
     "native_write": "the form of the native write at whose norm everything is added",
 }
 """Columns that say at which firing something was added."""

@@ -127,14 +127,9 @@ def background(
 
 
 def control_component(
-    name: Control,
-    firings: Firings,
-    writes: HeadWrites,
-    sae: SAE,
-    flat: SAE | None,
-    common: Background | None,
+    name: Control, firings: Firings, writes: HeadWrites, sae: SAE, flat: SAE | None, common: Background | None,
     generator: torch.Generator,
-) -> Component:
+) -> Component:  # fmt: skip
     """One control at every firing. `common` is needed for the controls of `NEEDS_BACKGROUND`. Raises InputError for
     `flat_svd` without a flat dictionary, and for `other_atom` where only one atom is alive."""
     size = firings.coefficient * firings.atom_norm

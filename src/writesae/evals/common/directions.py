@@ -17,15 +17,9 @@ from writesae.types import NativeWrite, Site
 
 
 def directions(
-    run: NativeRun,
-    sae: SAE,
-    site: Site,
-    here: pd.DataFrame,
-    names: Sequence[str],
-    forms: Sequence[NativeWrite],
-    seed: int,
-    offset: int = 0,
-) -> Edits:
+    run: NativeRun, sae: SAE, site: Site, here: pd.DataFrame, names: Sequence[str], forms: Sequence[NativeWrite],
+    seed: int, offset: int = 0,
+) -> Edits:  # fmt: skip
     """Every name of `ADDED` that is asked for at each firing, in the Frobenius norm of the native write of the first
     form, then the same in that of the next.
 

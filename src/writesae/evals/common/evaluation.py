@@ -2,11 +2,11 @@
 
 An evaluation is a folder `evals/NAME/`:
 
-    __init__.py   the entry, an `Evaluation` called NAME
-    config.py     one frozen dataclass of options: the flags, the JSON and the header of a result   (no torch)
-    measure.py    measure(subject, config, keep) -> Measured                                        (torch, the model)
-    summary.py    Summary, COLUMNS, MORE, summarise(tables, config) -> Summary                      (no torch)
-    show.py       finding(result) -> str in words, panel(result) -> Panel of figures and a table    (no torch)
+    __init__.py   one frozen dataclass of options (the flags, the JSON and the header of a result), and the entry, an
+                  `Evaluation` called NAME                                                      (no torch)
+    measure.py    measure(subject, config, keep) -> Measured                                    (torch, the model)
+    summary.py    what the records say: Summary, COLUMNS, MORE, summarise(tables, config) -> Summary in numbers,
+                  finding(result) -> str in words, panel(result) -> Panel of figures and a table    (no torch)
 
 The entry knows its other files by these names and loads them when they are needed, so that all entries together are
 free to import.
@@ -54,12 +54,12 @@ class Evaluation(Generic[C]):
     name: str
     config: type[C]
     takes: Takes
-    short: str
-    """A word or two for the page's navigation."""
     title: str
     """The question it answers."""
     intro: str
     """What was done, for a reader who has not read the paper."""
+    short: str = ""
+    """A word or two for the page's navigation; its name if empty."""
     passages: int = 64
     """Passages that are drawn from a text where no number is given."""
     length: int | None = None
@@ -68,6 +68,11 @@ class Evaluation(Generic[C]):
     """Targets of dictionaries that it can take where a token adds two rank-1 matrices (RWKV-7)."""
     second: bool = False
     """Whether a second dictionary of a head has a use (the flat one of a control)."""
+
+    @property
+    def word(self) -> str:
+        """For the page's navigation."""
+        return self.short or self.name.replace("_", " ").capitalize()
 
     def __repr__(self) -> str:
         """How it is called."""

@@ -31,12 +31,7 @@ def runs(
 
 
 def all_firings(
-    host: Host,
-    sae: SAE,
-    site: Site,
-    tokens: Tensor,
-    native_write: NativeWrite = "delta",
-    memory: float | None = None,
+    host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: NativeWrite = "delta", memory: float | None = None
 ) -> pd.DataFrame:
     """One row a firing: passage, position, feature, coefficient, order (0 for the largest coefficient of its token)
     and the cosine of the atom to the native write. Raises InputError where nothing fires."""
@@ -46,12 +41,7 @@ def all_firings(
 
 @torch.no_grad()
 def firings_by_form(
-    host: Host,
-    sae: SAE,
-    site: Site,
-    tokens: Tensor,
-    native_writes: Sequence[NativeWrite],
-    memory: float | None = None,
+    host: Host, sae: SAE, site: Site, tokens: Tensor, native_writes: Sequence[NativeWrite], memory: float | None = None
 ) -> pd.DataFrame:
     """The same with `cosine_delta` and `cosine_value`, for the forms of the write that are asked for."""
     atoms = sae.atoms()
@@ -79,14 +69,9 @@ def firings_by_form(
 
 
 def gather(
-    sae: SAE,
-    writes: HeadWrites,
-    passage: Tensor,
-    position: Tensor,
-    feature: Tensor,
-    coefficient: Tensor,
+    sae: SAE, writes: HeadWrites, passage: Tensor, position: Tensor, feature: Tensor, coefficient: Tensor,
     native_write: NativeWrite,
-) -> Firings:
+) -> Firings:  # fmt: skip
     """Native writes and atoms at some firings, all `[R]`."""
     key, value = writes.written.key[passage, position], writes.side(native_write)[passage, position]
     atoms = sae.atoms()

@@ -39,15 +39,5 @@ def provenance(
     """Everything together."""
     sources = tuple(dictionary_source(sae, site, passages) for site, sae in saes)
     dtype, device = str(host.dtype).removeprefix("torch."), str(host.device)
-    return Provenance(
-        published(host.name),
-        host.revision,
-        dtype,
-        device,
-        sites,
-        sources,
-        text_source(passages),
-        versions(),
-        BUDGET,
-        allowed,
-    )
+    about = (published(host.name), host.revision, dtype, device, sites, sources, text_source(passages))
+    return Provenance(*about, versions(), BUDGET, allowed)

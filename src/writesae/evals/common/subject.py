@@ -69,15 +69,9 @@ class Subject:
 
 
 def subject_of(
-    evaluation: Evaluation[Any],
-    host: Host,
-    given: tuple[object, ...],
-    site: Sites | None,
-    passages: int | None,
-    length: int | None,
-    text_seed: int,
-    allow: tuple[Allowance, ...],
-) -> Subject:
+    evaluation: Evaluation[Any], host: Host, given: tuple[object, ...], site: Sites | None, passages: int | None,
+    length: int | None, text_seed: int, allow: tuple[Allowance, ...],
+) -> Subject:  # fmt: skip
     """Sort out what an evaluation was called with; raises InputError where it does not fit."""
     name = evaluation.name
     if not isinstance(host, Host):

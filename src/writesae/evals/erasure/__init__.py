@@ -35,11 +35,10 @@ class ErasureConfig(Ways):
         at_least(self, features=0, firings=1)
 
 
-entry = Evaluation(
+erasure = Evaluation(
     "erasure",
     ErasureConfig,
     takes="one",
-    short="Erasure",
     title="What does taking out a feature\u2019s write do to its token?",
     intro=(
         "At firings of a feature the native write is taken out, a dose of it; as a control, the same writes are added "

@@ -10,6 +10,7 @@ import pandas as pd
 
 from writesae.evals.common.cells import AtTiming, Cells, Column, OfWrite, cells, table_of
 from writesae.evals.common.change import Change, change_of, changed, corrected
+from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
 from writesae.evals.erasure import ErasureConfig
 from writesae.show import words
@@ -20,15 +21,11 @@ Condition = Literal["delete", "elsewhere"]
 CONDITIONS = {"delete": ("taken out", "delete"), "elsewhere": ("added elsewhere", "random")}
 """Name and colour."""
 
-COLUMNS = {
-    "feature": "feature",
+COLUMNS = common("feature", "passage", "position", "timing") | {
     "condition": "delete: its write is taken out where it fires; elsewhere: added where it does not",
     "pair": "a firing and the place elsewhere that gets its write have the same number, by feature",
-    "passage": "passage",
-    "position": "the edited token, counted from 0",
     "token": "the followed token's id",
     "text": "its text",
-    "timing": "after_token or at_token",
     "native_write": "what is taken out: delta or value",
     "dose": "how many times",
     "norm": "Frobenius norm of what is taken out or added",

@@ -27,11 +27,10 @@ class FidelityConfig:
         no_repeats(self, "scopes")
 
 
-entry = Evaluation(
+fidelity = Evaluation(
     "fidelity",
     FidelityConfig,
     takes="heads",
-    short="Fidelity",
     title="What do reconstructed states cost?",
     intro="A prefix runs natively; then the states become their reconstruction (or zero, for scale), and the text that "
     "follows is scored.",

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from writesae.evals.common.conditions import common
 from writesae.evals.common.floor import above
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, Test, clustered, wilcoxon
@@ -21,8 +22,7 @@ from writesae.show.parts import Panel, Plot, Table
 CONDITIONS = ("native", "reconstruction", "zero")
 ALL = "all"
 """The scope of every head that has a dictionary."""
-COLUMNS = {
-    "passage": "number of the passage",
+COLUMNS = common("passage") | {
     "scope": "whose states are replaced: all heads that have a dictionary, those of a layer (L5), or one (L5.H0)",
     "tokens": "tokens scored in its suffix",
     "nll_native": "summed negative log-likelihood of the suffix, nats",

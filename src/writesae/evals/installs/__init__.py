@@ -30,11 +30,10 @@ class InstallsConfig(Continued):
                 raise ConfigError(f"ranks {low} to {high} hold no token: give two, the second larger")
 
 
-entry = Evaluation(
+installs = Evaluation(
     "installs",
     InstallsConfig,
     takes="sites",
-    short="Installs",
     title="Can a token be installed?",
     intro=(
         "The direction of a target token is written at the last tokens of each prompt, and the greedy continuation is "

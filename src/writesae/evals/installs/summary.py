@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from writesae.evals.common.cells import Along, AtTiming, Cells, Column, OfWrite, cells, shared, table_of
 from writesae.evals.common.change import Change, change_of, changed, corrected
+from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Share, holm, share, sign_test
 from writesae.evals.installs import InstallsConfig
@@ -21,12 +22,11 @@ from writesae.show.parts import Panel, Plot
 
 SATURATED = 0.5
 
-TRIALS = {
+TRIALS = common("timing") | {
     "passage": "prompt",
     "target": "the token that is to be said",
     "rank": "its native rank as the next token, counted from 0",
     "direction": "what is written: closed, exact or random",
-    "timing": "after_token or at_token",
     "native_write": "the native write that the magnitude counts in: delta or value",
     "last": "last tokens that are written at",
     "magnitude": "Frobenius norm of each write, in native writes",

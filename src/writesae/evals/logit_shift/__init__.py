@@ -49,11 +49,10 @@ class LogitShiftConfig(Ways):
             raise ConfigError(f"epsilons {self.epsilons} must be above 0")
 
 
-entry = Evaluation(
+logit_shift = Evaluation(
     "logit_shift",
     LogitShiftConfig,
     takes="one",
-    short="Logit shift",
     title="Can a formula say what a write does?",
     intro="A small rank-1 write is added after a token and the change of later logits measured. Closed form: decays, "
     "read, output projection, unembedding. Direct path: the same with erase terms and the norms\u2019 Jacobians. Exact "

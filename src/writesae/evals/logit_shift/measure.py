@@ -137,13 +137,7 @@ def _piece(
 
 
 def _cells(
-    site: Site,
-    run: NativeRun,
-    graph: Forward,
-    position: Tensor,
-    atoms: Atoms,
-    config: LogitShiftConfig,
-    timing: Timing,
+    site: Site, run: NativeRun, graph: Forward, position: Tensor, atoms: Atoms, config: LogitShiftConfig, timing: Timing
 ) -> pd.DataFrame:
     """The records of some places, one a passage of the run."""
     rows, steps = torch.arange(len(position)), torch.tensor(config.horizons) - 1 + first_step(timing)
@@ -185,16 +179,9 @@ def _cells(
 
 
 def _measured(
-    run: NativeRun,
-    head: int,
-    position: Tensor,
-    atoms: Atoms,
-    token: Tensor,
-    scales: list[float],
-    config: LogitShiftConfig,
-    timing: Timing,
-    full: Tensor,
-) -> tuple[Tensor, Tensor]:
+    run: NativeRun, head: int, position: Tensor, atoms: Atoms, token: Tensor, scales: list[float],
+    config: LogitShiftConfig, timing: Timing, full: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Measured changes `[R, scales, N, horizons, ranks]`, and how far the native logits are from those of the whole
     forward pass (`full`), `[R, horizons, ranks]`."""
     places, n = len(position), len(atoms.feature)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from writesae.evals.common.cells import Cells, cells
+from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Interval, clustered, r_squared, scaled_r_squared
 from writesae.evals.logit_shift import LogitShiftConfig
@@ -31,12 +32,10 @@ MEASURABLE = 30.0
 PART = ["timing", "native_write"]
 CELL = ["feature", *PART, "epsilon", "horizon"]
 """What makes an item."""
-COLUMNS = {
+COLUMNS = common("passage", "timing") | {
     "feature": "the atom that is added",
-    "passage": "number of the passage",
     "position": "token within it at which the atom is added",
     "token": "the token whose logit is read",
-    "timing": "whether the edited token reads the edited state itself (at_token) or not (after_token)",
     "native_write": "the form of the native write whose median norm is the unit of epsilon",
     "epsilon": "size of the write, in median native writes",
     "horizon": "scored position at which the logit is read, counted from 1",

@@ -29,11 +29,10 @@ class PartitionConfig:
         at_least(self, minimum=1, ks=1)
 
 
-entry = Evaluation(
+partition = Evaluation(
     "partition",
     PartitionConfig,
     takes="one",
-    short="Partition",
     title="Which features look like writes?",
     intro=(
         "Every feature\u2019s median cosine to the native writes it fires on, a mixture of two Gaussians over all "

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from scipy.stats import norm
 
 from writesae.evals.common.classes import COLOURS, Classes, classes
+from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import two_gaussians
 from writesae.evals.partition import PartitionConfig
@@ -18,8 +19,7 @@ from writesae.show import words
 from writesae.show.figures import Floats, canvas, curve, histogram, stacked, upright
 from writesae.show.parts import Panel, Plot, Table
 
-COLUMNS = {
-    "feature": "feature",
+COLUMNS = common("feature") | {
     "native_write": "the matrix that the atom is compared with",
     "k": "only the so many largest coefficients of a token count as firings; 0: all",
     "firings": "tokens at which it fires",

@@ -32,11 +32,10 @@ class PassageLossConfig(Ways):
         at_least(self, features=0)
 
 
-entry = Evaluation(
+passage_loss = Evaluation(
     "passage_loss",
     PassageLossConfig,
     takes="one",
-    short="Passage loss",
     title="What if every such write is replaced?",
     intro="Wherever the top feature of a token belongs to the class, what the head then writes is deleted or replaced, "
     "over whole passages.",

@@ -76,14 +76,9 @@ def _firings(subject: Subject, config: PassageLossConfig, forms: Sequence[Native
 
 
 def _losses(
-    subject: Subject,
-    config: PassageLossConfig,
-    forms: Sequence[NativeWrite],
-    here: pd.DataFrame,
-    stream: Stream,
-    writes: HeadWrites,
-    offset: int,
-) -> pd.DataFrame:
+    subject: Subject, config: PassageLossConfig, forms: Sequence[NativeWrite], here: pd.DataFrame, stream: Stream,
+    writes: HeadWrites, offset: int,
+) -> pd.DataFrame:  # fmt: skip
     """The records of some passages that were recorded together, of which `offset` is the first one's number."""
     places = here.drop_duplicates(PLACE).sort_values(PLACE)
     numbers = sorted(places.passage.unique())
@@ -110,15 +105,9 @@ Condition = tuple[NativeWrite, str, Amplitude | None]
 
 
 def _edits(
-    subject: Subject,
-    config: PassageLossConfig,
-    forms: Sequence[NativeWrite],
-    places: pd.DataFrame,
-    here: pd.DataFrame,
-    stream: Stream,
-    writes: HeadWrites,
-    offset: int,
-) -> tuple[Edits, dict[Condition, int]]:
+    subject: Subject, config: PassageLossConfig, forms: Sequence[NativeWrite], places: pd.DataFrame, here: pd.DataFrame,
+    stream: Stream, writes: HeadWrites, offset: int,
+) -> tuple[Edits, dict[Condition, int]]:  # fmt: skip
     """All conditions at all places, and the row of each; row 0 is the native run, and row 1 the same nudged by one unit
     in the last place of the state. Components: the head's own write in each form, the atom, a random matrix."""
     number, position, feature = (torch.tensor(places[c].to_numpy()) for c in (*PLACE, "feature"))

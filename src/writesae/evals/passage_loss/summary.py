@@ -12,7 +12,7 @@ import pandas as pd
 
 from writesae.evals.common.cells import AtTiming, Cells, Column, OfWrite, cells, inside, table_of
 from writesae.evals.common.change import Change, change_of
-from writesae.evals.common.conditions import CONDITIONS
+from writesae.evals.common.conditions import CONDITIONS, common
 from writesae.evals.common.floor import above
 from writesae.evals.common.result import Result
 from writesae.evals.passage_loss import PassageLossConfig
@@ -22,9 +22,7 @@ from writesae.show.parts import Panel, Plot
 from writesae.types import Amplitude
 
 BY = ("timing", "native_write", "amplitude")
-COLUMNS = {
-    "passage": "number of the passage",
-    "timing": "whether the edited token reads the edited state itself (at_token) or not (after_token)",
+COLUMNS = common("passage", "timing") | {
     "native_write": "which matrix is replaced, and classes the atoms",
     "amplitude": "how large the atom and the random matrix are",
     "firings": "writes that are replaced in it",

@@ -41,11 +41,10 @@ class PopulationConfig(Grid):
             )
 
 
-entry = Evaluation(
+population = Evaluation(
     "population",
     PopulationConfig,
     takes="one",
-    short="Population",
     title="How many atoms can stand in for writes?",
     intro=(
         "The substitution test for a sample of atoms one by one: for each, the share of its firings where it is closer "

@@ -32,11 +32,10 @@ class ProperNounsConfig(Continued):
             raise ConfigError(f"margin {self.margin:g} is no share: give more than 0 and less than 1")
 
 
-entry = Evaluation(
+proper_nouns = Evaluation(
     "proper_nouns",
     ProperNounsConfig,
     takes="sites",
-    short="Proper nouns",
     title="Can a name be installed or erased?",
     intro=(
         "Contexts end right before a name of the text, or before an ordinary word. The direction of that token is "

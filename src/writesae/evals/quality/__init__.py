@@ -23,11 +23,10 @@ class QualityConfig:
             raise ConfigError(f"edges {self.edges} of the histogram must be at least two and rise")
 
 
-entry = Evaluation(
+quality = Evaluation(
     "quality",
     QualityConfig,
     takes="one",
-    short="Quality",
     title="How well does the dictionary reconstruct?",
     intro="One pass over the text without any edit: what is explained, and how features share the work.",
 )

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import gini
 from writesae.evals.quality import QualityConfig
@@ -16,8 +17,7 @@ from writesae.show import words
 from writesae.show.figures import Floats, bars, canvas, curve, diagonal, histogram, upright
 from writesae.show.parts import Panel, Plot, Table
 
-COLUMNS = {
-    "feature": "feature",
+COLUMNS = common("feature") | {
     "firings": "tokens at which it fires",
     "frequency": "the same as a share of all tokens",
     "coefficient": "mean coefficient where it fires",

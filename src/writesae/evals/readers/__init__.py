@@ -14,11 +14,10 @@ class ReadersConfig(Atoms):
     edited token itself where that reads the edited state, else at the one after it."""
 
 
-entry = Evaluation(
+readers = Evaluation(
     "readers",
     ReadersConfig,
     takes="one",
-    short="Readers",
     title="Which later heads read an atom?",
     intro="The atom, at the native write\u2019s norm, is added to the state, and the change in every later head\u2019s "
     "output compared with that by random writes of the same size.",

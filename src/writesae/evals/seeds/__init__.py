@@ -27,11 +27,10 @@ class SeedsConfig:
         at_least(self, minimum=1)
 
 
-entry = Evaluation(
+seeds = Evaluation(
     "seeds",
     SeedsConfig,
     takes="seeds",
-    short="Seeds",
     title="Do other seeds find the same features?",
     intro=(
         "Dictionaries of one head that differ in their seed alone: counts of every class, and for each atom the atom "

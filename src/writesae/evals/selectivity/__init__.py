@@ -25,11 +25,10 @@ class SelectivityConfig(Atoms):
         at_least(self, top=1)
 
 
-entry = Evaluation(
+selectivity = Evaluation(
     "selectivity",
     SelectivityConfig,
     takes="one",
-    short="Selectivity",
     title="Does an atom move tokens of its own?",
     intro="The atom, a random rank-1 matrix and one orthogonal to the atom, all of the native write\u2019s norm, are "
     "added in turn, and the tokens that each moves most are compared.",

@@ -28,11 +28,10 @@ class SignConfig(Doses):
             raise ConfigError(f"ranks {self.ranks[0]} {self.ranks[1]} hold no token: give a larger second one")
 
 
-entry = Evaluation(
+sign = Evaluation(
     "sign",
     SignConfig,
     takes="sites",
-    short="Sign",
     title="Does a write move the target\u2019s logit the predicted way?",
     intro="One rank-1 matrix is written at one token of each context, and the next-token logit of the target is read.",
     passages=2000,

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from writesae.evals.common.cells import Cells, cells
+from writesae.evals.common.conditions import common
 from writesae.evals.common.floor import stands_out, too_small
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Share, r_squared, share
@@ -24,11 +25,10 @@ Floats = NDArray[np.float64]
 
 PREDICTORS = {"exact": "exact first order", "carried": "closed form with erasing", "closed": "closed form"}
 
-COLUMNS = {
+COLUMNS = common("timing") | {
     "passage": "context",
     "token": "target, a token id",
     "direction": "what is written: closed, exact or random",
-    "timing": "after_token or at_token",
     "native_write": "the native write that the magnitude counts in: delta or value",
     "magnitude": "Frobenius norm of the write, in native writes",
     "change": "measured change of the target's logit",

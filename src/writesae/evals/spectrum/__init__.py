@@ -26,7 +26,7 @@ class SpectrumConfig:
         at_least(self, writes=1)
 
 
-entry = Evaluation(
+spectrum = Evaluation(
     "spectrum",
     SpectrumConfig,
     takes="none",

@@ -28,11 +28,10 @@ class SubstitutionConfig(Grid):
         at_least(self, firings=1)
 
 
-entry = Evaluation(
+substitution = Evaluation(
     "substitution",
     SubstitutionConfig,
     takes="heads",
-    short="Substitution",
     title="Can one atom stand in for one write?",
     intro=(
         "At a firing, the head\u2019s write is replaced by the atom that fires there, deleted, or replaced by a random "

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from writesae.evals.common.cells import Cells, ScoredCell, cells, inside
-from writesae.evals.common.conditions import CONDITIONS, conditions, step_column
+from writesae.evals.common.conditions import CONDITIONS, common, conditions, step_column
 from writesae.evals.common.floor import Floor, floor_of, rate
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import (
@@ -48,10 +48,7 @@ from writesae.show.figures import (
 from writesae.show.parts import Panel, Plot, Reading, Table
 from writesae.types import Amplitude
 
-COLUMNS = {
-    "passage": "passage, counted from 0",
-    "position": "the edited token's place in it",
-    "token": "the edited token's id",
+COLUMNS = common("passage", "position", "token", "timing") | {
     "context?": "the text up to and including the token, where the host has a tokenizer",
     "token_text?": "the token's text",
     "feature*": "the feature with the largest coefficient; `feature_SITE` of each head where several are edited",
@@ -59,7 +56,6 @@ COLUMNS = {
     "cosine*": "cosine of the atom to the native write, of all heads together and of each",
     "write_norm*": "Frobenius norm of the native write",
     "share*": "the same over the norm of the head's native state after the token",
-    "timing": "whether the edited token itself reads the edited state",
     "native_write": "which matrix counts as the write",
     "amplitude": "how large the atom and the controls are",
     "direction": "direction of the KL divergences",
