@@ -252,7 +252,7 @@ def test_text_for_training_that_is_too_short_to_compare_is_refused(host: Host, p
 
 def test_every_entry_can_be_called_after_its_files_were_imported() -> None:
     for name in NAMES:
-        for part in ("config", "measure", "summary", "show"):
+        for part in ("measure", "summary"):
             import_module(f"writesae.evals.{name}.{part}")
         assert getattr(writesae.evals, name) is EVALUATIONS[name]
 
