@@ -78,8 +78,11 @@ def test_directions_are_orthogonal_and_as_large_as_the_write(host: Host, passage
 def test_selectivity_of_a_host(host: Host, passages: torch.Tensor) -> None:
     result = selectivity(host, dictionary(), passages, site=SITE, atoms=5, firings=3, top=7)
     assert result.attempted == 5 == result.n + sum(result.refused.values())
-    assert [(c.timing, c.native_write) for c in result.summary.cells] == [
-        (timing, form) for timing in ("after_token", "at_token") for form in FORMS
+    assert [(c.timing, c.native_write, c.against) for c in result.summary.cells] == [
+        (timing, form, name)
+        for timing in ("after_token", "at_token")
+        for form in FORMS
+        for name in ("random", "orthogonal_to_atom")
     ]
     assert (result.records.groupby(["timing", "native_write", "feature"]).size() == 3).all()
     for cell in result.summary.cells:

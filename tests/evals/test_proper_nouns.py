@@ -42,11 +42,11 @@ def test_they_are_installed_and_erased(host: Host) -> None:
     for key, row in rows.items():
         part = result.records.query("targets == @key[0] and direction == @key[1] and magnitude == @key[2]")
         assert row.rate == pytest.approx(part["included"].mean())
-        assert (row.n, part.passage.nunique(), np.isnan(row.p_words)) == (11, 11, key[0] == "word")
+        assert (row.lift.n, part.passage.nunique(), np.isnan(row.p_words)) == (11, 11, key[0] == "word")
         if key[2] == 0:
-            assert (row.rate, row.lift, row.p, row.above, row.verdict) == (row.native, 0, 1, 0, "undecided")
+            assert (row.rate, row.lift.mean, row.p, row.lift.above, row.verdict) == (row.native, 0, 1, 0, "undecided")
     for kind in ("name", "word"):
-        assert rows[kind, "exact", 4.0].lift > 0 > rows[kind, "exact", -4.0].lift
+        assert rows[kind, "exact", 4.0].lift.mean > 0 > rows[kind, "exact", -4.0].lift.mean
     with pytest.raises(InputError, match="60 passages of 40 tokens hold"):
         proper_nouns(host, text, site="L5.H1", contexts=61, prompt=9)
     with pytest.raises(InputError, match="margin 0 is no share"):
