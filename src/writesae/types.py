@@ -27,6 +27,10 @@ Amplitude = Literal["coefficient", "norm"]
 """How large an atom (or a random matrix) is written: at the atom's coefficient, or at the native write's Frobenius
 norm."""
 
+Reading = Literal["state", "increment"]
+"""Which feature of a dictionary of states is read at a token: the one with the largest coefficient in the state after
+it; or the one that the token's own write raises most, by how much it raises it (MATH.md section 8)."""
+
 KLDirection = Literal["native||patched", "patched||native"]
 
 DirectionKind = Literal["closed", "exact", "random"]

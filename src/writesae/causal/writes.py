@@ -52,13 +52,16 @@ class HeadWrites(NamedTuple):
         codes = sae.encode_written(self.pairs)
         return Codes(codes.index[:, 1::2], codes.value[:, 1::2])
 
-    def top(self, sae: SAE, passage: Tensor, position: Tensor) -> TopCode:
-        """The strongest feature at some places, `[n]` each. Raises InputError as `encode` does."""
+    def at(self, sae: SAE, passage: Tensor, position: Tensor) -> Codes:
+        """Codes at some places, `[n, J]`. Raises InputError as `encode` does."""
         if sae.config.target == "write-delta" and self.pairs is None:  # read off the token's own write alone
             key, update, decay = (x[passage, position].unsqueeze(0) for x in self.written[:3])
-            index, value = (x[0] for x in sae.encode_written(Written(key, update, decay)))
-        else:
-            index, value = (x[passage, position] for x in self.encode(sae))
+            return Codes(*(x[0] for x in sae.encode_written(Written(key, update, decay))))
+        return Codes(*(x[passage, position] for x in self.encode(sae)))
+
+    def top(self, sae: SAE, passage: Tensor, position: Tensor) -> TopCode:
+        """The strongest feature at some places, `[n]` each. Raises InputError as `encode` does."""
+        index, value = self.at(sae, passage, position)
         largest, slot = value.max(-1, keepdim=True)
         return TopCode(index.gather(-1, slot)[:, 0], largest[:, 0])
 

@@ -131,6 +131,22 @@ class SAE(nn.Module):
             return torch.cat(parts).view(*matrices.shape[:-2], -1) + self.b_enc
         return torch.einsum("nkv,...kv->...n", self.enc, matrices) + self.b_enc
 
+    @torch.no_grad()
+    def increments(self, key: Tensor, value: Tensor) -> Tensor:
+        """What writes `key value^T` (`[..., K]`, `[..., V]`) add to every feature, `[..., N]`: `<E_i, W>`, the change
+        of its pre-activation where the write is added to any state (MATH.md section 8). The offset is gone.
+
+        Whether a feature is on (TopK, a threshold, a gate) is a matter of the whole state and has no part in it. Where
+        the amount is scaled when it is on (Gated), so is the increment; a soft gate is taken as open.
+        """
+        self._check((key.shape[-1], value.shape[-1]))
+        if isinstance(self.config.encoder, Bilinear):
+            v, w = self.encoder_factors
+            found = (torch.einsum("nrk,...k->...nr", v, key) * torch.einsum("nrv,...v->...nr", w, value)).sum(-1)
+        else:
+            found = torch.einsum("nkv,...k,...v->...n", self.enc, key, value)
+        return found * self.r_mag.exp() if isinstance(self.config.sparsity, Gated) else found
+
     def activations(self, pre: Tensor) -> Codes | Tensor:
         """Codes of pre-activations `[..., N]`: sparse for TopK, else dense `[..., N]`. Differentiable."""
         sparsity = self.config.sparsity

@@ -97,6 +97,7 @@ CONDITIONS = {
     "other_atom": ("another atom", "other atom"),
     "pca": ("first principal direction", "PCA"),
     "flat_svd": ("flat dictionary, top singular pair", "flat, SVD"),
+    "all_active": ("all active features", "all active"),
 }
 """What stands in a write's place: in words, and in a word or two."""
 
@@ -113,7 +114,8 @@ def short_condition(name: str) -> str:
 
 def amplitude(name: str) -> str:
     """How large an atom or a control is, in words."""
-    return {"coefficient": "at the coefficient", "norm": "at the write\u2019s norm"}.get(name, name)
+    names = {"norm": "at the write\u2019s norm", "projection": "at its least-squares size"}
+    return names.get(name, f"at the {name}")
 
 
 def write(name: str) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_type_hints
 
 import numpy as np
 
-from writesae.evals.common.conditions import CELL
+from writesae.evals.common.conditions import CELL, Size
 from writesae.show import words
 from writesae.show.parts import Table
-from writesae.types import Amplitude, DirectionKind, KLDirection, NativeWrite, Timing
+from writesae.types import DirectionKind, KLDirection, NativeWrite, Reading, Timing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,13 +91,15 @@ class ScoredCell:
 
     timing: Timing
     native_write: NativeWrite
-    amplitude: Amplitude
+    reading: Reading | Literal["write"]
+    amplitude: Size
     direction: KLDirection
 
     @property
     def named(self) -> str:
-        """Timing and form of the write in words."""
-        return f"{words.timing(self.timing)}, {words.write(self.native_write)}"
+        """Timing, form of the write and reading in words."""
+        how = {"state": ", read by state", "increment": ", read by increment", "write": ""}[self.reading]
+        return f"{words.timing(self.timing)}, {words.write(self.native_write)}{how}"
 
 
 def table_of(kind: type[C], cells: Iterable[C]) -> Table:

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from writesae.config import at_least, no_repeats, not_empty
-from writesae.types import Amplitude, DirectionKind, KLDirection, NativeWrite, Timing
+from writesae.types import DirectionKind, KLDirection, NativeWrite, Reading, Timing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Control = Literal["orthogonal", "other_atom", "pca", "flat_svd"]
+Size = Literal["coefficient", "norm", "projection"]
+"""How large what stands in a write's place is."""
+
+Control = Literal["orthogonal", "other_atom", "pca", "flat_svd", "all_active"]
 """`orthogonal`: a random rank-1 matrix, both sides orthogonal to the native write's.
 `other_atom`: another atom that is alive in the passages.
 `pca`: the best rank-1 part of the writes' first principal direction (uncentred).
 `flat_svd`: the top feature of a flat dictionary at the same token, its atom cut to its largest singular pair.
+`all_active`: all the features that are active at the token together, each at its coefficient, the most that the
+dictionary says; by increment, as many as are active in the state, those that the write raises most.
 At the amplitude `coefficient` the first two are as large as the atom's contribution, `pca` is the native write's
 projection, and `flat_svd` has its own coefficient; at `norm` all have the native write's Frobenius norm."""
 
@@ -47,7 +52,7 @@ ADDED_WHERE = common("passage", "position", "feature", "coefficient", "timing") 
 }
 """Columns that say at which firing something was added."""
 
-CELL = ("timing", "native_write", "amplitude", "direction")
+CELL = ("timing", "native_write", "reading", "amplitude", "direction")
 """Columns that say how a record was measured: every firing has one row for each cell."""
 
 
@@ -69,10 +74,14 @@ class Ways:
 
 @dataclass(frozen=True)
 class Grid(Ways):
-    """How every firing is scored: one record for each timing, native write, amplitude and direction."""
+    """How every firing is scored: one record for each timing, native write, reading, amplitude and direction."""
 
-    amplitudes: tuple[Amplitude, ...] = ("coefficient", "norm")
-    """How large what stands in the write's place is: at the atom's coefficient, or at the write's Frobenius norm."""
+    readings: tuple[Reading, ...] = ("state", "increment")
+    """Which feature a dictionary of states is asked for: the largest in the state, or the one that the write raises
+    most. A dictionary of writes has one reading, its code of the write, and is not run twice."""
+    amplitudes: tuple[Size, ...] = ("coefficient", "norm")
+    """How large what stands in the write's place is: at the atom's coefficient, at the write's Frobenius norm, or at
+    its least-squares coefficient on the write (projection), which parts a wrong direction from a wrong size."""
     directions: tuple[KLDirection, ...] = ("native||patched",)
     """Direction of the KL divergence."""
     controls: tuple[Control, ...] = ()
@@ -82,8 +91,8 @@ class Grid(Ways):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        not_empty(self, "amplitudes", "directions")
-        no_repeats(self, "amplitudes", "directions", "controls")
+        not_empty(self, "readings", "amplitudes", "directions")
+        no_repeats(self, "readings", "amplitudes", "directions", "controls")
         at_least(self, horizon=1)
 
 

@@ -16,8 +16,8 @@ from writesae.errors import InputError
 from writesae.evals.common.conditions import Control
 from writesae.evals.common.draws import generator_for
 from writesae.hosts import Host
-from writesae.sae import SAE
-from writesae.types import NativeWrite, Site
+from writesae.sae import SAE, Codes
+from writesae.types import NativeWrite, Reading, Site
 
 PCA_WRITES = 1024
 
@@ -26,6 +26,14 @@ def normalize(x: Tensor) -> Tensor:
     """Unit vectors along the last axis."""
     unit: Tensor = _normalize(x, dim=-1)
     return unit
+
+
+class View(NamedTuple):
+    """What is replaced at a place, and by which feature."""
+
+    native_write: NativeWrite
+    reading: Reading | Literal["write"]
+    """`write` for dictionaries of writes, which have no other."""
 
 
 class Component(NamedTuple):
@@ -87,6 +95,34 @@ def random_component(firings: Firings, generator: torch.Generator) -> Component:
     """Independent normal directions, as large as the atom's contribution."""
     x, y = (normalize(torch.randn(s.shape, generator=generator)) for s in (firings.v, firings.w))
     return Component(x.to(firings.key), y.to(firings.key), firings.coefficient * firings.atom_norm)
+
+
+class Picked(NamedTuple):
+    """What one reading says at some places: features and their coefficients, largest first, 0 where there are no more.
+    `[R, J]`."""
+
+    feature: Tensor
+    value: Tensor
+
+
+def picked(sae: SAE, writes: HeadWrites, codes: Codes, view: View, passage: Tensor, position: Tensor) -> Picked:
+    """Every active feature of a dictionary at some places `[R]`, which have these codes.
+
+    By increment they are as many as are active in the state, those that the write raises most, one at least.
+    """
+    value, slot = codes.value.sort(-1, descending=True)
+    if view.reading != "increment" or sae.target != "state":
+        return Picked(codes.index.gather(-1, slot), value)
+    write = writes.written.key[passage, position], writes.side(view.native_write)[passage, position]
+    raised, feature = sae.increments(*write).topk(min(value.shape[-1], sae.config.features), -1)
+    active = (value > 0).sum(-1, keepdim=True).clamp_min(1)
+    among = torch.arange(raised.shape[-1], device=raised.device) < active
+    return Picked(feature, torch.where(among & (raised > 0), raised, 0))
+
+
+def readings_of(saes: Sequence[SAE], asked: Sequence[Reading]) -> tuple[Reading | Literal["write"], ...]:
+    """Those that were asked for, where one of the dictionaries is of states; else the one of dictionaries of writes."""
+    return tuple(asked) if any(sae.target == "state" for sae in saes) else ("write",)
 
 
 class Background(NamedTuple):
@@ -166,9 +202,24 @@ class ScoredHead:
     """The dictionary of the control `flat_svd`."""
     common: Background | None = None
     """What the controls `pca` and `other_atom` need."""
+    active: Picked | None = None
+    """What the control `all_active` needs."""
 
 
 RANDOM = ("random", "orthogonal", "other_atom")
+
+
+def replacement(head: ScoredHead, name: Control | Literal["atom", "random"], seed: int, offset: int) -> Component:
+    """What stands in the place of the write at every firing: a sum of rank-1 matrices, `[R, J, d]` and `[R, J]`."""
+    if name == "all_active":
+        if head.active is None:
+            raise ValueError("the control all_active needs the active features of its places")
+        feature, value = head.active
+        atoms = head.sae.atoms()
+        v, w = atoms.v[feature], atoms.w[feature]
+        return Component(normalize(v), normalize(w), value * v.norm(dim=-1) * w.norm(dim=-1))
+    one = atom_component(head.firings) if name == "atom" else drawn(head, name, seed, offset)
+    return Component(*(part.unsqueeze(1) for part in one))
 
 
 def drawn(head: ScoredHead, name: Control | Literal["random"], seed: int, offset: int) -> Component:

@@ -35,8 +35,9 @@ class Drawn(NamedTuple):
 
 
 def by_runs(
-    subject: Subject, keep: Keep, places: pd.DataFrame, score: Callable[[NativeRun, pd.DataFrame, int], pd.DataFrame]
-) -> pd.DataFrame:
+    subject: Subject, keep: Keep, places: pd.DataFrame, score: Callable[[NativeRun, pd.DataFrame, int], pd.DataFrame],
+    name: str = "passages",
+) -> pd.DataFrame:  # fmt: skip
     """The records of all places (rows with a passage), in pieces that are kept: `score` is given a native run, the
     places in it, and the number of its first passage."""
 
@@ -44,7 +45,7 @@ def by_runs(
         runs = native_runs(subject.host, subject.site, subject.tokens, places, begin)
         return concatenated([score(run, here, first) for first, here, run in runs] or [pd.DataFrame()])
 
-    return keep.by_passages(len(subject.tokens), piece)
+    return keep.by_passages(len(subject.tokens), piece, name=name)
 
 
 def firings_at(

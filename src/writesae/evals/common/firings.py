@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -14,8 +15,8 @@ from writesae.errors import InputError
 from writesae.evals.common.controls import Firings
 from writesae.hosts import Host
 from writesae.recurrence import Stream
-from writesae.sae import SAE
-from writesae.types import NativeWrite, Site
+from writesae.sae import SAE, Codes
+from writesae.types import NativeWrite, Reading, Site
 
 
 def runs(
@@ -41,13 +42,19 @@ def all_firings(
 
 @torch.no_grad()
 def firings_by_form(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, native_writes: Sequence[NativeWrite], memory: float | None = None
-) -> pd.DataFrame:
-    """The same with `cosine_delta` and `cosine_value`, for the forms of the write that are asked for."""
+    host: Host, sae: SAE, site: Site, tokens: Tensor, native_writes: Sequence[NativeWrite],
+    memory: float | None = None, reading: Reading | Literal["write"] = "state",
+) -> pd.DataFrame:  # fmt: skip
+    """The same with `cosine_delta` and `cosine_value`, for the forms of the write that are asked for.
+
+    By increment a token fires one feature of a dictionary of states: the one that its write, in the first of the forms,
+    raises most.
+    """
     atoms = sae.atoms()
     tables = []
     for begin, _, writes in runs(host, site, tokens, memory):
-        codes = writes.encode(sae)
+        raised = reading == "increment" and sae.target == "state"
+        codes = most_raised(sae, writes, native_writes[0]) if raised else writes.encode(sae)
         value, order = codes.value.sort(-1, descending=True)
         feature = codes.index.gather(-1, order)
         passage, position, slot = (value > 0).nonzero(as_tuple=True)
@@ -66,6 +73,13 @@ def firings_by_form(
     if table.empty:
         raise InputError(f"no feature of the dictionary fires at {site} in {len(tokens)} passages")
     return table
+
+
+def most_raised(sae: SAE, writes: HeadWrites, native_write: NativeWrite) -> Codes:
+    """The feature that each token's write raises most, by how much, `[B, T, 1]`."""
+    sides = zip(writes.written.key, writes.side(native_write), strict=True)
+    tops = [sae.increments(key, value).max(-1, keepdim=True) for key, value in sides]  # one passage's features at once
+    return Codes(torch.stack([top.indices for top in tops]), torch.stack([top.values for top in tops]))
 
 
 def gather(

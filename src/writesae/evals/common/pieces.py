@@ -62,11 +62,13 @@ class Keep:
         write_table(path, table)
         return table
 
-    def by_passages(self, count: int, make: Callable[[int, int], pd.DataFrame], size: int = PASSAGES) -> pd.DataFrame:
+    def by_passages(
+        self, count: int, make: Callable[[int, int], pd.DataFrame], size: int = PASSAGES, name: str = "passages"
+    ) -> pd.DataFrame:
         """`make(begin, end)` over all passages, in pieces of `size`; the tables one after the other."""
         groups = list(passage_groups(count, size))
         self.plan(len(groups))
-        tables = [self(f"passages-{a}", lambda a=a, b=b: make(a, b)) for a, b in groups]  # type: ignore[misc]
+        tables = [self(f"{name}-{a}", lambda a=a, b=b: make(a, b)) for a, b in groups]  # type: ignore[misc]
         return concatenated(tables)
 
 

@@ -173,7 +173,11 @@ class Result(Generic[C, S]):
             raise DataError(
                 f"{file} is damaged: {header.attempted} attempted, {header.n} scored, {header.refused} refused"
             )
-        tables = {name: _table(place / f"{name}.parquet", columns) for name, columns in evaluation.columns.items()}
+        own = "state" if any(one.target == "state" for one in header.provenance.dictionaries) else "write"
+        added = {"reading": own} if data.get("version") == 2 else {}  # that version read states as published
+        tables = {
+            name: _table(place / f"{name}.parquet", columns, added) for name, columns in evaluation.columns.items()
+        }
         summary = evaluation.summarise(tables, config) if anew else summary
         records = tables.pop("records")
         return Result(
@@ -191,8 +195,10 @@ class _Header:
     refused: dict[str, int]
 
 
-def _table(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+def _table(path: Path, columns: Mapping[str, str], added: Mapping[str, str]) -> pd.DataFrame:
+    """A table with its columns; those that are `added` have one value where the file has none."""
     table = read_table(path)
+    table = table.assign(**{name: x for name, x in added.items() if name in columns and name not in table.columns})
     missing = [name for name in columns if not name.endswith(("*", "?")) and name not in table.columns]
     if missing:
         raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")

@@ -7,7 +7,8 @@ direction of the KL costs no run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
@@ -17,11 +18,11 @@ from torch import Tensor
 
 from writesae.causal.divergence import kl_divergences, smallest_kl
 from writesae.causal.patching import Edits, patched_logits
-from writesae.evals.common.conditions import CONDITIONS, Control, Grid, step_column
-from writesae.evals.common.controls import OF_THE_WRITE, ScoredHead, atom_component, drawn
+from writesae.evals.common.conditions import CELL, CONDITIONS, Control, Grid, Size, step_column
+from writesae.evals.common.controls import OF_THE_WRITE, Component, Firings, ScoredHead, View, replacement
 from writesae.hosts.fork import NativeRun
 from writesae.recurrence import replay
-from writesae.types import Amplitude, NativeWrite, Timing
+from writesae.types import NativeWrite, Reading, Timing
 
 CHUNK = 1 << 17
 """Logits that are compared at once: what a cache holds, for memory that is new each time costs more than the sums."""
@@ -33,12 +34,14 @@ class Condition(NamedTuple):
     native_write: NativeWrite
     """The form of the write that is taken away."""
     name: str
-    amplitude: Amplitude | None
+    reading: Reading | Literal["write"] | None = None
+    """Of what stands in its place; None for deletion."""
+    amplitude: Size | None = None
     """None for deletion, which has none."""
 
 
-Heads = Mapping[NativeWrite, Sequence[ScoredHead]]
-"""The heads that are edited together; their firings' native writes in every form of the grid, at the same places."""
+Heads = Mapping[View, Sequence[ScoredHead]]
+"""The heads that are edited together, at the same places in every view."""
 
 
 def score_firings(run: NativeRun, heads: Heads, grid: Grid, offset: int) -> pd.DataFrame:
@@ -46,33 +49,34 @@ def score_firings(run: NativeRun, heads: Heads, grid: Grid, offset: int) -> pd.D
 
     The run is patched from the lowest of the heads' layers up. `offset` is the number of its first passage.
     """
-    rows = _conditions(grid)
-    some = heads[grid.native_writes[0]]
+    rows, some = _conditions(grid, list(heads)), next(iter(heads.values()))
     layers = sorted({head.site.layer for head in some})
     edits = {
-        layer: _edits({form: [h for h in own if h.site.layer == layer] for form, own in heads.items()}, grid, offset)
+        layer: _edits({view: [h for h in own if h.site.layer == layer] for view, own in heads.items()}, grid, offset)
         for layer in layers
     }
     first = some[0].firings
     token = run.tokens[first.passage, first.position]
     place = {"passage": first.passage + offset, "position": first.position, "token": token}
-    about = {form: place | _about(run, own) for form, own in heads.items()}
+    about = {view: place | _about(run, own) for view, own in heads.items()}
     names = (*CONDITIONS, *grid.controls)
     found: list[dict[str, Tensor | str]] = []
     for timing in grid.timings:
         kl, moved, floor = _measured(run, edits, timing, grid)
-        for form in grid.native_writes:
-            for amplitude in grid.amplitudes:
-                where = [rows.index(Condition(form, n, None if n == "delete" else amplitude)) for n in names]
-                for d, direction in enumerate(grid.directions):
-                    cell = {"timing": timing, "native_write": form, "amplitude": amplitude, "direction": direction}
-                    own = kl[d][:, where]
-                    columns = {f"kl_{n}": own[:, i].mean(-1) for i, n in enumerate(names)}
-                    columns |= {f"top1_{n}": moved[:, i] for n, i in zip(names, where, strict=True)}
-                    if grid.horizon > 1:
-                        steps = range(grid.horizon)
-                        columns |= {step_column(n, s + 1): own[:, i, s] for s in steps for i, n in enumerate(names)}
-                    found.append({**about[form], **cell, "floor": floor[d], **columns})
+        for (form, reading), amplitude in product(heads, grid.amplitudes):
+            where = [
+                rows.index(Condition(form, n) if n == "delete" else Condition(form, n, reading, amplitude))
+                for n in names
+            ]
+            for d, direction in enumerate(grid.directions):
+                cell = dict(zip(CELL, (timing, form, reading, amplitude, direction), strict=True))
+                own = kl[d][:, where]
+                columns = {f"kl_{n}": own[:, i].mean(-1) for i, n in enumerate(names)}
+                columns |= {f"top1_{n}": moved[:, i] for n, i in zip(names, where, strict=True)}
+                if grid.horizon > 1:
+                    steps = range(grid.horizon)
+                    columns |= {step_column(n, s + 1): own[:, i, s] for s in steps for i, n in enumerate(names)}
+                found.append({**about[View(form, reading)], **cell, "floor": floor[d], **columns})
     return _records(found, len(first.passage))
 
 
@@ -104,13 +108,12 @@ def _measured(run: NativeRun, edits: dict[int, Edits], timing: Timing, grid: Gri
     return kl, moved, floor
 
 
-def _conditions(grid: Grid) -> list[Condition]:
+def _conditions(grid: Grid, views: Sequence[View]) -> list[Condition]:
     """What is put in the writes' place, in the order of the rows."""
     replaced = [name for name in (*CONDITIONS, *grid.controls) if name != "delete"]
-    found = []
-    for form in grid.native_writes:
-        found.append(Condition(form, "delete", None))
-        found += [Condition(form, name, amplitude) for amplitude in grid.amplitudes for name in replaced]
+    found = [Condition(form, "delete") for form in dict.fromkeys(view.native_write for view in views)]
+    for (form, reading), amplitude, name in product(views, grid.amplitudes, replaced):
+        found.append(Condition(form, name, reading, amplitude))
     return found
 
 
@@ -152,36 +155,57 @@ def _state_norms(run: NativeRun, head: ScoredHead) -> Tensor:
 
 def _edits(heads: Heads, grid: Grid, offset: int) -> Edits:
     """The edits of the heads of one layer: the components of each in turn."""
-    some = heads[grid.native_writes[0]]
-    parts = [_head_edits({form: own[i] for form, own in heads.items()}, grid, offset) for i in range(len(some))]
+    some = next(iter(heads.values()))
+    parts = [_head_edits({view: own[i] for view, own in heads.items()}, grid, offset) for i in range(len(some))]
     key, value, weight = (torch.cat([part[i] for part in parts], -1 if i == 2 else 1) for i in range(3))
-    each = key.shape[1] // len(some)
-    own = {each * i + slot: form for i in range(len(some)) for slot, form in enumerate(grid.native_writes)}
-    where, firings = [head.site.head for head in some for _ in range(each)], some[0].firings
+    own, where = dict[int, NativeWrite](), list[int]()
+    for head, (_, _, weights) in zip(some, parts, strict=True):
+        own |= {len(where) + slot: form for slot, form in enumerate(_forms(heads))}
+        where += [head.site.head] * weights.shape[-1]
+    firings = some[0].firings
     return Edits(where, firings.passage, firings.position, key, value, weight, own)
 
 
-def _head_edits(head: Mapping[NativeWrite, ScoredHead], grid: Grid, offset: int) -> tuple[Tensor, Tensor, Tensor]:
+def _forms(views: Iterable[View]) -> list[NativeWrite]:
+    return list(dict.fromkeys(view.native_write for view in views))
+
+
+def _head_edits(head: Mapping[View, ScoredHead], grid: Grid, offset: int) -> tuple[Tensor, Tensor, Tensor]:
     """Keys `[R, M, K]`, values `[R, M, V]` and weights `[R, C, M]` of one head's components: its own write in every
-    form, then what replaces it. Every condition takes the own write away and adds one component, or none."""
-    forms, first = list(head), next(iter(head.values()))
-    firings, components = first.firings, [atom_component(first.firings)]
-    slot: dict[tuple[str, NativeWrite], int] = {("atom", form): 0 for form in forms}
-    replacing: tuple[Control | Literal["random"], ...] = ("random", *grid.controls)
-    for name in replacing:
-        for form in forms:
-            if name in OF_THE_WRITE or form == forms[0]:
-                components.append(drawn(head[form], name, grid.seed, offset))
-            slot[name, form] = len(components) - 1
-    key = torch.stack([*(head[form].firings.key for form in forms), *(x.key for x in components)], 1)
-    value = torch.stack([*(head[form].firings.value for form in forms), *(x.value for x in components)], 1)
-    rows = _conditions(grid)
-    weight = key.new_zeros(len(key), len(rows), key.shape[1])
+    form, then what replaces it. Every condition takes the own write away and adds some components, or none."""
+    forms, some = _forms(head), next(iter(head.values())).firings
+    writes = {view.native_write: one.firings for view, one in head.items()}
+    keys, values = ([getattr(writes[form], side)[:, None] for form in forms] for side in ("key", "value"))
+    used, made = len(forms), dict[tuple[str, ...], tuple[slice, Component]]()
+    found = dict[tuple[str, View], tuple[slice, Component]]()
+    replacing: tuple[Control | Literal["atom", "random"], ...] = ("atom", "random", *grid.controls)
+    for name, view in product(replacing, head):
+        own = name in OF_THE_WRITE or view.reading == "increment"
+        key = (name, view.reading, view.native_write if own else "")
+        if key not in made:
+            part = replacement(head[view], name, grid.seed, offset)
+            made[key] = slice(used, used + part.size.shape[1]), part
+            used += part.size.shape[1]
+            keys.append(part.key)
+            values.append(part.value)
+        found[name, view] = made[key]
+    rows = _conditions(grid, list(head))
+    weight = some.key.new_zeros(len(some.key), len(rows), used)
     for line, row in enumerate(rows):
         weight[:, line, forms.index(row.native_write)] = -1
-        if row.amplitude is not None:
-            number = slot[row.name, row.native_write]
-            size, norm = components[number].size, head[row.native_write].firings.norm
-            amount = size if row.amplitude == "coefficient" else torch.where(size < 0, -norm, norm)
-            weight[:, line, len(forms) + number] = amount
-    return key, value, weight * (firings.coefficient > 0)[:, None, None]
+        if row.reading is not None and row.amplitude is not None:
+            where, part = found[row.name, View(row.native_write, row.reading)]
+            weight[:, line, where] = part.size * _scale(part, writes[row.native_write], row.amplitude)
+    return torch.cat(keys, 1), torch.cat(values, 1), weight * (some.coefficient > 0)[:, None, None]
+
+
+def _scale(part: Component, write: Firings, amplitude: Size) -> Tensor:
+    """What makes a sum of components as large as it is asked for, `[R, 1]`."""
+    if amplitude == "coefficient":
+        return torch.ones_like(part.size[:, :1])
+    gram = torch.einsum("rik,rjk->rij", part.key, part.key) * torch.einsum("riv,rjv->rij", part.value, part.value)
+    square = torch.einsum("ri,rij,rj->r", part.size, gram, part.size).clamp_min(1e-30)
+    if amplitude == "norm":
+        return (write.norm / square.sqrt())[:, None]
+    along = torch.einsum("rik,rk->ri", part.key, write.key) * torch.einsum("riv,rv->ri", part.value, write.value)
+    return ((part.size * along).sum(-1) / square)[:, None]

@@ -156,7 +156,8 @@ def _distribution(cell: Cell, atoms: pd.DataFrame) -> Plot:
     figure.update_xaxes(title="firings closer than deletion", tickformat=".0%", range=[-0.01, 1.01])
     figure.update_yaxes(title="atoms", rangemode="tozero")
     caption = f"{words.count(len(atoms))} atoms; dotted: the mean of each class."
-    return Plot(f"rates-{cell.timing}-{cell.native_write}", f"Win rates of atoms, {cell.named}", figure, caption)
+    name = f"rates-{cell.timing}-{cell.native_write}-{cell.reading}"
+    return Plot(name, f"Win rates of atoms, {cell.named}", figure, caption)
 
 
 def _cosine(cell: Cell, atoms: pd.DataFrame) -> Plot:
@@ -170,8 +171,8 @@ def _cosine(cell: Cell, atoms: pd.DataFrame) -> Plot:
     figure.update_xaxes(title=f"median cosine to the {words.write(cell.native_write)}")
     figure.update_yaxes(title="win rate", tickformat=".0%", range=[-0.04, 1.04])
     caption = drawn_of(len(kept), len(atoms), "atoms") + " Dashed: one half."
-    title = f"Do atoms that look like writes work better? {words.timing(cell.timing).capitalize()}"
-    return Plot(f"cosine-{cell.timing}-{cell.native_write}", title, figure, caption)
+    title = f"Do atoms that look like writes work better? {words.sentence(cell.named)[:-1]}"
+    return Plot(f"cosine-{cell.timing}-{cell.native_write}-{cell.reading}", title, figure, caption)
 
 
 def _table(summary: Summary) -> Table:

@@ -19,7 +19,16 @@ from torch import Tensor
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.conditions import Grid
-from writesae.evals.common.controls import NEEDS_BACKGROUND, Background, ScoredHead, background
+from writesae.evals.common.controls import (
+    NEEDS_BACKGROUND,
+    Background,
+    Picked,
+    ScoredHead,
+    View,
+    background,
+    picked,
+    readings_of,
+)  # fmt: skip
 from writesae.evals.common.drawn_firings import native_runs
 from writesae.evals.common.firings import gather
 from writesae.evals.common.forms import native_writes
@@ -72,6 +81,8 @@ class Test:
     flats: Mapping[Site, SAE]
     """Those of the control `flat_svd`."""
     grid: Grid
+    views: tuple[View, ...]
+    """Forms of the write and readings that are scored."""
     silent: Silent
     common: Callable[[], dict[Site, dict[NativeWrite, Background]]]
     """What all passages say of each head, where a control asks for it."""
@@ -98,7 +109,8 @@ def _prepared(subject: Subject, config: SubstitutionConfig) -> Test:
             return {}
         return {site: background(host, sae, site, tokens, forms) for site, sae in saes.items()}
 
-    return Test(host, saes, flats, grid, config.silent, common)
+    views = tuple(View(form, how) for form in forms for how in readings_of(list(saes.values()), config.readings))
+    return Test(host, saes, flats, grid, views, config.silent, common)
 
 
 def draw(tokens: Tensor, config: SubstitutionConfig) -> pd.DataFrame:
@@ -133,14 +145,19 @@ def _score(test: Test, tokens: Tensor, places: pd.DataFrame, begin: int, end: in
 
 def _choose(
     test: Test, run: NativeRun, places: pd.DataFrame, offset: int
-) -> tuple[dict[NativeWrite, list[ScoredHead]], dict[str, int]]:
-    """The heads with what stands at the places where every dictionary fires (with `silent="leave"`, where any does),
-    for every form of the write; and how many places were refused for each reason."""
+) -> tuple[dict[View, list[ScoredHead]], dict[str, int]]:
+    """The heads with what stands at the places where every dictionary fires in every reading (with `silent="leave"`,
+    where any does), for every form of the write; and how many places were refused for each reason."""
     passage, position = (torch.tensor(places[name].to_numpy()) for name in ("passage", "position"))
     passage = passage - offset
     writes = {site: head_writes(run, site.head, site.layer) for site in test.saes}
-    codes = {site: writes[site].top(sae, passage, position) for site, sae in test.saes.items()}
-    fires = torch.stack([codes[site].value.cpu() > 0 for site in test.saes])
+    found = dict[Site, dict[View, Picked]]()
+    for site, sae in test.saes.items():
+        codes = writes[site].at(sae, passage, position)
+        found[site] = {view: picked(sae, writes[site], codes, view, passage, position) for view in test.views}
+    fires = torch.stack([
+        torch.stack([one.value[:, 0].cpu() > 0 for one in found[site].values()]).all(0) for site in test.saes
+    ])  # fmt: skip
     kept = fires.all(0) if test.silent == "refuse" else fires.any(0)
     if len(test.saes) == 1 or test.silent == "leave":
         refused = {"no feature fires": int((~kept).sum())}
@@ -148,15 +165,15 @@ def _choose(
         first = fires.int().argmin(0)[~kept]
         refused = {f"no feature fires at {site}": int((first == i).sum()) for i, site in enumerate(test.saes)}
     passage, position, common = passage[kept], position[kept], test.common()
-    heads: dict[NativeWrite, list[ScoredHead]] = {form: [] for form in test.grid.native_writes}
+    heads: dict[View, list[ScoredHead]] = {view: [] for view in test.views}
     for index, (site, sae) in enumerate(test.saes.items()):
-        coefficient = codes[site].value[kept]
-        coefficient = torch.where(fires[index, kept].to(coefficient.device), coefficient, 0)
-        feature = codes[site].feature[kept]
-        for form, some in heads.items():
+        for view, some in heads.items():
+            active = Picked(*(x[kept] for x in found[site][view]))
+            coefficient = torch.where(fires[index, kept].to(active.value.device), active.value[:, 0], 0)
+            feature, form = active.feature[:, 0], view.native_write
             firings = gather(sae, writes[site], passage, position, feature, coefficient, form)
             known = common[site][form] if common else None
-            some.append(ScoredHead(site, sae, writes[site], firings, test.flats.get(site), known))
+            some.append(ScoredHead(site, sae, writes[site], firings, test.flats.get(site), known, active))
     return heads, {reason: n for reason, n in refused.items() if n}
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from writesae.evals.common.cells import Cells, ScoredCell, cells, inside
-from writesae.evals.common.conditions import CONDITIONS, common, conditions, step_column
+from writesae.evals.common.conditions import CONDITIONS, Size, common, conditions, step_column
 from writesae.evals.common.floor import Floor, floor_of, rate
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import (
@@ -46,7 +46,6 @@ from writesae.show.figures import (
     upright,
 )
 from writesae.show.parts import Panel, Plot, Reading, Table
-from writesae.types import Amplitude
 
 COLUMNS = common("passage", "position", "token", "timing") | {
     "context?": "the text up to and including the token, where the host has a tokenizer",
@@ -57,6 +56,8 @@ COLUMNS = common("passage", "position", "token", "timing") | {
     "write_norm*": "Frobenius norm of the native write",
     "share*": "the same over the norm of the head's native state after the token",
     "native_write": "which matrix counts as the write",
+    "reading": "which feature stands in its place: the largest in the state, the one that the write raises most "
+    "(increment), or of a dictionary of writes the largest in its code (write)",
     "amplitude": "how large the atom and the controls are",
     "direction": "direction of the KL divergences",
     "floor": "KL between two native runs whose rounding differs, nats a token",
@@ -198,7 +199,7 @@ def _scatter(cell: Cell, table: pd.DataFrame) -> Plot:
     if floored:
         caption += f" {words.plural(floored, 'value')} below {words.quantity(floor)} drawn there."
     caption += " Above the diagonal the atom is closer to the native model."
-    name, title = f"scatter-{cell.timing}-{cell.native_write}", f"Firing by firing, {cell.named}"
+    name, title = f"scatter-{cell.timing}-{cell.native_write}-{cell.reading}", f"Firing by firing, {cell.named}"
     return Plot(name, title, figure, caption, readings=readings)
 
 
@@ -218,9 +219,7 @@ def _reading(row: Mapping[object, object]) -> Reading:
     return Reading(before.lstrip(), words.visible_token(token), words.visible(", ".join([*features, *numbers, cosine])))
 
 
-def _lines(
-    figure: go.Figure, names: Sequence[str], summary: Summary, sizeless: str = ""
-) -> list[tuple[str, Amplitude]]:
+def _lines(figure: go.Figure, names: Sequence[str], summary: Summary, sizeless: str = "") -> list[tuple[str, Size]]:
     """The lines of a chart: every condition at every amplitude, once for one that has none."""
     sizes = list(dict.fromkeys(cell.amplitude for cell in summary.cells))
     lines = [(name, size) for name in names for size in (sizes[:1] if name == sizeless else sizes)]
@@ -239,8 +238,9 @@ def _looks(summary: Summary) -> list[tuple[Cell, str, float, bool]]:
     ]
 
 
-def _at(summary: Summary, cell: Cell, amplitude: Amplitude) -> Cell:
-    return summary.cell(timing=cell.timing, native_write=cell.native_write, amplitude=amplitude)
+def _at(summary: Summary, cell: Cell, amplitude: Size) -> Cell:
+    how = {name: getattr(cell, name) for name in ("timing", "native_write", "reading")}
+    return summary.cell(**how, amplitude=amplitude)
 
 
 def _wins(summary: Summary) -> Plot:
