@@ -38,6 +38,21 @@ def test_scores_what_substitution_scores(host: Host, passages: torch.Tensor) -> 
         np.testing.assert_allclose(both[f"{column}_x"], both[f"{column}_y"], rtol=1e-3, atol=1e-7)
 
 
+def test_by_increment_atoms_are_those_that_writes_raise_most(host: Host, passages: torch.Tensor) -> None:
+    """The same places under substitution: the first form of the write chooses, each form says how large."""
+    sae = SAE(SAEConfig(32, 32, 61, sparsity=TopK(3), target="state"), torch.Generator().manual_seed(5))
+    result = population(host, sae, passages, **FEW)
+    assert list(result.records.reading.unique()) == ["state", "increment"]
+    assert result.attempted == 18 == result.n + sum(result.refused.values())
+    every = substitution(host, sae, passages, site=SITE, firings=350, amplitudes="coefficient").records
+    keys = ["passage", "position", "feature", "timing", "native_write", "reading"]
+    both = result.records.merge(every, on=keys)
+    assert set(both.reading) == {"state", "increment"}
+    assert len(both[(both.reading == "increment") & (both.native_write == "delta")]) > 6
+    for column in ("coefficient", "cosine", "share", "kl_atom", "kl_delete"):
+        np.testing.assert_allclose(both[f"{column}_x"], both[f"{column}_y"], rtol=1e-3, atol=1e-7)
+
+
 def test_classes_are_those_of_each_form_of_the_write(host: Host, passages: torch.Tensor) -> None:
     records = population(host, dictionary(), passages, **FEW).records
     classed = partition(host, dictionary(), passages, site=SITE)
@@ -60,7 +75,8 @@ def test_atoms_are_drawn_evenly_and_one_class_gives_what_the_other_lacks() -> No
 
 def test_by_hand() -> None:
     table = pd.DataFrame({"feature": [1, 1, 2, 2, 3, 3], "passage": range(6), "floor": 1e-13})
-    table = table.assign(timing="at_token", native_write="value", amplitude="norm", direction="native||patched")
+    table = table.assign(timing="at_token", native_write="value", amplitude="norm")
+    table = table.assign(direction="native||patched", reading="write")
     table["kl_delete"] = 1.0
     table["kl_atom"] = [0.5, 0.5, 0.5, 2.0, 1.0, 1.5]  # win rates 1, 1/2, 0
     table["top1_delete"] = [True, False, True, True, False, False]

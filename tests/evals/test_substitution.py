@@ -17,7 +17,7 @@ from writesae.causal.precision import in_float64, widened
 from writesae.causal.writes import HeadWrites
 from writesae.errors import ConfigError, InputError
 from writesae.evals import partition, substitution
-from writesae.evals.common.conditions import CONDITIONS
+from writesae.evals.common.conditions import CELL, CONDITIONS
 from writesae.evals.common.controls import Background, Firings, control_component, principal_pair, random_component
 from writesae.evals.substitution import SubstitutionConfig
 from writesae.evals.substitution.summary import Cell, summarise
@@ -55,7 +55,16 @@ def check_rows(
         value = stream.value if row.native_write == "value" else delta_values(stream)[0]
         write = torch.outer(stream.key[row.passage, row.position, 0], value[row.passage, row.position, 0])
         atom = torch.outer(atoms.v[row.feature], atoms.w[row.feature])
-        size = row.coefficient if row.amplitude == "coefficient" else write.norm() / atom.norm()
+        size = {
+            "coefficient": row.coefficient,
+            "norm": write.norm() / atom.norm(),
+            "projection": (write * atom).sum() / atom.square().sum(),
+        }[row.amplitude]
+        if row.reading == "increment":  # the slow way: the state with the write and without it
+            state = states[row.passage, row.position]
+            raised = (sae.preactivations(state) - sae.preactivations(state - write)).detach()
+            assert row.coefficient == pytest.approx(float(raised.max()), rel=1e-3)
+            assert float(raised[row.feature]) == pytest.approx(float(raised.max()), rel=1e-3)
         edits = [size * atom - write, -write]
         tokens = passages[row.passage]
         native, patched = cache_copy_logits(host, tokens, site, row.position, edits, row.timing, horizon)
@@ -75,18 +84,57 @@ def check_rows(
 def test_the_whole_grid_equals_editing_copied_caches(host: Host, passages: torch.Tensor, target: str) -> None:
     sae = dictionary(target)
     sae.v_enc.data.mul_(20)  # large coefficients, so that KLs stand well above the rounding of float32 logits
-    directions = ("native||patched", "patched||native")
-    result = substitution(host, sae, passages, site=SITE, firings=3, seed=3, directions=directions)
+    directions, sizes = ("native||patched", "patched||native"), ("coefficient", "norm", "projection")
+    readings = ["state", "increment"] if target == "state" else ["write"]
+    result = substitution(host, sae, passages, site=SITE, firings=3, seed=3, directions=directions, amplitudes=sizes)
     records = result.records
-    assert len(records) == 2 * 2 * 2 * 2 * result.n
-    grid = records.groupby(["timing", "native_write", "amplitude", "direction"], sort=False).size()
+    assert len(records) == 2 * 2 * len(readings) * 3 * 2 * result.n
+    grid = records.groupby(list(CELL), sort=False).size()
     assert list(grid.index)[:3] == [
-        ("after_token", "delta", "coefficient", "native||patched"),
-        ("after_token", "delta", "coefficient", "patched||native"),
-        ("after_token", "delta", "norm", "native||patched"),
+        ("after_token", "delta", readings[0], "coefficient", "native||patched"),
+        ("after_token", "delta", readings[0], "coefficient", "patched||native"),
+        ("after_token", "delta", readings[0], "norm", "native||patched"),
     ]
+    assert list(records.reading.unique()) == readings
     assert check_rows(records, host, SITE, passages, sae, 1, 1e-4) > 90
-    assert [cell.amplitude for cell in result.summary.main] == ["coefficient"] * 4
+    assert [(cell.amplitude, cell.reading) for cell in result.summary.main] == [
+        ("coefficient", reading) for _ in range(4) for reading in readings
+    ]
+    assert result.finding.count("read by increment") == (4 if target == "state" else 0)
+
+
+@pytest.mark.parametrize("target", ["state", "write-delta"])
+def test_all_active_features_together(host: Host, passages: torch.Tensor, target: str) -> None:
+    """Their sum at its own size, at the write's norm and at its least-squares size, against copied caches."""
+    sae, few = dictionary(target), passages[:2]
+    sae.v_enc.data.mul_(20)
+    records = substitution(
+        host, sae, few, site=SITE, firings=5, controls=("all_active",), native_write="value", timings="after_token",
+        amplitudes=("coefficient", "norm", "projection"),
+    ).records  # fmt: skip
+    stream = host.record(few, [5])[5].heads(2)
+    states, atoms = replay_reference(stream).states[:, :, 0], sae.atom_matrices().detach()
+    own = torch.einsum("btk,btv->btkv", stream.key[:, :, 0], delta_values(stream)[0][:, :, 0])
+    codes = sae.encode(states if target == "state" else own).dense(61)
+    for row in rows(records):
+        at = (row.passage, row.position)
+        write = torch.outer(stream.key[*at, 0], stream.value[*at, 0])
+        amount = codes[at]
+        if row.reading == "increment":
+            raised = (sae.preactivations(states[at]) - sae.preactivations(states[at] - write)).detach()
+            best = raised.topk(int((amount > 0).sum()))
+            amount = torch.zeros(61).scatter(0, best.indices, best.values.clamp_min(0))
+        whole = torch.einsum("n,nkv->kv", amount, atoms)
+        size = {
+            "coefficient": 1.0,
+            "norm": float(write.norm() / whole.norm()),
+            "projection": float((whole * write).sum() / whole.square().sum()),
+        }[row.amplitude]
+        native, (patched,) = cache_copy_logits(
+            host, few[row.passage], SITE, row.position, [size * whole - write], "after_token"
+        )
+        slow = kl_divergence(native, patched).item()
+        assert abs(row.kl_all_active - slow) <= 1e-3 * slow + rounding(slow)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +144,7 @@ def test_the_whole_grid_equals_editing_copied_caches(host: Host, passages: torch
         ("native_writes", "value"),
         ("amplitudes", "norm"),
         ("directions", "patched||native"),
+        ("readings", "increment"),
     ],
 )
 def test_a_part_of_the_grid_has_the_numbers_of_the_whole(
@@ -107,8 +156,9 @@ def test_a_part_of_the_grid_has_the_numbers_of_the_whole(
         "controls": ("pca", "orthogonal"),
         "directions": ("native||patched", "patched||native"),
     }
-    whole = substitution(host, dictionary(), few, site=SITE, **options).records
-    one = substitution(host, dictionary(), few, site=SITE, **options | {name: value}).records
+    sae = dictionary("state")
+    whole = substitution(host, sae, few, site=SITE, **options).records
+    one = substitution(host, sae, few, site=SITE, **options | {name: value}).records
     expected = whole[whole[column] == value].reset_index(drop=True)
     assert len(one) == len(expected) > 0
     for found in one:
@@ -156,7 +206,8 @@ def by_hand(n: int, **columns: object) -> pd.DataFrame:
     """Records of one cell in which every KL is 1."""
     top1 = {f"top1_{name}": [True, False] * (n // 2) for name in CONDITIONS}
     plain = {f"kl_{name}": [1.0] * n for name in CONDITIONS} | top1
-    about = {"timing": "at_token", "native_write": "value", "amplitude": "norm", "direction": "native||patched"}
+    cell = ("at_token", "value", "write", "norm", "native||patched")
+    about = dict(zip(CELL, cell, strict=True))
     rest = {"floor": 1e-13, "feature": 0, "cosine": 0.5, "share": 0.1, "passage": range(n)}
     return pd.DataFrame(plain).assign(**about | rest | columns)  # type: ignore[arg-type]
 
@@ -249,9 +300,10 @@ def test_states_of_rwkv7_are_encoded_as_they_are() -> None:
     sae = random_dictionary(other, site, "state")
     records = substitution(other, sae, text, site=site, timings="after_token", firings=17).records
     assert set(records.native_write) == {"value"}  # all the forms that it has
+    assert set(records.reading) == {"state", "increment"}
     states = replay_reference(other.record(text, [0])[0]).states[:, :, 1]
     codes = sae.encode(states)
-    for row in rows(records):
+    for row in rows(records[records.reading == "state"]):
         top = codes.value[row.passage, row.position].max(0)
         assert row.coefficient == pytest.approx(float(top.values), rel=1e-4)
         assert row.feature == int(codes.index[row.passage, row.position, top.indices])

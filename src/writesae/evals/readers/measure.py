@@ -4,9 +4,11 @@ edited state can reach. The paper does not define its measure."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from writesae.causal.patching import Edits, patched_logits
@@ -19,7 +21,7 @@ from writesae.evals.common.subject import Subject
 from writesae.evals.readers import ReadersConfig
 from writesae.evals.readers.summary import ADDED
 from writesae.hosts import KernelCall, KernelResult, Tap
-from writesae.hosts.fork import NativeRun
+from writesae.hosts.fork import NativeRun, nudged
 from writesae.types import Site, Timing
 
 
@@ -61,18 +63,23 @@ class Reading(NamedTuple):
 
 
 def readings(run: NativeRun, edits: Edits, timing: Timing) -> Iterator[Reading]:
-    """The norms of what edits change in the outputs of every layer above, at the first token that they reach."""
+    """The norms of what edits change in the outputs of every layer above, at the first token that they reach. What
+    rounding changes is seen in a native row that is nudged by one unit in the last place where it leaves this layer."""
     found: dict[int, Tensor] = {}
+    copies = edits.weight.shape[1] + 2
+    again = replace(edits, weight=torch.cat([edits.weight, torch.zeros_like(edits.weight[:, :1])], 1))
 
     def after(call: KernelCall, result: KernelResult) -> KernelResult:
         if call.layer > run.layer:
             found[call.layer] = result.output[:, 0]
-        return result
+        if call.layer != run.layer:
+            return result
+        output = result.output.clone()
+        output[copies - 1 :: copies] = nudged(output[copies - 1 :: copies])
+        return result._replace(output=output)
 
     with run.host.tap(Tap(after=after)):
-        for scored in patched_logits(run, edits, timing):
+        for scored in patched_logits(run, again, timing):
             for layer, output in found.items():
-                rows = output.view(
-                    len(scored.which), -1, *output.shape[1:]
-                ).double()  # native, conditions, native again
+                rows = output.view(len(scored.which), copies, *output.shape[1:]).double()  # native, conditions, nudged
                 yield Reading(scored.which, layer, (rows[:, 1:] - rows[:, :1]).norm(dim=-1).cpu())
