@@ -31,6 +31,9 @@ Reading = Literal["state", "increment"]
 """Which feature of a dictionary of states is read at a token: the one with the largest coefficient in the state after
 it; or the one that the token's own write raises most, by how much it raises it (MATH.md section 8)."""
 
+ReadAs = Literal["state", "increment", "write"]
+"""How a feature was read: a dictionary of writes has one reading, its code of the token's write, offset included."""
+
 KLDirection = Literal["native||patched", "patched||native"]
 
 DirectionKind = Literal["closed", "exact", "random"]

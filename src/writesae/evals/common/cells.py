@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar, get_type_hints
 
 import numpy as np
 
 from writesae.evals.common.conditions import CELL, Size
 from writesae.show import words
 from writesae.show.parts import Table
-from writesae.types import DirectionKind, KLDirection, NativeWrite, Reading, Timing
+from writesae.types import DirectionKind, KLDirection, NativeWrite, ReadAs, Timing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,7 @@ class ScoredCell:
 
     timing: Timing
     native_write: NativeWrite
-    reading: Reading | Literal["write"]
+    reading: ReadAs
     amplitude: Size
     direction: KLDirection
 

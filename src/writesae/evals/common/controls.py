@@ -17,7 +17,7 @@ from writesae.evals.common.conditions import Control
 from writesae.evals.common.draws import generator_for
 from writesae.hosts import Host
 from writesae.sae import SAE, Codes
-from writesae.types import NativeWrite, Reading, Site
+from writesae.types import NativeWrite, ReadAs, Reading, Site
 
 PCA_WRITES = 1024
 
@@ -32,7 +32,7 @@ class View(NamedTuple):
     """What is replaced at a place, and by which feature."""
 
     native_write: NativeWrite
-    reading: Reading | Literal["write"]
+    reading: ReadAs
     """`write` for dictionaries of writes, which have no other."""
 
 
@@ -120,7 +120,7 @@ def picked(sae: SAE, writes: HeadWrites, codes: Codes, view: View, passage: Tens
     return Picked(feature, torch.where(among & (raised > 0), raised, 0))
 
 
-def readings_of(saes: Sequence[SAE], asked: Sequence[Reading]) -> tuple[Reading | Literal["write"], ...]:
+def readings_of(saes: Sequence[SAE], asked: Sequence[Reading]) -> tuple[ReadAs, ...]:
     """Those that were asked for, where one of the dictionaries is of states; else the one of dictionaries of writes."""
     return tuple(asked) if any(sae.target == "state" for sae in saes) else ("write",)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import pandas as pd
 import torch
@@ -16,7 +15,7 @@ from writesae.evals.common.controls import Firings
 from writesae.hosts import Host
 from writesae.recurrence import Stream
 from writesae.sae import SAE, Codes
-from writesae.types import NativeWrite, Reading, Site
+from writesae.types import NativeWrite, ReadAs, Site
 
 
 def runs(
@@ -43,7 +42,7 @@ def all_firings(
 @torch.no_grad()
 def firings_by_form(
     host: Host, sae: SAE, site: Site, tokens: Tensor, native_writes: Sequence[NativeWrite],
-    memory: float | None = None, reading: Reading | Literal["write"] = "state",
+    memory: float | None = None, reading: ReadAs = "state",
 ) -> pd.DataFrame:  # fmt: skip
     """The same with `cosine_delta` and `cosine_value`, for the forms of the write that are asked for.
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -175,6 +175,8 @@ class Result(Generic[C, S]):
             )
         own = "state" if any(one.target == "state" for one in header.provenance.dictionaries) else "write"
         added = {"reading": own} if data.get("version") == 2 else {}  # that version read states as published
+        if added and hasattr(config, "readings"):
+            config = replace(cast(Any, config), readings=("state",))
         tables = {
             name: _table(place / f"{name}.parquet", columns, added) for name, columns in evaluation.columns.items()
         }

@@ -22,7 +22,7 @@ from writesae.evals.common.conditions import CELL, CONDITIONS, Control, Grid, Si
 from writesae.evals.common.controls import OF_THE_WRITE, Component, Firings, ScoredHead, View, replacement
 from writesae.hosts.fork import NativeRun
 from writesae.recurrence import replay
-from writesae.types import NativeWrite, Reading, Timing
+from writesae.types import NativeWrite, ReadAs, Timing
 
 CHUNK = 1 << 17
 """Logits that are compared at once: what a cache holds, for memory that is new each time costs more than the sums."""
@@ -34,7 +34,7 @@ class Condition(NamedTuple):
     native_write: NativeWrite
     """The form of the write that is taken away."""
     name: str
-    reading: Reading | Literal["write"] | None = None
+    reading: ReadAs | None = None
     """Of what stands in its place; None for deletion."""
     amplitude: Size | None = None
     """None for deletion, which has none."""

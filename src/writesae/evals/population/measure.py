@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from writesae.evals.common.score import score_firings
 from writesae.evals.common.subject import Subject
 from writesae.evals.population import PopulationConfig
 from writesae.hosts.fork import NativeRun
-from writesae.types import NativeWrite, Reading
+from writesae.types import NativeWrite, ReadAs
 
 
 def measure(subject: Subject, config: PopulationConfig, keep: Keep) -> Measured:
@@ -41,7 +40,7 @@ def measure(subject: Subject, config: PopulationConfig, keep: Keep) -> Measured:
 
 
 def _measured(
-    subject: Subject, grid: PopulationConfig, keep: Keep, reading: Reading | Literal["write"],
+    subject: Subject, grid: PopulationConfig, keep: Keep, reading: ReadAs,
     common: Mapping[NativeWrite, Background],
 ) -> Measured:  # fmt: skip
     """The same for one reading."""
