@@ -60,11 +60,11 @@ def find(folder: Path) -> Found:
 
 
 def recompute(folder: Path) -> list[Path]:
-    """Compute every summary under a folder anew from its records, whatever it said, and write it; the folders. Raises
-    DataError for one that has no such records."""
+    """Compute every summary under a folder anew from its records, whatever it said, and save the results in this
+    version's form; the folders. Raises DataError for one that has no such records."""
     places = [path.parent for path in summaries(folder)]
     for place in places:
-        Result.load(place, anew=True).save_summary(place)
+        Result.load(place, anew=True).save(place)
     return places
 
 

@@ -140,12 +140,8 @@ class Result(Generic[C, S]):
         (place / SUMMARY).unlink(missing_ok=True)  # its presence means that all tables are those it speaks of
         for name, table in self.tables.items():
             write_table(place / f"{name}.parquet", table)
-        self.save_summary(place)
+        write_json(place / SUMMARY, self.to_json())
         return place
-
-    def save_summary(self, folder: Path) -> None:
-        """Write `summary.json` alone."""
-        write_json(folder / SUMMARY, self.to_json())
 
     @classmethod
     def load(cls, folder: str | Path, anew: bool = False) -> Result[Any, Any]:
