@@ -27,10 +27,10 @@ def answer(found: Found, folder: Path) -> list[Chapter]:
 
 
 def _card(one: Placed) -> dict[str, object]:
-    """What the test says of one dictionary."""
+    """What the test says of one dictionary: in large, every reading at the first timing and form of the write."""
     result = one.result
     (dictionary,), cells = result.provenance.dictionaries, result.summary.main
-    tone, word, reason = VERDICTS[cells[0].floor.verdict]
+    first = [c for c in cells if (c.timing, c.native_write) == (cells[0].timing, cells[0].native_write)]
+    large = [(cell, dict(zip(("tone", "word", "reason"), VERDICTS[cell.floor.verdict], strict=True))) for cell in first]
     target = "state" if dictionary.target == "state" else "write"
-    verdict = {"tone": tone, "word": word, "reason": reason}
-    return {"target": target, "main": cells[0], "cells": cells, "result": result, "verdict": verdict}
+    return {"target": target, "large": large, "cells": cells, "result": result}

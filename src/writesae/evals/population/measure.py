@@ -62,7 +62,8 @@ def _measured(
         for form, head in firings_at(run, subject, here, offset, forms).items():
             view, own = View(form, reading), head.firings
             if reading == "increment":
-                raised = sae.increments(own.key, own.value).gather(1, own.feature[:, None])[:, 0]
+                raised = sae.increments(own.key, own.value)
+                raised = raised.gather(1, own.feature[:, None].to(raised.device))[:, 0]
                 own = replace(own, coefficient=raised)
             if "all_active" in grid.controls:
                 codes = head.writes.at(sae, own.passage, own.position)

@@ -349,7 +349,8 @@ def _note(summary: Summary) -> str:
         said.append("; ".join(parts) + ".")
     said.append(
         "After token: only later tokens read the edited state. At token: the firing token reads it too. Delta write: "
-        "what the token really adds to the decayed state; value write: the paper\u2019s b k v\u1d40. Intervals are by "
-        "passage."
+        "what the token really adds to the decayed state; value write: the paper\u2019s b k v\u1d40. Read by state: "
+        "the feature with the largest coefficient in the state; by increment: the one that the write raises most, by "
+        "how much it raises it. Intervals are by passage."
     )
     return " ".join(said)
