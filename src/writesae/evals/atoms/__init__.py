@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from writesae.config import at_least, not_empty
 from writesae.errors import ConfigError
 from writesae.evals.common.evaluation import Evaluation
-from writesae.types import NativeWrite, Timing
+from writesae.types import NativeWrite, Reading, Timing
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class AtomsConfig:
     """Nearest and co-firing atoms."""
     native_write: NativeWrite = "delta"
     """Which matrix counts as the token's write."""
+    reading: Reading = "state"
+    """Where a feature of a dictionary of states fires: where it is active in the state, or where it is the one that the
+    token's write raises most (increment)."""
     timing: Timing = "after_token"
     """Whether the edited token reads the edited state itself."""
     seed: int = 0

@@ -41,7 +41,7 @@ SCORED = ["passage", "position", "feature", "coefficient", "cosine"]
 def measure(subject: Subject, config: AtomsConfig, keep: Keep) -> Measured:
     """A record is an atom. Raises InputError where none fires."""
     host, sae, site, tokens = subject.host, subject.sae, subject.site, subject.tokens
-    fired = all_firings(host, sae, site, tokens, config.native_write)
+    fired = all_firings(host, sae, site, tokens, config.native_write, reading=config.reading)
     asked = check_features(sae, config.features)
     mass = fired.groupby("feature").coefficient.sum().sort_values(ascending=False)
     wanted = asked or mass.index[: config.atoms or None].tolist()

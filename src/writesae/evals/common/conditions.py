@@ -97,7 +97,16 @@ class Grid(Ways):
 
 
 @dataclass(frozen=True)
-class Atoms(Ways):
+class Fired(Ways):
+    """Places at which features of a dictionary fire."""
+
+    reading: Reading = "state"
+    """Where a feature of a dictionary of states fires: at every token in whose state it is active, or by increment only
+    where it is the one that the token's write, in the first of its forms, raises most."""
+
+
+@dataclass(frozen=True)
+class Atoms(Fired):
     """Some firings of some atoms, each of which is added to the state at the norm of the native write."""
 
     atoms: int = 16

@@ -68,7 +68,8 @@ def draw_firings(subject: Subject, wanted: Atoms, native_write: NativeWrite) -> 
     Raises InputError where no atom fires often enough, and for a feature that the dictionary does not have.
     """
     host, sae, site, tokens = subject.host, subject.sae, subject.site, subject.tokens
-    fired = all_firings(host, sae, site, tokens, native_write)[["passage", "position", "feature", "coefficient"]]
+    fired = all_firings(host, sae, site, tokens, native_write, reading=wanted.reading)
+    fired = fired[["passage", "position", "feature", "coefficient"]]
     known = check_features(sae, wanted.features)
     chosen = known or fired.feature.value_counts().head(wanted.atoms).index.tolist()
     attempted = len(known) or min(wanted.atoms, sae.config.features)

@@ -31,11 +31,12 @@ def runs(
 
 
 def all_firings(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: NativeWrite = "delta", memory: float | None = None
-) -> pd.DataFrame:
+    host: Host, sae: SAE, site: Site, tokens: Tensor, native_write: NativeWrite = "delta",
+    memory: float | None = None, reading: ReadAs = "state",
+) -> pd.DataFrame:  # fmt: skip
     """One row a firing: passage, position, feature, coefficient, order (0 for the largest coefficient of its token)
     and the cosine of the atom to the native write. Raises InputError where nothing fires."""
-    table = firings_by_form(host, sae, site, tokens, (native_write,), memory)
+    table = firings_by_form(host, sae, site, tokens, (native_write,), memory, reading)
     return table.rename(columns={f"cosine_{native_write}": "cosine"})
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from writesae.config import at_least, not_empty
-from writesae.evals.common.conditions import Ways
+from writesae.evals.common.conditions import Fired
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import NativeWrite
 
 
 @dataclass(frozen=True)
-class ErasureConfig(Ways):
+class ErasureConfig(Fired):
     """Take out the native writes on which a feature fires, and follow the token that the feature stands for."""
 
     native_writes: tuple[NativeWrite, ...] = ("delta", "value")

@@ -32,7 +32,9 @@ Writes = dict[NativeWrite, tuple[Tensor, Tensor]]
 
 def measure(subject: Subject, config: ErasureConfig, keep: Keep) -> Measured:
     """A record is a place at one dose. Raises InputError for a feature that never fires, or fires everywhere."""
-    fired = all_firings(subject.host, subject.sae, subject.site, subject.tokens, config.native_writes[0])
+    fired = all_firings(
+        subject.host, subject.sae, subject.site, subject.tokens, config.native_writes[0], reading=config.reading
+    )
     features = check_features(subject.sae, config.features)
     features = features or [int(_inside(subject, fired).feature.value_counts().index[0])]
     looked, tested = _halves(subject, config)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from writesae.config import at_least, no_repeats
 from writesae.evals.common.evaluation import Evaluation
-from writesae.types import NativeWrite
+from writesae.types import NativeWrite, Reading
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,9 @@ class PartitionConfig:
 
     native_writes: tuple[NativeWrite, ...] = ()
     """The matrix that an atom is compared with; empty: all that the head has, delta and value where they differ."""
+    reading: Reading = "state"
+    """Where a feature of a dictionary of states fires: at every token in whose state it is active, or by increment only
+    where it is the one that the token's write, in the first of the forms, raises most."""
     minimum: int = 1
     """Fewest firings for an atom to be classed."""
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)

@@ -28,7 +28,7 @@ def measure(subject: Subject, config: PartitionConfig, keep: Keep) -> Measured:
 def _portraits(subject: Subject, config: PartitionConfig) -> pd.DataFrame:
     host, sae, site, tokens = subject.host, subject.sae, subject.site, subject.tokens
     forms = native_writes(host, (site,), tokens, config.native_writes)
-    fired = firings_by_form(host, sae, site, tokens, forms)
+    fired = firings_by_form(host, sae, site, tokens, forms, reading=config.reading)
     tables = [portraits(fired, sae.config.features, 0, forms)]
     tables += [portraits(fired[fired.order < k], sae.config.features, k, forms) for k in config.ks]
     return pd.concat(tables, ignore_index=True)

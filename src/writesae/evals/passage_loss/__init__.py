@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from writesae.config import at_least, no_repeats, not_empty
-from writesae.evals.common.conditions import Ways
+from writesae.evals.common.conditions import Fired
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Amplitude
 
@@ -15,7 +15,7 @@ AtomClass = Literal["register", "bundle"]
 
 
 @dataclass(frozen=True)
-class PassageLossConfig(Ways):
+class PassageLossConfig(Fired):
     """Delete or replace every write on which a class of atoms fires, over whole passages."""
 
     kind: AtomClass = "register"

@@ -61,7 +61,7 @@ def _firings(subject: Subject, config: PassageLossConfig, forms: Sequence[Native
     or of the class."""
     sae, site, tokens = subject.sae, subject.site, subject.tokens
     known = check_features(sae, config.features)
-    fired = firings_by_form(subject.host, sae, site, tokens, forms)
+    fired = firings_by_form(subject.host, sae, site, tokens, forms, reading=config.reading)
     top, tables, count = fired[fired.order == 0], [], 0
     for form in forms:
         kinds = {} if known else labels(portraits(fired, sae.config.features, 0, [form]), 1, config.seed)

@@ -1,0 +1,76 @@
+"""Every evaluation that takes firings can take them by increment: where a write raises a feature most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from small_results import SITE
+from writesae.evals import EVALUATIONS
+from writesae.hosts import Host
+from writesae.recurrence import delta_values, replay_reference
+from writesae.sae import SAE, SAEConfig, TopK
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "selectivity": {"atoms": 5, "firings": 2, "top": 5},
+    "readers": {"atoms": 5, "firings": 2},
+    "passage_loss": {"kind": "bundle"},
+    "erasure": {"firings": 5, "doses": 1.0},
+    "partition": {"ks": 1},
+    "atoms": {"atoms": 5, "firings": 2},
+}
+TABLES = {"passage_loss": "firings", "atoms": "firings"}
+"""Where a result has its firings, if not in the records."""
+
+
+def dictionary() -> SAE:
+    return SAE(SAEConfig(32, 32, 61, sparsity=TopK(3), target="state"), torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module")
+def most_raised(host: Host, passages: Tensor) -> tuple[Tensor, Tensor]:
+    """Feature and amount at every token, `[B, T]`, from states with the delta write and without it."""
+    stream, sae = host.record(passages, [SITE.layer])[SITE.layer].heads(SITE.head), dictionary()
+    states = replay_reference(stream).states[:, :, 0]
+    writes = torch.einsum("btk,btv->btkv", stream.key[:, :, 0], delta_values(stream)[0][:, :, 0])
+    raised = (sae.preactivations(states) - sae.preactivations(states - writes)).detach().max(-1)
+    return raised.indices, raised.values
+
+
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_firings_are_where_the_write_raises_a_feature_most(
+    name: str, host: Host, passages: Tensor, most_raised: tuple[Tensor, Tensor]
+) -> None:
+    feature, amount = most_raised
+    options = OPTIONS[name] | {"reading": "increment"}
+    result = EVALUATIONS[name](host, dictionary(), passages, site=SITE, **options)
+    if name == "partition":
+        own = result.records[(result.records.k == 0) & (result.records.native_write == "delta")]
+        assert own.firings.tolist() == feature.flatten().bincount(minlength=61).tolist()
+        return
+    table: pd.DataFrame = result.tables[TABLES.get(name, "records")]
+    if name == "erasure":
+        table = table[table.condition == "delete"]
+    assert len(table) > 3
+    for row in table.to_dict("records"):
+        assert row["feature"] == feature[row["passage"], row["position"]]
+        if "coefficient" in row:
+            assert row["coefficient"] == pytest.approx(float(amount[row["passage"], row["position"]]), rel=1e-3)
+
+
+def test_a_dictionary_of_writes_is_read_by_its_code_and_not_twice(host: Host, passages: Tensor) -> None:
+    sae = SAE(SAEConfig(32, 32, 61, sparsity=TopK(3), target="write-delta"), torch.Generator().manual_seed(5))
+    sae.b_enc.data += 0.01  # the code has its offset, an increment has none
+    few = passages[:2]
+    result = EVALUATIONS["substitution"](host, sae, few, site=SITE, firings=5)
+    assert list(result.records.reading.unique()) == ["write"]
+    assert "read by" not in result.finding
+    state, increment = (
+        EVALUATIONS["partition"](host, sae, few, site=SITE, reading=reading).records
+        for reading in ("state", "increment")
+    )
+    pd.testing.assert_frame_equal(state, increment)
