@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import pandas as pd
 
 from writesae.evals.boundary import BoundaryConfig
+from writesae.evals.common.cells import Column, table_of
 from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
 from writesae.show import words
 from writesae.show.figures import canvas, curve, drawn_of, level, lines_of, log_ticks, marks, thinned
-from writesae.show.parts import Panel, Plot, Table
+from writesae.show.parts import Panel, Plot
 
 COLUMNS = common("feature") | {
     "firings": "tokens at which it fires",
@@ -29,13 +31,12 @@ COLUMNS = common("feature") | {
 class Feature:
     """One feature."""
 
-    feature: int
-    auroc: float
-    p: float
-    """Corrected."""
-    inside: float
+    feature: Annotated[int, Column("feature", "feature {}".format)]
+    auroc: Annotated[float, Column("AUROC", lambda auroc: words.decimals(auroc, 3))]
+    p: Annotated[float, Column("p (Holm)", words.quantity)]
+    inside: Annotated[float, Column("fires at tokens of the class", words.percent)]
     """Share of the class's tokens at which it fires."""
-    outside: float
+    outside: Annotated[float, Column("fires at others", words.percent)]
     """Share of the other tokens."""
 
 
@@ -86,21 +87,13 @@ def finding(result: Result[BoundaryConfig, Summary]) -> str:
 def panel(result: Result[BoundaryConfig, Summary]) -> Panel:
     """Separation against how often a feature fires, and where the best ones fire."""
     records, summary = result.records, result.summary
-    head = ("feature", "AUROC", "p (Holm)", "fires at tokens of the class", "fires at others")
-    rows = [
-        (
-            f"feature {f.feature}", words.decimals(f.auroc, 3), words.quantity(f.p), words.percent(f.inside),
-            words.percent(f.outside),
-        )
-        for f in summary.best
-    ]  # fmt: skip
     note = (
         f"A token is of the class where the pattern {words.visible(result.config.pattern)} is found in its text. "
         "AUROC: the probability that the coefficient at a random token of the class exceeds that at a random other "
         "one; one half says nothing."
     )
     plots = (_separation(records[records.auroc.notna()], result.config.alpha), _where(summary))
-    return Panel(plots, Table(head, rows), note)
+    return Panel(plots, table_of(Feature, summary.best), note)
 
 
 def _separation(fired: pd.DataFrame, alpha: float) -> Plot:

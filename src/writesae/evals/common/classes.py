@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from writesae.errors import InputError
+from writesae.evals.common.cells import Column
 from writesae.evals.common.stats import two_gaussians
+from writesae.show import words
 from writesae.types import NativeWrite
 
 CLASSES = ("register", "bundle")
@@ -55,15 +58,15 @@ def labels(table: pd.DataFrame, minimum: int, seed: int) -> dict[int, str]:
 class Classes:
     """One partition."""
 
-    alive: int
-    register: int
-    bundle: int
-    register_median: float
+    alive: Annotated[int, Column("features that fire", words.count)]
+    register: Annotated[int, Column("registers", words.count)]
+    bundle: Annotated[int, Column("bundles", words.count)]
+    register_median: Annotated[float, Column("register cosine", words.quantity)]
     """Median over the registers of their cosine."""
-    bundle_median: float
-    cut: float
+    bundle_median: Annotated[float, Column("bundle cosine", words.quantity)]
+    cut: Annotated[float, Column("cut", words.quantity)]
     """The cosine from which on an atom is a register."""
-    delta_bic: float
+    delta_bic: Annotated[float, Column("\u0394BIC", lambda bic: words.signed(bic, 0))]
     """BIC of two Gaussians minus BIC of one: negative where two are better."""
 
 

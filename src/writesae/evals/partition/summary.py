@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.stats import norm
 
+from writesae.evals.common.cells import table_of
 from writesae.evals.common.classes import COLOURS, Classes, classes
 from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
@@ -93,22 +94,18 @@ def panel(result: Result[PartitionConfig, Summary]) -> Panel:
     """For every form of the write: the histogram with the fitted mixture, the threshold sweep, the k sweep."""
     config, records = result.config, result.records
     used = records[(records.k == 0) & (records.firings >= config.minimum)]
-    plots, rows = list[Plot](), list[tuple[str, ...]]()
+    plots, rows = list[Plot](), list[tuple[str, Classes | None]]()
     for one in result.summary.partitions:
         cosine = used[used.native_write == one.native_write].cosine.to_numpy(dtype=float)
         plots += [_mixture(one, cosine, config.seed), _thresholds(one, cosine), _ks(one)]
         named = words.write(one.native_write)
-        rows += [
-            _row(f"{named}, all firings", one.classes),
-            *(_row(f"{named}, k = {k}", c) for k, c in one.by_k.items()),
-        ]
-    head = (
-        "firings counted", "features that fire", "registers", "bundles", "register cosine", "bundle cosine", "cut",
-        "\u0394BIC",
-    )  # fmt: skip
+        rows += [(f"{named}, all firings", one.classes), *((f"{named}, k = {k}", c) for k, c in one.by_k.items())]
+    table = table_of(Classes, [c for _, c in rows if c is not None])
+    found = iter(table.rows)
+    lines = [(name, "too few", *[words.MISSING] * 6) if c is None else (name, *next(found)) for name, c in rows]
     return Panel(
         tuple(plots),
-        Table(head, rows),
+        Table(("firings counted", *table.head), lines),
         "A feature is a register from the cosine on at which the two Gaussians cross (cut). Rows with k count only the "
         "so many largest coefficients of a token as firings.",
     )
@@ -178,10 +175,3 @@ def _ks(one: Partition) -> Plot:
     figure.update_xaxes(type="category", showgrid=False, title="coefficients of a token that count")
     title = f"If only the strongest firings count, {words.write(one.native_write)}"
     return Plot(f"ks-{one.native_write}", title, figure)
-
-
-def _row(name: str, c: Classes | None) -> tuple[str, ...]:
-    if c is None:
-        return (name, "too few", *[words.MISSING] * 6)
-    medians = (words.quantity(c.register_median), words.quantity(c.bundle_median), words.quantity(c.cut))
-    return (name, *map(words.count, (c.alive, c.register, c.bundle)), *medians, words.signed(c.delta_bic, 0))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
+from writesae.evals.common.cells import Column, table_of
 from writesae.evals.common.conditions import common
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import gini
@@ -41,18 +43,18 @@ class Summary:
     """Quality on one text."""
 
     tokens: int
-    explained_variance: float
+    explained_variance: Annotated[float, Column("variance explained", words.percent)]
     """`1 - sum |X - X^|^2 / sum |X - mean X|^2`."""
-    mse: float
+    mse: Annotated[float, Column("mean squared error an entry", words.quantity)]
     """Mean squared error an entry."""
-    l0: float
+    l0: Annotated[float, Column("L0, active features a token", lambda mean: words.plain(mean, 2))]
     """Mean active features a token."""
-    alive: int
-    dead: int
+    alive: Annotated[int, Column("alive", words.count)]
+    dead: Annotated[int, Column("dead, never fire", words.count)]
     """Features that never fire."""
-    dense: int
+    dense: Annotated[int, Column("dense, at more than {} of tokens", words.count)]
     """Features that fire at too many tokens."""
-    gini: float
+    gini: Annotated[float, Column("Gini of the alive features\u2019 firings", lambda gini: words.plain(gini, 3))]
     """Inequality of the alive features' firing counts."""
     histogram: tuple[int, ...]
     """Alive features by frequency, one count a bin of the configuration's edges."""
@@ -96,14 +98,9 @@ def panel(result: Result[QualityConfig, Summary]) -> Panel:
         _lorenz(firings[firings > 0], summary),
         _explained(_by_passage(result), summary),
     )
+    table = table_of(Summary, [summary])
     rows = [
-        ("variance explained", words.percent(summary.explained_variance)),
-        ("mean squared error an entry", words.quantity(summary.mse)),
-        ("L0, active features a token", words.plain(summary.l0, 2)),
-        ("alive", words.count(summary.alive)),
-        ("dead, never fire", words.count(summary.dead)),
-        (f"dense, at more than {words.percent(dense, 0)} of tokens", words.count(summary.dense)),
-        ("Gini of the alive features\u2019 firings", words.plain(summary.gini, 3)),
+        (head.format(words.percent(dense, 0)), value) for head, value in zip(table.head, table.rows[0], strict=True)
     ]
     return Panel(plots, Table(("measure", "value"), rows))
 
