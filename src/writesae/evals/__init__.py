@@ -53,6 +53,8 @@ _ENTRIES: tuple[Evaluation[Any], ...] = (
 EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in _ENTRIES})
 """Name -> evaluation, in the order of the page."""
 
+__all__ = ["EVALUATIONS", "Evaluation", "named", *EVALUATIONS]
+
 
 def named(name: str, *also: str) -> Evaluation[Any]:
     """The evaluation of a name; raises InputError for another one, naming those there are, and what else is a name."""
