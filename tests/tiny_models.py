@@ -306,10 +306,47 @@ AUDITED_MODELS: Mapping[str, TinyModel] = MappingProxyType(
 )
 """Those whose heads can be audited, and nothing else."""
 
+_PIECES: Settings = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+WRAPPED_MODELS: Mapping[str, TinyModel] = MappingProxyType(
+    {
+        "minicpm_v": TinyModel(
+            "transformers.models.minicpmv4_6",
+            "MiniCPMV4_6Config",
+            "MiniCPMV4_6ForConditionalGeneration",
+            {
+                "text_config": {"model_type": "qwen3_5_text"} | _QWEN,
+                "vision_config": _PIECES | {"num_hidden_layers": 2},
+                "insert_layer_id": 0,
+                "image_size": 32,
+            },
+        ),
+        "nemotron_h_omni": TinyModel(
+            "transformers.models.nemotron_h_omni",
+            "NemotronH_Omni_Reasoning_V3_Config",
+            "NemotronH_Omni_Reasoning_V3",
+            {
+                "text_config": {"model_type": "nemotron_h"} | _COMMON | _ATTENTION | _NEMOTRON,
+                "vision_config": {"model_type": "radio", "num_hidden_layers": 1, "video_temporal_patch_size": 2}
+                | _PIECES,
+                "vision_hidden_size": 8,
+                "projector_hidden_size": 8,
+            },
+        ),
+    }
+)
+"""Those whose text part is taken, which is one of `TINY_MODELS`."""
+_EVERY = {**TINY_MODELS, **AUDITED_MODELS, **WRAPPED_MODELS}
+
 
 def lacking(name: str) -> str | None:
-    """Why one of `TINY_MODELS` cannot be built here; None where it can."""
-    spec = TINY_MODELS[name]
+    """Why one of these models cannot be built here; None where it can."""
+    spec = _EVERY[name]
     if find_spec(spec.module.partition(".")[0]) is None:
         return f"needs writesae[{spec.extra}]"
     if find_spec(spec.module) is None:
@@ -319,10 +356,9 @@ def lacking(name: str) -> str | None:
 
 def build_tiny(name: str, seed: int = 0) -> PreTrainedModel:
     """One of these models, freshly drawn, float32, in evaluation mode; raises InputError for another name."""
-    known = {**TINY_MODELS, **AUDITED_MODELS}
-    if name not in known:
-        raise InputError(f"unknown tiny model {name!r}: one of {', '.join(known)}")
-    spec = known[name]
+    if name not in _EVERY:
+        raise InputError(f"unknown tiny model {name!r}: one of {', '.join(_EVERY)}")
+    spec = _EVERY[name]
     module = import_module(spec.module)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,7 +12,14 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Mamba2ForCausalLM, MambaForCausalLM, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    Mamba2ForCausalLM,
+    MambaForCausalLM,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 from writesae.errors import HostError
@@ -21,6 +28,7 @@ from writesae.hosts.identity import WEIGHTS
 from writesae.hosts.internals import repository_file
 from writesae.hosts.mamba_ssm_format import TOKENIZER, is_mamba_ssm, load_mamba_ssm
 from writesae.hosts.sources import Place
+from writesae.hosts.text_part import text_loader
 from writesae.hosts.versions import installed_version, require_package
 
 FLA_TYPES = (
@@ -123,12 +131,14 @@ def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel,
     if is_mamba_ssm(config):
         dtype = cast(torch.dtype, getattr(torch, "float32" if request.dtype == "auto" else request.dtype))
         return load_mamba_ssm(config, _weights(request), request.place.where, dtype), {}
-    loader = AutoModelForCausalLM
-    if config.get("model_type") in MAMBA and not request.trust_remote_code:
-        # fla, once imported, registers classes of its own for these types
-        loader = cast(type[AutoModelForCausalLM], MAMBA[str(config["model_type"])])
-    if config.get("model_type") in FLA_TYPES and not request.trust_remote_code:
-        loader = _fla_loader(request, str(config["model_type"]))
+    kind = "" if request.trust_remote_code else str(config.get("model_type"))
+    loader, how = AutoModelForCausalLM, dict[str, Any]()
+    if kind in MAMBA:  # fla, once imported, registers classes of its own for these types
+        loader = cast(type[AutoModelForCausalLM], MAMBA[kind])
+    elif kind in FLA_TYPES:
+        loader = _fla_loader(request, kind)
+    elif kind in CONFIG_MAPPING:
+        loader, how = text_loader(AutoConfig.from_pretrained(Path(cast(str, request.file("config.json"))).parent))
     return cast(
         "tuple[PreTrainedModel, dict[str, set[Any]]]",
         loader.from_pretrained(
@@ -140,6 +150,7 @@ def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel,
             local_files_only=request.place.cache_only,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **how,
         ),
     )
 

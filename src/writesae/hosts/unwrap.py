@@ -1,4 +1,5 @@
-"""What users hold: the transformers model inside a PEFT, nnsight or TransformerLens object, or one of torch's own.
+"""What users hold: the transformers model inside a PEFT, nnsight or TransformerLens object, or one of torch's own, and
+the language model in one that sees or hears as well.
 
 They are known by what they have, not by their classes: none of these packages is imported here.
 """
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from writesae.errors import HostError
 from writesae.hosts.internals import without_bridges
+from writesae.hosts.text_part import text_part
 
 INSIDE = ("_orig_mod", "module", "_module", "original_model")
 """Where the model is: in the result of torch.compile, in DataParallel and its relatives, in an nnsight object, in a
@@ -44,6 +46,7 @@ def unwrap(source: object) -> tuple[object, PreTrainedTokenizerBase | None]:
         for name, module in source.named_modules():
             if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
                 raise HostError(f"{name} is in {type(module).__name__}, whose copies cannot be watched: take it out")
+        source = text_part(source)
     return source, tokenizer
 
 
