@@ -45,6 +45,7 @@ from writesae.show.figures import (
     thinned,
     upright,
 )
+from writesae.show.heat_map import Grid, heat_map
 from writesae.show.parts import Panel, Plot, Reading, Table
 
 COLUMNS = common("passage", "position", "token", "timing") | {
@@ -165,7 +166,7 @@ def panel(result: Result[SubstitutionConfig, Summary]) -> Panel:
     """Firings one by one for every timing and write, wins and KLs of every condition, and a table of all ways."""
     summary = result.summary
     plots = [_scatter(cell, inside(result.records, cell)) for cell in summary.main]
-    plots += [_wins(summary), _distances(summary, result.records)]
+    plots += [_grid(summary), _wins(summary), _distances(summary, result.records)]
     plots += _steps(summary) if result.config.horizon > 1 else []
     return Panel(tuple(plots), _table(summary), _note(summary))
 
@@ -262,6 +263,20 @@ def _wins(summary: Summary) -> Plot:
         "amplitude; bars: 95 % intervals resampling passages. Dashed: one half."
     )
     return Plot("wins", "The atom against everything else", figure, caption)
+
+
+def _grid(summary: Summary) -> Plot:
+    """The win rate over deletion in every cell of the grid: which of the ways of measuring carries a claim."""
+    several = len({cell.direction for cell in summary.cells}) > 1
+
+    def column(cell: Cell) -> str:
+        return cell.amplitude + (f", {cell.direction}" if several else "")
+
+    rows, columns = (list(dict.fromkeys(map(name, summary.cells))) for name in (lambda cell: cell.named, column))
+    decided = {(c.named, column(c)): c.wins.value for c in summary.cells if c.floor.verdict != "too small to decide"}
+    grid = Grid(rows, columns, [[decided.get((row, name)) for name in columns] for row in rows])
+    caption = "Share of firings where the atom is closer than deletion. Blue-green: more than half, orange: less."
+    return Plot("grid", "Every way of measuring", heat_map(grid, words.percent, around=0.5), caption)
 
 
 def _distances(summary: Summary, records: pd.DataFrame) -> Plot:
