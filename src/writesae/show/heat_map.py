@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from writesae.show.figures import canvas, label, rounded
 from writesae.show.words import finite
+from writesae.types import Site
 
 MOST_COLUMNS = 12
 """Columns of a heat map that are named; of more, every second, third and so on is."""
@@ -25,6 +26,13 @@ class Grid:
     rows: list[str]
     columns: list[str]
     values: list[list[float | None]]
+
+
+def by_head(values: Mapping[Site, float]) -> Grid:
+    """One number a head: layers down, heads across."""
+    layers, heads = sorted({site.layer for site in values}), sorted({site.head for site in values})
+    rows = [[values.get(Site(layer, head)) for head in heads] for layer in layers]
+    return Grid([f"L{layer}" for layer in layers], [f"H{head}" for head in heads], rows)
 
 
 def heat_map(

@@ -17,7 +17,7 @@ from writesae.evals.common.stats import Interval, clustered
 from writesae.evals.readers import ReadersConfig
 from writesae.show import words
 from writesae.show.figures import canvas, drawn_of, level, log_ticks, marks, thinned
-from writesae.show.heat_map import Grid, heat_map
+from writesae.show.heat_map import by_head, heat_map
 from writesae.show.parts import Panel, Plot, Table
 from writesae.types import NativeWrite, Site, Timing
 
@@ -152,10 +152,7 @@ def panel(result: Result[ReadersConfig, Summary]) -> Panel:
 
 def _map(drawn: pd.DataFrame, cell: Cell) -> Plot:
     median = {Site.parse(str(name)): float(own.ratio.median()) for name, own in drawn.groupby("reader")}
-    layers, heads = sorted({s.layer for s in median}), sorted({s.head for s in median})
-    values = [[median.get(Site(layer, head)) for head in heads] for layer in layers]
-    grid = Grid([f"L{layer}" for layer in layers], [f"H{head}" for head in heads], values)
-    figure = heat_map(grid, words.decimals, around=1.0)
+    figure = heat_map(by_head(median), words.decimals, around=1.0)
     caption = (
         f"Median ratio over atoms, {cell.where}. Blue-green: more than a random write, orange: less; shading is "
         "logarithmic."

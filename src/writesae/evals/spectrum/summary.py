@@ -14,7 +14,7 @@ from writesae.evals.common.result import Result
 from writesae.evals.spectrum import SpectrumConfig
 from writesae.show import words
 from writesae.show.figures import NUMERICAL_ZERO, canvas, corner, curve, drawn_of, marks, thinned, upright
-from writesae.show.heat_map import Grid, heat_map
+from writesae.show.heat_map import by_head, heat_map
 from writesae.show.parts import Panel, Plot, Table
 from writesae.types import NativeWrite, Site
 
@@ -180,12 +180,10 @@ def panel(result: Result[SpectrumConfig, Summary]) -> Panel:
 
 
 def _map(heads: pd.DataFrame, one: Map) -> Plot:
-    layers, names = sorted(heads["layer"].unique()), sorted(heads["head"].unique())
-    found = {(a, b): float(v) for a, b, v in zip(heads["layer"], heads["head"], heads[one.column], strict=True)}
-    values = [[found.get((layer, head)) for head in names] for layer in layers]
-    chosen = heads[heads.chosen]
-    ringed = [(layers.index(a), names.index(b)) for a, b in zip(chosen["layer"], chosen["head"], strict=True)]
-    grid = Grid([f"L{layer}" for layer in layers], [f"H{head}" for head in names], values)
+    sites = [Site.parse(site) for site in heads.site]
+    grid = by_head(dict(zip(sites, heads[one.column].astype(float), strict=True)))
+    chosen = [site for site, own in zip(sites, heads.chosen, strict=True) if own]
+    ringed = [(grid.rows.index(f"L{site.layer}"), grid.columns.index(f"H{site.head}")) for site in chosen]
     low, high = (words.quantity(float(x)) for x in (heads[one.column].min(), heads[one.column].max()))
     figure = heat_map(grid, one.write, floor=one.floor, ringed=ringed)
     return Plot(one.column, one.title, figure, f"{one.caption} From {low} to {high}.")
