@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,10 +39,10 @@ class Hub:
                 return name, files
         return None
 
-    def add(self, repo: str, files: Files) -> str:
+    def add(self, repo: str, files: Files, gone: Iterable[str] = ()) -> str:
         """A new commit on top of the newest."""
         commits = self.commits.setdefault(repo, [{}])
-        commits.append(commits[-1] | files)
+        commits.append({name: data for name, data in (commits[-1] | files).items() if name not in gone})
         return self.commit_id(repo, len(commits) - 1)
 
     def add_folder(self, repo: str, folder: Path) -> str:
@@ -121,7 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
         newest = self.hub.find(repo, "main")
         if parent is not None and newest is not None and parent != newest[0]:
             return self.answer(412, b'{"error": "the branch has moved on"}')
-        commit = self.hub.add(repo, {value["path"]: base64.b64decode(value["content"]) for value in values})
+        gone = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
+        commit = self.hub.add(repo, {value["path"]: base64.b64decode(value["content"]) for value in values}, gone)
         return self.json(
             {"success": True, "commitOid": commit, "commitUrl": f"{self.hub.address}/{repo}/commit/{commit}"}
         )

@@ -14,6 +14,7 @@ from huggingface_hub import HfFileMetadata, constants, get_hf_file_metadata
 
 from fake_hub import Hub, point_at, serve
 from writesae.artifacts import add_to_collection, load_sae, read_collection, save_sae
+from writesae.artifacts.collection import cell_path
 from writesae.artifacts.hub import list_cells, pull, push, push_sae
 from writesae.artifacts.verify import verify
 from writesae.corpus import Fingerprint
@@ -208,6 +209,38 @@ def test_push_a_single_dictionary(hub: Hub, cache: Path, tmp_path: Path) -> None
     push(tmp_path / "one", "me/one", private=True)
     assert same(load_sae("me/one", site="L9.H4"), ONE)
     assert [cell.path for cell in list_cells("me/one")] == ["."]
+
+
+def test_a_dictionary_at_the_root_moves_into_the_collection_that_grows_there(
+    hub: Hub, cache: Path, tmp_path: Path
+) -> None:
+    save_sae(ONE, tmp_path / "one", RECORD)
+    push(tmp_path / "one", "me/one")
+    save_sae(TWO, tmp_path / "two", FLAT)
+    push(tmp_path / "two", "me/one")  # another: neither hides the first nor takes its place
+    assert [cell.variant for cell in list_cells("me/one")] == ["flat", "writesae"]
+    assert same(load_sae("me/one", variant="writesae"), ONE)
+    assert same(load_sae("me/one", variant="flat"), TWO)
+    found = hub.find("me/one", "main")
+    assert found is not None
+    assert {name for name in found[1] if "/" not in name} == {"README.md", "collection.json"}
+    pull("me/one", tmp_path / "back")
+    assert verify(tmp_path / "back").findings == ()
+
+
+def test_the_same_dictionary_is_replaced_where_it_stands_alone_or_becomes_a_cell(
+    hub: Hub, cache: Path, tmp_path: Path
+) -> None:
+    save_sae(ONE, tmp_path / "one", RECORD)
+    save_sae(TWO, tmp_path / "again", RECORD)
+    push(tmp_path / "one", "me/one")
+    push(tmp_path / "again", "me/one")
+    assert [cell.path for cell in list_cells("me/one")] == ["."]
+    assert same(load_sae("me/one"), TWO)
+    push(tmp_path / "one", "me/one", as_cell=True)
+    (cell,) = list_cells("me/one")
+    assert cell.path == cell_path(RECORD)
+    assert same(load_sae("me/one"), ONE)
 
 
 def test_the_dictionarys_own_methods(hub: Hub, cache: Path, tmp_path: Path) -> None:

@@ -115,27 +115,45 @@ def write_index(root: str | Path) -> Collection:
     return collection
 
 
-def select_cell(
-    cells: Iterable[Cell],
-    name: str,
-    *,
-    host: str | None = None,
-    site: Site | str | None = None,
-    variant: str | None = None,
-    seed: int | None = None,
-) -> Cell:
-    """The one cell that fits what is given; raises InputError listing the choices where none or several do."""
-    cells = list(cells)
-    wanted = Site.parse(site) if isinstance(site, str) else site
-    asked = {"host": host, "site": wanted, "variant": variant, "seed": seed}
-    asked = {key: value for key, value in asked.items() if value is not None}
-    found = [cell for cell in cells if all(getattr(cell, key) == value for key, value in asked.items())]
-    if len(found) == 1:
-        return found[0]
-    told = " ".join(f"{key}={value}" for key, value in asked.items()) or "no choice"
-    shown = "; ".join(str(cell) for cell in (found or cells)[:12]) + (" .." if len(found or cells) > 12 else "")
-    problem = "fits several dictionaries" if found else "fits no dictionary"
-    raise InputError(f"{told} {problem} of {name}; choose one by site, variant, host or seed: {shown}")
+@dataclass(frozen=True)
+class Choice:
+    """Which dictionary of several is meant; what is None says nothing."""
+
+    host: str | None = None
+    site: Site | str | None = None
+    """A head, or how it is written: `L9.H4`."""
+    variant: str | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.site, str):
+            object.__setattr__(self, "site", Site.parse(self.site))
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """What is said, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def fits(self, one: Cell | Record) -> bool:
+        """Whether a dictionary is meant."""
+        return all(getattr(one, name) == value for name, value in self.asked.items())
+
+    def of(self, cells: Iterable[Cell], name: str) -> Cell:
+        """The one that is meant; raises InputError listing the choices where none or several are."""
+        cells = list(cells)
+        found = [cell for cell in cells if self.fits(cell)]
+        if len(found) == 1:
+            return found[0]
+        told = " ".join(f"{key}={value}" for key, value in self.asked.items()) or "no choice"
+        shown = "; ".join(str(cell) for cell in (found or cells)[:12]) + (" .." if len(found or cells) > 12 else "")
+        problem = "fits several dictionaries" if found else "fits no dictionary"
+        raise InputError(f"{told} {problem} of {name}; choose one by site, variant, host or seed: {shown}")
+
+    def check(self, record: Record, name: str) -> None:
+        """Raise InputError where a single dictionary is not the one that is meant."""
+        for what, asked in self.asked.items():
+            if (found := getattr(record, what)) != asked:
+                raise InputError(f"{name} was asked for {what} {asked}, but holds {'none' if found is None else found}")
 
 
 def collection_to_json(collection: Collection) -> dict[str, Json]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError is its HTTP client's own
     EntryNotFoundError,
     HFValidationError,
@@ -26,18 +26,17 @@ from writesae.artifacts.collection import (
     COLLECTION_CARD,
     INDEX,
     Cell,
+    Choice,
     Collection,
     cell_path,
     collection_to_json,
     local_cells,
     read_collection,
     scan_cell,
-    select_cell,
     write_index,
 )
 from writesae.artifacts.folder import CONFIG, content, dictionaries_in, save_sae
-from writesae.artifacts.load import check_selection
-from writesae.artifacts.manifest import MANIFEST, FileEntry, check_files, read_manifest
+from writesae.artifacts.manifest import MANIFEST, check_files, read_manifest
 from writesae.artifacts.verify import verify
 from writesae.calls import worded
 from writesae.disk import check_there, inside, json_bytes, missing, new_folder, read_json
@@ -46,6 +45,7 @@ from writesae.hub import Answer, ask
 from writesae.sae import SAE, Record
 from writesae.types import Site
 
+CommitOperation = CommitOperationAdd | CommitOperationDelete
 _FETCHED = (".json", ".safetensors")
 
 
@@ -85,6 +85,12 @@ class Repository:
             self.fetch(prefix + name)
         return folder
 
+    def fetch_cell(self, cell: Cell) -> Path:
+        """The files of one dictionary of a collection, as its index says; returns its folder in the cache."""
+        folder = self.fetch_folder(cell.path)
+        check_files(self.root, {f"{cell.path}/{MANIFEST}": cell.manifest})
+        return folder
+
     def _download(self, name: str) -> Path:
         path = hf_hub_download(
             self.repo, name, revision=self.revision, cache_dir=self.cache_dir, local_files_only=self.offline
@@ -113,32 +119,14 @@ class Repository:
         )
 
 
-def fetch_cell(
-    repo: str,
-    *,
-    site: Site | str | None = None,
-    variant: str | None = None,
-    host: str | None = None,
-    seed: int | None = None,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    offline: bool = False,
-) -> Path:
+def fetch_cell(repo: str, choice: Choice, revision: str | None, cache_dir: str | Path | None, offline: bool) -> Path:
     """Fetch one dictionary of a repository and return its folder in the cache. Errors as in `load_sae`."""
     source = Repository(repo, revision, cache_dir, offline)
     if source.collection is None:
         folder = source.fetch_folder("")
-        record = read_manifest(folder).record
-        check_selection(record, repo, site=site, variant=variant, host=host, seed=seed)
+        choice.check(read_manifest(folder).record, repo)
         return folder
-    cell = select_cell(source.collection.cells, repo, host=host, site=site, variant=variant, seed=seed)
-    return _fetch_listed(source, cell)
-
-
-def _fetch_listed(source: Repository, cell: Cell) -> Path:
-    folder = source.fetch_folder(cell.path)
-    check_files(source.root, {f"{cell.path}/{MANIFEST}": cell.manifest})
-    return folder
+    return source.fetch_cell(choice.of(source.collection.cells, repo))
 
 
 def list_cells(
@@ -155,11 +143,7 @@ def list_cells(
     if repository.collection is not None:
         return repository.collection.cells
     repository.fetch(CONFIG)
-    return (_single(repository.root),)
-
-
-def _single(root: Path) -> Cell:
-    return scan_cell(root, root)
+    return (scan_cell(repository.root, repository.root),)
 
 
 def pull(
@@ -178,22 +162,18 @@ def pull(
 
     Raises InputError where nothing fits, DataError where a file differs from its manifest (nothing is left behind).
     """
-    wanted = Site.parse(site) if isinstance(site, str) else site
+    choice = Choice(host, site, variant, seed)
     with new_folder(Path(out)) as partial:  # what is wrong with `out` is known before the Hub is asked
         source = Repository(repo, revision, cache_dir, offline)
         if source.collection is None:
             folder = source.fetch_folder("")
-            check_selection(read_manifest(folder).record, repo, site=site, variant=variant, host=host, seed=seed)
+            choice.check(read_manifest(folder).record, repo)
             _copy(folder, partial)
-            return (_single(partial),)
-        asked = {"host": host, "site": wanted, "variant": variant, "seed": seed}
-        asked = {key: value for key, value in asked.items() if value is not None}
-        cells = [c for c in source.collection.cells if all(getattr(c, key) == value for key, value in asked.items())]
-        if not cells:
-            select_cell(source.collection.cells, repo, host=host, site=wanted, variant=variant, seed=seed)
-        for cell in cells:
-            _copy(_fetch_listed(source, cell), partial / cell.path)
-        for name, entry in () if asked else source.collection.files.items():
+            return (scan_cell(partial, partial),)
+        cells = [cell for cell in source.collection.cells if choice.fits(cell)]
+        for cell in cells or [choice.of(source.collection.cells, repo)]:
+            _copy(source.fetch_cell(cell), partial / cell.path)
+        for name, entry in () if choice.asked else source.collection.files.items():
             source.fetch(name)
             check_files(source.root, {name: entry})
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -221,36 +201,45 @@ def push(
     """Upload a dictionary folder, a collection or what `train` wrote, verified first; returns the commit's address.
 
     Cells are added to a collection that is already there, and its index is updated in the same commit. A single
-    dictionary becomes a cell where the repository holds a collection or `as_cell` asks for one. Raises DataError where
-    the source is damaged, OutputError where the Hub refuses.
+    dictionary becomes a cell where the repository holds others or `as_cell` asks for one; one that stands alone at the
+    repository's root moves to its place in the collection then. Raises DataError where the source is damaged,
+    OutputError where the Hub refuses.
     """
     source = Path(source)
     check_there(source)
-    folders = [source] if (source / INDEX).exists() else dictionaries_in(source)
+    local = read_collection(source) if (source / INDEX).exists() else None
+    folders = [source] if local is not None else dictionaries_in(source)
     if found := [finding for folder in folders for finding in verify(folder).findings]:
         raise DataError(f"{source} is not uploaded: {found[0]}")
-    local = read_collection(source) if (source / INDEX).exists() else None
     if not folders:
         raise InputError(f"{source} is neither a dictionary nor a collection, nor a run that made one")
     api = HfApi()
     with _writable_errors(repo):
         api.create_repo(repo, private=private or None, exist_ok=True)
-        parent, remote = _remote_collection(api, repo, revision)
-    files: dict[str, Path | bytes] = {}
-    if local is None and remote is None and not as_cell and len(folders) == 1:
+        parent = api.repo_info(repo, revision=revision).sha
+        there = any(api.file_exists(repo, name, revision=parent) for name in (INDEX, MANIFEST))
+    remote = Repository(repo, parent, None, False) if there else None
+    cells = local.cells if local is not None else _as_cells(folders)
+    places = dict(zip(cells, folders if local is None else [source / cell.path for cell in cells], strict=True))
+    held = None if remote is None else remote.collection
+    single = remote.fetch_folder("") if remote is not None and held is None else None
+    before = held.cells if held is not None else _as_cells([single] if single is not None else [])
+    merged = {cell.path: cell for cell in (*before, *cells)}
+    if local is None and held is None and not as_cell and len(merged) == 1:
         files = _folder_files(folders[0], "")
     else:
-        cells = local.cells if local is not None else _as_cells(folders)
-        places = folders if local is None else [source / cell.path for cell in cells]
-        for cell, folder in zip(cells, places, strict=True):
-            files |= _folder_files(folder, cell.path)
+        moved = {cell: single for cell in before if single is not None and merged[cell.path] is cell}
         results = dict(local.files) if local is not None else {}
-        files |= {name: source / name for name in results}
-        merged = _merge(remote, Collection(cells, results))
-        files[INDEX] = json_bytes(collection_to_json(merged), INDEX)
+        known = dict(held.files) if held is not None else {}
+        index = collection_to_json(Collection(tuple(merged[path] for path in sorted(merged)), known | results))
         shown = {name: read_json(inside(source, name)) for name in results}
-        files[COLLECTION_CARD] = collection_card(collection_to_json(merged), shown).encode()
-    operations = [CommitOperationAdd(name, data) for name, data in files.items()]
+        files = {name: source / name for name in results}
+        files |= {INDEX: json_bytes(index, INDEX), COLLECTION_CARD: collection_card(index, shown).encode()}
+        for cell, folder in (places | moved).items():
+            files |= _folder_files(folder, cell.path)
+    gone = set(_folder_files(single, "") if single is not None else ()) - files.keys()
+    operations: list[CommitOperation]
+    operations = [*(CommitOperationAdd(name, data) for name, data in files.items()), *map(CommitOperationDelete, gone)]
     with _writable_errors(repo):
         done = api.create_commit(
             repo, operations, commit_message=message or f"Add {source.name}", revision=revision, parent_commit=parent
@@ -275,29 +264,15 @@ def _folder_files(folder: Path, path: str) -> dict[str, Path | bytes]:
 
 def _as_cells(folders: list[Path]) -> tuple[Cell, ...]:
     """Dictionaries of a machine as cells of a collection; raises InputError where two would be the same cell."""
-    cells = tuple(replace(_single(folder), path=cell_path(read_manifest(folder).record)) for folder in folders)
+    cells = tuple(
+        replace(scan_cell(folder, folder), path=cell_path(read_manifest(folder).record)) for folder in folders
+    )
     paths = [cell.path for cell in cells]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         names = " and ".join(str(folder) for folder, path in zip(folders, paths, strict=True) if path == twice)
         raise InputError(f"{names} would be the same cell of a collection, {twice}: push them one by one")
     return cells
-
-
-def _merge(remote: Collection | None, local: Collection) -> Collection:
-    cells = {cell.path: cell for cell in (remote.cells if remote is not None else ())}
-    cells |= {cell.path: cell for cell in local.cells}
-    files: dict[str, FileEntry] = dict(remote.files) if remote is not None else {}
-    return Collection(tuple(cells[path] for path in sorted(cells)), files | dict(local.files))
-
-
-def _remote_collection(api: HfApi, repo: str, revision: str | None) -> tuple[str | None, Collection | None]:
-    parent = api.repo_info(repo, revision=revision).sha
-    if not api.file_exists(repo, INDEX, revision=parent):
-        return parent, None
-    with TemporaryDirectory(prefix="writesae-") as scratch:
-        hf_hub_download(repo, INDEX, revision=parent, local_dir=scratch)
-        return parent, read_collection(scratch)
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:

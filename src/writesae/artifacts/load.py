@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from writesae.artifacts.collection import Cell, local_cells, select_cell
+from writesae.artifacts.collection import Cell, Choice, local_cells
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST
 from writesae.calls import worded
 from writesae.disk import check_there, inside, missing
 from writesae.errors import InputError
-from writesae.sae import SAE, Record
+from writesae.sae import SAE
 from writesae.types import Site
 
 
@@ -35,26 +35,21 @@ def load_sae(
     pins a commit, branch or tag. `hashes=False` skips SHA-256 (sizes are always compared). No code of the files runs.
     Raises InputError (nothing or several there), DataError (damaged, hostile or too new), ConfigError.
     """
-    path = Path(source)
+    path, choice = Path(source), Choice(host, site, variant, seed)
     if not path.exists():
         check_there(path, hub=True)
         from writesae.artifacts.hub import fetch_cell
 
         try:
-            path = fetch_cell(
-                str(source), site=site, variant=variant, host=host, seed=seed, revision=revision, cache_dir=cache_dir,
-                offline=offline,
-            )  # fmt: skip
+            return load_folder(fetch_cell(str(source), choice, revision, cache_dir, offline), hashes=hashes).sae
         except InputError as error:
             raise InputError(f"{missing(path, 'folder')}, and as a Hub id: {error}") from None
-        return load_folder(path, hashes=hashes).sae
     if path.is_file():
         raise InputError(f"{path} is a file, a dictionary is a folder; `writesae convert` imports checkpoints")
     if cells := cells_in(path):
-        cell = select_cell(cells, str(path), host=host, site=site, variant=variant, seed=seed)
-        path = inside(path, f"{cell.path}/{MANIFEST}").parent
+        path = inside(path, f"{choice.of(cells, str(path)).path}/{MANIFEST}").parent
     loaded = load_folder(path, hashes=hashes)
-    check_selection(loaded.manifest.record, str(path), site=site, variant=variant, host=host, seed=seed)
+    choice.check(loaded.manifest.record, str(path))
     return loaded.sae
 
 
@@ -62,18 +57,3 @@ def cells_in(folder: Path) -> tuple[Cell, ...]:
     """The dictionaries in a folder; empty for a folder that is one. Raises InputError where there is none."""
     own = any((folder / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS))
     return () if own else local_cells(folder)
-
-
-def check_selection(
-    record: Record, name: str, *, site: Site | str | None, variant: str | None, host: str | None, seed: int | None
-) -> None:
-    """Raise InputError where a single dictionary is another one than was asked for."""
-    wanted = Site.parse(site) if isinstance(site, str) else site
-    for what, asked, found in (
-        ("site", wanted, record.site),
-        ("variant", variant, record.variant),
-        ("host", host, record.host),
-        ("seed", seed, record.seed),
-    ):
-        if asked is not None and asked != found:
-            raise InputError(f"{name} was asked for {what} {asked}, but holds {found if found is not None else 'none'}")
