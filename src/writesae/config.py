@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from types import UnionType
 from typing import TypeVar, get_args, get_type_hints
 
 import cattrs
@@ -16,7 +17,7 @@ from cattrs.errors import CattrsError, ClassValidationError
 from cattrs.strategies import configure_tagged_union
 from cattrs.v import format_exception
 
-from writesae.errors import ConfigError
+from writesae.errors import ConfigError, WritesaeError
 from writesae.types import Site
 
 T = TypeVar("T")
@@ -34,16 +35,22 @@ def _strict(converter: cattrs.Converter, kind: type, allowed: tuple[type, ...], 
     converter.register_structure_hook(kind, check)
 
 
-def _made(null: object = None) -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
+def _made(null: object = None, *, extra: bool = False) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=not extra)
     _strict(converter, int, (int,))
     _strict(converter, float, (int, float), null)
     _strict(converter, bool, (bool,))
     _strict(converter, str, (str,))
     converter.register_unstructure_hook(Site, str)
     converter.register_structure_hook(Site, lambda value, _: Site.parse(value))
+    converter.register_structure_hook_func(_is_json, lambda value, _: value)
     converter.register_structure_hook_func(_is_named_tuple, partial(_named_tuple, converter))
     return converter
+
+
+def _is_json(kind: object) -> bool:
+    """Whether an annotation is `Json`, whose own name stands in it as text where it was resolved once."""
+    return isinstance(kind, UnionType) and "ForwardRef('Json')" in str(kind)
 
 
 def _is_named_tuple(kind: object) -> bool:
@@ -58,12 +65,12 @@ def _named_tuple(converter: cattrs.Converter, value: object, kind: type) -> obje
     return kind(*(converter.structure(one, hint) for one, hint in zip(value, hints, strict=True)))
 
 
-_converter, _lenient = _made(), _made(null=math.nan)
+_converter, _lenient, _newer = _made(), _made(null=math.nan), _made(extra=True)
 
 
 def register_union(union: object) -> None:
     """Declare a union of config classes; its members are written with their class name under `"kind"`."""
-    for converter in (_converter, _lenient):
+    for converter in (_converter, _lenient, _newer):
         configure_tagged_union(union, converter, tag_name="kind")
 
 
@@ -86,11 +93,18 @@ def from_json(cls: type[T], data: object, converter: cattrs.Converter = _convert
 
 def _told(error: BaseException, kind: type | None) -> str:
     """One wrong field in words: what was given where that is known, and what is expected."""
+    if isinstance(error, WritesaeError):
+        return str(error)
     given, literal, _ = str(error).partition(" not in literal")
     if literal:
         return f"{given!r} is not one of {', '.join(map(str, get_args(kind)))}"
     said = format_exception(error, kind)
     return given if isinstance(error, TypeError | ValueError) and "invalid" in said else said
+
+
+def from_newer(cls: type[T], data: object) -> T:
+    """The same for JSON of a newer version, whose additions are left out."""
+    return from_json(cls, data, _newer)
 
 
 def from_plain(cls: type[T], data: object) -> T:

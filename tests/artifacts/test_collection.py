@@ -85,10 +85,10 @@ def test_the_card_has_a_row_for_each(root: Path) -> None:
     [
         ({"version": "2.0"}, "install a newer writesae"),
         ({"format": "x"}, "is not a writesae.collection"),
-        ({"cells": 3}, "must be a list"),
-        ({"cells": [3]}, "must be an object"),
-        ({"cells": [{"path": "x"}]}, "sha256"),
-        ({"invented": 1}, "unknown keys: invented"),
+        ({"cells": 3}, r"expected tuple @ Collection\.cells$"),
+        ({"cells": [3]}, r"expected Cell @ Collection\.cells\[0\]"),
+        ({"cells": [{"path": "x"}]}, r"missing @ Collection\.cells\[0\]\.manifest"),
+        ({"invented": 1}, "extra fields found .invented."),
     ],
 )
 def test_a_wrong_index_is_refused(change: dict[str, object], message: str, root: Path) -> None:

@@ -246,7 +246,7 @@ def test_a_newer_minor_version_loads_and_a_newer_major_says_so(folder: Path) -> 
 
 def test_unknown_keys_are_refused_in_a_known_version(folder: Path) -> None:
     edit(folder / "manifest.json", lambda data: data.update(invented=1))
-    with pytest.raises(DataError, match="unknown keys: invented"):
+    with pytest.raises(DataError, match=r"extra fields found \(invented\)"):
         load_sae(folder)
 
 
@@ -341,8 +341,8 @@ def damage(folder: Path) -> dict[str, tuple[Callable[[], object], str]]:
     nested = b'{"format": "writesae.sae", "version": "1.0", "sae": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     return {
         "no manifest": (manifest.unlink, "writing it was interrupted"),
-        "wrong hash": (lambda: weights.write_bytes(weights.read_bytes()[:-1] + b"x"), "has SHA-256"),
-        "truncated weights": (lambda: weights.write_bytes(weights.read_bytes()[:-1]), "bytes where its manifest says"),
+        "wrong hash": (lambda: weights.write_bytes(weights.read_bytes()[:-1] + b"x"), "has changed"),
+        "truncated weights": (lambda: weights.write_bytes(weights.read_bytes()[:-1]), "bytes instead of"),
         "missing weights": (weights.unlink, "missing or is not a regular file"),
         "unlisted weights": (lambda: listed("x"), "does not list weights"),
         "link out of the folder": (lambda: link(weights, outside), "link that leads out of the folder"),
@@ -357,7 +357,7 @@ def damage(folder: Path) -> dict[str, tuple[Callable[[], object], str]]:
         "enormous number": (lambda: manifest.write_text('{"format": ' + "1" * 9999 + "}"), "not valid JSON"),
         "text for a number": (
             lambda: edit(manifest, lambda data: data["record"].update(seed="42")),  # type: ignore[attr-defined]
-            "seed in the record is '42', not a int",
+            "expected int . None @ Manifest.record.seed",
         ),
         "a bad site": (
             lambda: edit(manifest, lambda data: data["record"].update(site="../L9")),  # type: ignore[attr-defined]
@@ -452,5 +452,5 @@ def test_sizes_are_checked_without_hashes(folder: Path) -> None:
     weights.write_bytes(data[:-4] + bytes(4))
     load_sae(folder, hashes=False)
     weights.write_bytes(data[:-4])
-    with pytest.raises(DataError, match="bytes where"):
+    with pytest.raises(DataError, match="bytes instead of"):
         load_sae(folder, hashes=False)

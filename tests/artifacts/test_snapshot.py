@@ -118,7 +118,7 @@ def test_bad_files_are_refused_with_their_reason_and_the_rest_is_imported(tmp_pa
     assert len(done.collection.cells) == len(FIRST) - 1
     reasons = {name: done.refused[name] for name in sorted(done.refused)}
     assert list(reasons) == ["flat_L9_H4/best.pt", "hostile.pt", "linked.pt", "writesae_L2_H4/best.pt"]
-    assert "bytes where the release's manifest says" in reasons["flat_L9_H4/best.pt"]
+    assert "bytes instead of" in reasons["flat_L9_H4/best.pt"]
     assert "builtins.print" in reasons["hostile.pt"]
     assert "link that leads out" in reasons["linked.pt"]
     assert "folder says L2.H4, the checkpoint says L3.H4" in reasons["writesae_L2_H4/best.pt"]

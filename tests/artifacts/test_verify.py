@@ -89,8 +89,11 @@ LISTED: Any = {"results/x.json": {"sha256": "0" * 64, "size": 1}}
 COLLECTION: dict[str, tuple[Callable[[Path], object], str]] = {
     "a cell is gone": (lambda root: shutil.rmtree(cell(root)), "missing or is not a regular file"),
     "a cell is not listed": (lambda root: shutil.copytree(cell(root), root / "other"), "is not listed in the index"),
-    "a cell has changed": (lambda root: (cell(root) / "manifest.json").write_text("{}"), "bytes where its manifest"),
-    "a weight has changed": (lambda root: flip(cell(root) / "weights.safetensors"), "has SHA-256"),
+    "a cell has changed": (
+        lambda root: (cell(root) / "manifest.json").write_text("{}"),
+        "bytes instead of",
+    ),
+    "a weight has changed": (lambda root: flip(cell(root) / "weights.safetensors"), "has changed"),
     "the index tells another site": (
         lambda root: index(root, lambda data: data["cells"][0].update(site="L1.H1")),
         "otherwise than its own",
@@ -160,7 +163,7 @@ def test_results(tmp_path: Path) -> None:
 
 def test_dictionaries_inside_a_run_are_checked(folder: Path) -> None:
     flip(folder / "weights.safetensors")
-    assert "has SHA-256" in problems(folder.parent)[0]
+    assert "has changed" in problems(folder.parent)[0]
 
 
 def test_stores_are_checked_by_their_own_rules(host: Host, passages: torch.Tensor, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import pytest
 import zarr
 from store_fakes import FakeHost, some_blocks
 
+from writesae.disk import FileEntry
 from writesae.errors import DataError, InputError
 from writesae.store import capture, open_store, verify
-from writesae.store.progress import record, write_manifest
+from writesae.store.progress import write_manifest
 from writesae.types import Site
 
 SHARD = "layers/4/update/c/1/0/0/0"
@@ -33,9 +34,9 @@ def test_a_missing_shard(root: Path) -> None:
 def test_a_shard_of_the_wrong_size(root: Path) -> None:
     data = (root / SHARD).read_bytes()
     (root / SHARD).write_bytes(data[:-5])
-    with pytest.raises(DataError, match=f"{SHARD} has {len(data) - 5} bytes instead of {len(data)}"):
+    with pytest.raises(DataError, match=f"{SHARD} has {len(data) - 5:,} bytes instead of {len(data):,}"):
         open_store(root)
-    assert verify(root) == [f"{SHARD} has {len(data) - 5} bytes instead of {len(data)}"]
+    assert verify(root) == [f"{SHARD} has {len(data) - 5:,} bytes instead of {len(data):,}"]
 
 
 def test_a_flipped_bit_is_found_by_verify_and_every_problem_is_listed(root: Path) -> None:
@@ -46,7 +47,7 @@ def test_a_flipped_bit_is_found_by_verify_and_every_problem_is_listed(root: Path
     problems = verify(root)
     assert len(problems) == 2
     assert problems[0] == "stray.txt does not belong to the store"
-    assert problems[1].startswith(f"{SHARD} has changed since it was captured")
+    assert problems[1].startswith(f"{SHARD} has changed (SHA-256")
 
 
 def test_garbage_in_a_shard_is_one_clear_error_on_reading(root: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_store_rewritten_with_wrong_arrays_is_found(root: Path) -> None:
     array = group["layers/4/log_decay"]
     assert isinstance(array, zarr.Array)
     array[5, 7, 1, 0] = np.nan
-    files = {name: record(root, name) for name in json.loads((root / "manifest.json").read_text())["files"]}
+    files = {name: FileEntry.of(root / name) for name in json.loads((root / "manifest.json").read_text())["files"]}
     write_manifest(root, files)
     assert verify(root) == ["layers/4/log_decay is not finite at sequence 5, position 7, head 1"]
 

@@ -14,10 +14,11 @@ import zarr
 from store_fakes import FakeHost
 
 from writesae.corpus import Fingerprint, TokenBlocks
+from writesae.disk import FileEntry
 from writesae.errors import DataError
 from writesae.recurrence import Stream
 from writesae.store import StreamStore, capture, open_store, verify
-from writesae.store.progress import record, write_manifest
+from writesae.store.progress import write_manifest
 
 quick = partial(capture, batch=4, progress=lambda *_: None)
 
@@ -38,7 +39,7 @@ def relist(root: Path) -> None:
     """A manifest of what is there now."""
     (root / "manifest.json").unlink()
     names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-    write_manifest(root, {name: record(root, name) for name in names})
+    write_manifest(root, {name: FileEntry.of(root / name) for name in names})
 
 
 def test_a_store_names_its_text_and_carries_its_fingerprint(store: StreamStore) -> None:

@@ -9,12 +9,11 @@ from writesae.artifacts import attached as _attached  # noqa: F401 (attaches the
 from writesae.artifacts.collection import Cell, Collection, add_to_collection, read_collection, write_index
 from writesae.artifacts.folder import Loaded, add_metrics, load_folder, save_sae
 from writesae.artifacts.load import load_sae
-from writesae.artifacts.manifest import FileEntry, Manifest, read_manifest
+from writesae.artifacts.manifest import Manifest, read_manifest
 
 __all__ = [
     "Cell",
     "Collection",
-    "FileEntry",
     "Loaded",
     "Manifest",
     "add_metrics",

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from writesae.artifacts.card import collection_card
 from writesae.artifacts.folder import dictionaries_in, read_config, save_sae
-from writesae.artifacts.manifest import (
-    MANIFEST,
-    FileEntry,
-    check_version,
-    files_from_json,
-    files_to_json,
-    known_keys,
-    library_version,
-    read_manifest,
-)
-from writesae.config import Json
-from writesae.disk import check_name, files_under, inside, read_json, write_json, write_text
-from writesae.errors import DataError, InputError
+from writesae.artifacts.manifest import MANIFEST, known, library_version, read_manifest, read_versioned
+from writesae.config import Json, to_json
+from writesae.disk import FileEntry, check_name, files_under, inside, read_json, write_json, write_text
+from writesae.errors import InputError
 from writesae.sae import SAE, Record
 from writesae.types import Site
 
@@ -30,18 +21,12 @@ FORMAT, VERSION = "writesae.collection", (1, 0)
 _INDEX_LIMIT = 16 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One dictionary of a collection."""
 
     path: str
     """Its folder, relative to the collection."""
-    manifest: FileEntry
-    """Hash and size of its `manifest.json`, and through it of everything."""
-    target: str
-    """The matrix that it models."""
-    features: int
-    """Number of atoms."""
     host: str | None = None
     """Id of the host model."""
     site: Site | None = None
@@ -50,20 +35,38 @@ class Cell:
     """Name of the composition."""
     seed: int | None = None
     """Seed of the training run."""
+    target: str
+    """The matrix that it models."""
+    features: int
+    """Number of atoms."""
+    manifest: FileEntry
+    """Hash and size of its `manifest.json`, and through it of everything."""
 
     def __str__(self) -> str:
         parts = [self.host, self.site, self.variant, None if self.seed is None else f"seed {self.seed}"]
         return " ".join(str(part) for part in parts if part is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Collection:
     """The parsed index."""
 
+    format: str = FORMAT
+    """Name of the format."""
+    version: str = ".".join(map(str, VERSION))
+    """Its version, `major.minor`."""
+    library: str = field(default_factory=library_version)
+    """Version of writesae that wrote it."""
     cells: tuple[Cell, ...]
     """Every dictionary, by path."""
-    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    files: dict[str, FileEntry] = field(default_factory=dict)
     """Other files that belong to it: results."""
+
+    def to_json(self) -> dict[str, Json]:
+        """The JSON form of the index."""
+        data = to_json(self)
+        assert isinstance(data, dict)
+        return data | {"cells": [known(to_json(cell)) for cell in self.cells]}
 
 
 def cell_path(record: Record) -> str:
@@ -82,14 +85,10 @@ def add_to_collection(sae: SAE, root: str | Path, record: Record, *, replace: bo
 
 def read_collection(root: str | Path) -> Collection:
     """Read the index of a collection; raises DataError where it is damaged or of a newer major version."""
-    path = inside(Path(root), INDEX)
-    data = read_json(path, _INDEX_LIMIT)
-    newer = check_version(data, path, FORMAT, VERSION)
-    data = known_keys(data, {"format", "version", "library", "cells", "files"}, path, newer)
-    if not isinstance(data["cells"], list):
-        raise DataError(f'{path}: "cells" must be a list')
-    cells = [_cell_from_json(cell, path) for cell in data["cells"]]
-    return Collection(tuple(cells), files_from_json(data["files"], path))
+    found = read_versioned(Collection, inside(Path(root), INDEX), FORMAT, VERSION, _INDEX_LIMIT)
+    for cell in found.cells:
+        check_name(cell.path, Path(root))
+    return found
 
 
 def local_cells(root: Path) -> tuple[Cell, ...]:
@@ -108,10 +107,10 @@ def write_index(root: str | Path) -> Collection:
     cells = [scan_cell(root, path.parent) for path in files_under(root, MANIFEST) if path.name == MANIFEST]
     results = files_under(root / RESULTS, ".json")
     files = {path.relative_to(root).as_posix(): FileEntry.of(path) for path in results if path.is_file()}
-    collection = Collection(tuple(cells), files)
+    collection = Collection(cells=tuple(cells), files=files)
     shown = {name: read_json(inside(root, name)) for name in files}
-    write_text(root / COLLECTION_CARD, collection_card(collection_to_json(collection), shown))
-    write_json(root / INDEX, collection_to_json(collection))
+    write_text(root / COLLECTION_CARD, collection_card(collection.to_json(), shown))
+    write_json(root / INDEX, collection.to_json())
     return collection
 
 
@@ -154,36 +153,6 @@ class Choice:
         for what, asked in self.asked.items():
             if (found := getattr(record, what)) != asked:
                 raise InputError(f"{name} was asked for {what} {asked}, but holds {'none' if found is None else found}")
-
-
-def collection_to_json(collection: Collection) -> dict[str, Json]:
-    """The JSON form of an index."""
-    cells: list[Json] = []
-    for cell in collection.cells:
-        site = None if cell.site is None else str(cell.site)
-        data: dict[str, Json] = {"path": cell.path, "host": cell.host, "site": site}
-        data |= {"variant": cell.variant, "seed": cell.seed, "target": cell.target, "features": cell.features}
-        data = {name: value for name, value in data.items() if value is not None}
-        cells.append(data | {"manifest": {"sha256": cell.manifest.sha256, "size": cell.manifest.size}})
-    head: dict[str, Json] = {"format": FORMAT, "version": ".".join(map(str, VERSION)), "library": library_version()}
-    return head | {"cells": cells, "files": files_to_json(collection.files)}
-
-
-def _cell_from_json(data: Json, path: Path) -> Cell:
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: a cell must be an object")
-    entry = files_from_json({str(data.get("path")): data.get("manifest")}, path)
-    kinds = {"path": str, "target": str, "features": int, "host": str, "site": str, "variant": str, "seed": int}
-    values = {name: data[name] for name in kinds if name in data}
-    wrong = [name for name, value in values.items() if type(value) is not kinds[name]]
-    if wrong or not {"path", "target", "features"} <= values.keys():
-        raise DataError(f"{path}: a cell lacks or has wrong {', '.join(wrong or ['path, target or features'])}")
-    check_name(str(values["path"]), path.parent)
-    try:
-        site = Site.parse(str(values.pop("site"))) if "site" in values else None
-    except InputError as error:
-        raise DataError(f"{path}: {error}") from None
-    return Cell(manifest=next(iter(entry.values())), site=site, **values)  # type: ignore[arg-type]
 
 
 def scan_cell(root: Path, folder: Path) -> Cell:

@@ -25,7 +25,6 @@ from writesae.artifacts.manifest import (
     Manifest,
     check_files,
     check_version,
-    known_keys,
     read_manifest,
     write_manifest,
 )
@@ -175,7 +174,10 @@ def read_config(folder: Path) -> SAEConfig:
     path = inside(folder, CONFIG)
     data = read_json(path, _CONFIG_LIMIT)
     newer = check_version(data, path, FORMAT, VERSION)
-    return from_json(SAEConfig, known_keys(data, {"format", "version", "sae"}, path, newer)["sae"])
+    assert isinstance(data, dict)
+    if not newer and (unknown := data.keys() - {"format", "version", "sae"}):
+        raise DataError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
+    return from_json(SAEConfig, data.get("sae"))
 
 
 def map_tensors(path: Path) -> dict[str, torch.Tensor]:

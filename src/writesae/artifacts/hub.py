@@ -29,7 +29,6 @@ from writesae.artifacts.collection import (
     Choice,
     Collection,
     cell_path,
-    collection_to_json,
     local_cells,
     read_collection,
     scan_cell,
@@ -231,7 +230,7 @@ def push(
         moved = {cell: single for cell in before if single is not None and merged[cell.path] is cell}
         results = dict(local.files) if local is not None else {}
         known = dict(held.files) if held is not None else {}
-        index = collection_to_json(Collection(tuple(merged[path] for path in sorted(merged)), known | results))
+        index = Collection(cells=tuple(merged[path] for path in sorted(merged)), files=known | results).to_json()
         shown = {name: read_json(inside(source, name)) for name in results}
         files = {name: source / name for name in results}
         files |= {INDEX: json_bytes(index, INDEX), COLLECTION_CARD: collection_card(index, shown).encode()}

@@ -4,51 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
-from writesae.config import Json
-from writesae.disk import files_under, inside, read_json, sha256, write_json
-from writesae.errors import DataError, InputError
+from writesae.config import Json, from_json, from_newer, to_json
+from writesae.disk import JSON_LIMIT, FileEntry, files_under, inside, read_json, write_json
+from writesae.errors import ConfigError, DataError
 from writesae.sae.record import Record
-from writesae.types import Site
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 FORMAT = "writesae.sae"
 VERSION = (1, 1)
 """Version of the folder format. Minor: additions that an older reader may ignore. Major: anything else."""
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of a folder."""
-
-    sha256: str
-    """SHA-256 of its bytes, 64 hexadecimal digits."""
-    size: int
-    """Its length in bytes."""
-
-    @classmethod
-    def of(cls, path: Path) -> FileEntry:
-        """Of a file as it is now."""
-        return cls(sha256(path), path.stat().st_size)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The parsed `manifest.json` of one dictionary folder."""
 
-    record: Record
-    """Where the dictionary comes from."""
-    files: Mapping[str, FileEntry]
-    """Every file of the folder except the manifest itself."""
-    library: str
-    """Version of writesae that wrote the folder."""
-    version: str = ".".join(map(str, VERSION))
-    """Version of the folder format, `major.minor`."""
     format: str = FORMAT
     """Name of the folder format."""
+    version: str = ".".join(map(str, VERSION))
+    """Version of the folder format, `major.minor`."""
+    library: str
+    """Version of writesae that wrote the folder."""
+    record: Record
+    """Where the dictionary comes from."""
+    files: dict[str, FileEntry]
+    """Every file of the folder except the manifest itself."""
 
 
 def library_version() -> str:
@@ -61,45 +47,37 @@ def library_version() -> str:
 
 def write_manifest(folder: Path, record: Record) -> Manifest:
     """Hash every file under `folder` and write its manifest (the last file to be written)."""
-    files = {
-        path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size)
-        for path in files_under(folder)
-    }
-    manifest = Manifest(record, files, library_version())
-    head: dict[str, Json] = {"format": FORMAT, "version": manifest.version, "library": manifest.library}
-    write_json(folder / MANIFEST, head | {"record": record_to_json(record), "files": files_to_json(files)})
+    files = {path.relative_to(folder).as_posix(): FileEntry.of(path) for path in files_under(folder)}
+    manifest = Manifest(library=library_version(), record=record, files=files)
+    plain = to_json(replace(manifest, record=replace(record, text=None)))
+    assert isinstance(plain, dict)
+    write_json(folder / MANIFEST, plain | {"record": known(plain["record"])})
     return manifest
+
+
+def known(data: Json) -> dict[str, Json]:
+    """An object without what is unknown: null, or an empty object."""
+    return {name: value for name, value in data.items() if value not in (None, {})} if isinstance(data, dict) else {}
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read and check `manifest.json`; raises DataError where it is missing, damaged or of a newer major version."""
     if not (folder / MANIFEST).exists():
         raise DataError(f"{folder} has no {MANIFEST}: it is no dictionary folder, or writing it was interrupted")
-    path = inside(folder, MANIFEST)
-    data = read_json(path)
-    newer = check_version(data, path, FORMAT, VERSION)
-    data = known_keys(data, {"format", "version", "library", "record", "files"}, path, newer)
-    record = record_from_json(data["record"], path, newer)
-    return Manifest(record, files_from_json(data["files"], path), str(data["library"]), str(data["version"]))
+    return read_versioned(Manifest, inside(folder, MANIFEST), FORMAT, VERSION)
 
 
-def files_to_json(files: Mapping[str, FileEntry]) -> dict[str, Json]:
-    """The JSON form of a list of files."""
-    return {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in files.items()}
+def read_versioned(cls: type[T], path: Path, name: str, version: tuple[int, int], limit: int = JSON_LIMIT) -> T:
+    """A JSON file of a format with a version; additions of a newer minor version are left out.
 
-
-def files_from_json(data: Json, path: Path) -> dict[str, FileEntry]:
-    """Names with their hashes and sizes; raises DataError for anything else."""
-    if not isinstance(data, dict):
-        raise DataError(f'{path}: "files" must be an object')
-    entries = {}
-    for name, entry in data.items():
-        digest, size = (entry.get("sha256"), entry.get("size")) if isinstance(entry, dict) else (None, None)
-        right = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
-        if not right or type(size) is not int or size < 0 or len(entry) != 2:  # type: ignore[arg-type]
-            raise DataError(f'{path}: the entry of {name[:80]!r} must be {{"sha256": 64 hex digits, "size": bytes}}')
-        entries[name] = FileEntry(str(digest), size)
-    return entries
+    Raises DataError for anything else, naming every field that is wrong.
+    """
+    data = read_json(path, limit)
+    newer = check_version(data, path, name, version)
+    try:
+        return (from_newer if newer else from_json)(cls, data)
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def check_version(data: Json, path: Path, name: str, known: tuple[int, int]) -> bool:
@@ -119,50 +97,9 @@ def check_version(data: Json, path: Path, name: str, known: tuple[int, int]) -> 
     return minor > known[1]
 
 
-def known_keys(data: Json, names: set[str], path: Path, newer: bool) -> dict[str, Json]:
-    """The named keys of an object; raises DataError for a missing key, and for an unknown one unless `newer`."""
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: expected an object with {', '.join(sorted(names))}, found {type(data).__name__}")
-    if missing := names - data.keys():
-        raise DataError(f"{path} lacks {', '.join(sorted(missing))}")
-    if not newer and (unknown := data.keys() - names):
-        raise DataError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
-    return {name: data[name] for name in data if name in names}
-
-
-def record_to_json(record: Record) -> dict[str, Json]:
-    """The JSON form of a record without its fingerprint; facts that are unknown are left out."""
-    values = {item.name: getattr(record, item.name) for item in fields(record) if item.name != "text"}
-    values["site"] = None if record.site is None else str(record.site)
-    plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    return {name: value for name, value in plain.items() if value not in (None, {})}
-
-
-def record_from_json(data: Json, path: Path, newer: bool = False) -> Record:
-    """Build a record from its JSON form; raises DataError naming the field that is wrong."""
-    kinds = {"site": str, "seed": int, "training": dict, "metrics": dict, "source": dict}
-    kinds = {item.name: kinds.get(item.name, str) for item in fields(Record) if item.name != "text"}
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: the record must be an object")
-    if not newer and (unknown := data.keys() - kinds.keys()):
-        raise DataError(f"{path}: the record has unknown keys: {', '.join(sorted(unknown))}")
-    values: dict[str, Json] = {name: data[name] for name in data if name in kinds}
-    for name, value in values.items():
-        if not isinstance(value, kinds[name]) or isinstance(value, bool):
-            raise DataError(f"{path}: {name} in the record is {value!r}, not a {kinds[name].__name__}")
-    try:
-        site = Site.parse(str(values.pop("site"))) if "site" in values else None
-    except InputError as error:
-        raise DataError(f"{path}: {error}") from None
-    return Record(site=site, **values)  # type: ignore[arg-type]
-
-
 def check_files(folder: Path, files: Mapping[str, FileEntry], hashes: bool = True) -> None:
     """Compare each file's size, and with `hashes` its SHA-256; raises DataError for the first that differs."""
     for name, entry in files.items():
         path = inside(folder, name)
-        size = path.stat().st_size
-        if size != entry.size:
-            raise DataError(f"{path} has {size:,} bytes where its manifest says {entry.size:,}; fetch it again")
-        if hashes and (digest := sha256(path)) != entry.sha256:
-            raise DataError(f"{path} has SHA-256 {digest[:16]}.. where its manifest says {entry.sha256[:16]}..")
+        if (problem := entry.problem(path, hashes=hashes)) is not None:
+            raise DataError(f"{path} {problem}: it is not what its manifest lists; fetch it again")

@@ -4,6 +4,7 @@ from writesae.disk.files import (
     JSON_LIMIT,
     LARGE,
     PARTIAL,
+    FileEntry,
     json_bytes,
     make_folder,
     parse_json,
@@ -23,8 +24,8 @@ from writesae.disk.folders import check_name, files_under, holds, inside, is_sys
 from writesae.disk.places import MARK, alone, check_owner, check_place, check_there, claim, difference, missing
 
 __all__ = [
-    "JSON_LIMIT", "LARGE", "MARK", "PARTIAL", "alone", "check_name", "check_owner", "check_place", "check_there",
-    "claim", "difference", "files_under", "holds", "inside", "is_system", "json_bytes", "make_folder", "missing",
-    "new_folder", "parse_json", "partial_beside", "read_json", "read_table", "recover", "sha256", "sync", "whole",
-    "write_bytes", "write_json", "write_table", "write_text", "writing",
+    "JSON_LIMIT", "LARGE", "MARK", "PARTIAL", "FileEntry", "alone", "check_name", "check_owner", "check_place",
+    "check_there", "claim", "difference", "files_under", "holds", "inside", "is_system", "json_bytes", "make_folder",
+    "missing", "new_folder", "parse_json", "partial_beside", "read_json", "read_table", "recover", "sha256", "sync",
+    "whole", "write_bytes", "write_json", "write_table", "write_text", "writing",
 ]  # fmt: skip

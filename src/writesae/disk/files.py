@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -183,6 +184,35 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"cannot read {path} as Parquet: {reason(error)}") from None
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What one file must be."""
+
+    sha256: str
+    """SHA-256 of its bytes, 64 hexadecimal digits."""
+    size: int
+    """Its length in bytes."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256) or self.size < 0:
+            raise DataError('a file is told by {"sha256": 64 hex digits, "size": bytes}')
+
+    @classmethod
+    def of(cls, path: Path) -> FileEntry:
+        """Of a file as it is now."""
+        return cls(sha256(path), path.stat().st_size)
+
+    def problem(self, path: Path, *, hashes: bool = True) -> str | None:
+        """How a file differs in presence, size and, with `hashes`, content; None where it does not."""
+        if not path.is_file():
+            return "is missing"
+        if (size := path.stat().st_size) != self.size:
+            return f"has {size:,} bytes instead of {self.size:,}"
+        if hashes and (found := sha256(path)) != self.sha256:
+            return f"has changed (SHA-256 {found[:16]}.., not {self.sha256[:16]}..)"
+        return None
 
 
 def sha256(path: Path) -> str:

@@ -20,7 +20,7 @@ from writesae.calls import worded
 from writesae.config import to_json
 from writesae.corpus import Boundaries, Fingerprint, Text, TokenBlocks, tokenizer_hash
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import PARTIAL, alone, check_place, difference, files_under, holds
+from writesae.disk import PARTIAL, FileEntry, alone, check_place, difference, files_under, holds
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
 from writesae.store.layout import (
@@ -40,10 +40,8 @@ from writesae.store.layout import (
 from writesae.store.pieces import check_padding, layer_of, stored_arrays
 from writesae.store.progress import (
     MANIFEST,
-    FileRecord,
     append_shard,
     finished_shards,
-    record,
     rewrite_ledger,
     write_manifest,
 )
@@ -149,7 +147,7 @@ def _run(
             mask = blocks.attention_mask(start, stop)
             seen = None if mask is None else torch.from_numpy(mask)
             streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), header.layers, seen)
-            files: dict[str, FileRecord] = {}
+            files: dict[str, FileEntry] = {}
             for layer in header.layers:
                 stream = streams.pop(layer)
                 if seen is not None:
@@ -295,7 +293,7 @@ def _store_layer(
     layer: int,
     stream: Stream,
     shard: int,
-) -> dict[str, FileRecord]:
+) -> dict[str, FileEntry]:
     start, stop = header.shard(shard)
     stored = layer_of(stream, host.layers[layer].family)
     arrays = stored_arrays(stream, stored, header.dtype, f"{host.name} layer {layer}", start)
@@ -307,7 +305,7 @@ def _store_layer(
         assert isinstance(target, zarr.Array)
         # a shard of zeros (the decay of DeltaNet) must be a file too; the setting is not kept with the array
         target.with_config({"write_empty_chunks": True})[start:stop] = values
-    return {path: record(root, path) for path in (shard_path(layer, name, shard) for name in arrays)}
+    return {path: FileEntry.of(root / path) for path in (shard_path(layer, name, shard) for name in arrays)}
 
 
 def _create_arrays(group: zarr.Group, header: Provenance, layer: int, stored: StoredLayer) -> None:
@@ -327,13 +325,13 @@ def _create_arrays(group: zarr.Group, header: Provenance, layer: int, stored: St
         )
 
 
-def _finish(root: Path, done: list[dict[str, FileRecord]]) -> None:
+def _finish(root: Path, done: list[dict[str, FileEntry]]) -> None:
     for partial in list(root.rglob(f"*{PARTIAL}")):
         partial.unlink()
     files = {name: entry for shard in done for name, entry in shard.items()}
     small = files_under(root, "zarr.json")
     small += [path for name in (*SMALL, TEXT) for path in files_under(root / name / "c")]
-    files |= {name: record(root, name) for name in (path.relative_to(root).as_posix() for path in small)}
+    files |= {path.relative_to(root).as_posix(): FileEntry.of(path) for path in small}
     write_manifest(root, files)
 
 

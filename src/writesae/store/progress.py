@@ -13,20 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from writesae.config import from_json, to_json
-from writesae.disk import LARGE, read_json, sha256, write_json, write_text, writing
+from writesae.disk import LARGE, FileEntry, read_json, write_json, write_text, writing
 from writesae.errors import ConfigError, DataError
 
 LEDGER, MANIFEST = "shards.jsonl", "manifest.json"
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """What one file must be."""
-
-    size: int
-    """Bytes."""
-    sha256: str
-    """SHA-256 of the content, hexadecimal."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +27,11 @@ class Manifest:
     """SHA-256 over the paths and hashes of all files: the identity of the store's content."""
     size: int
     """Bytes of all files together."""
-    files: dict[str, FileRecord]
+    files: dict[str, FileEntry]
     """Path inside the store -> size and SHA-256."""
 
 
-def record(root: Path, name: str) -> FileRecord:
-    """Size and hash of a file as it is now."""
-    return FileRecord((root / name).stat().st_size, sha256(root / name))
-
-
-def append_shard(root: Path, shard: int, files: dict[str, FileRecord]) -> None:
+def append_shard(root: Path, shard: int, files: dict[str, FileEntry]) -> None:
     """Note that a shard is finished."""
     with writing(root / LEDGER), (root / LEDGER).open("a", encoding="utf-8") as ledger:
         ledger.write(_line(shard, files))
@@ -54,31 +39,31 @@ def append_shard(root: Path, shard: int, files: dict[str, FileRecord]) -> None:
         os.fsync(ledger.fileno())
 
 
-def finished_shards(root: Path) -> list[dict[str, FileRecord]]:
+def finished_shards(root: Path) -> list[dict[str, FileEntry]]:
     """The files of the shards 0, 1, ... that are finished and still in place."""
     try:
         lines = (root / LEDGER).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    done: list[dict[str, FileRecord]] = []
+    done: list[dict[str, FileEntry]] = []
     for line in lines:
         try:
             entry = json.loads(line)
-            files = {name: from_json(FileRecord, rest) for name, rest in entry["files"].items()}
+            files = {name: from_json(FileEntry, rest) for name, rest in entry["files"].items()}
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
             break
-        if entry["shard"] != len(done) or any(_size(root / name) != files[name].size for name in files):
+        if entry["shard"] != len(done) or any(file.problem(root / name, hashes=False) for name, file in files.items()):
             break
         done.append(files)
     return done
 
 
-def rewrite_ledger(root: Path, done: list[dict[str, FileRecord]]) -> None:
+def rewrite_ledger(root: Path, done: list[dict[str, FileEntry]]) -> None:
     """Leave only these shards in the ledger, so that what a kill cut short cannot be mistaken for a line."""
     write_text(root / LEDGER, "".join(_line(shard, files) for shard, files in enumerate(done)))
 
 
-def write_manifest(root: Path, files: dict[str, FileRecord]) -> None:
+def write_manifest(root: Path, files: dict[str, FileEntry]) -> None:
     """Mark a store as complete."""
     ordered = {name: files[name] for name in sorted(files)}
     manifest = Manifest(content_hash(ordered), sum(file.size for file in ordered.values()), ordered)
@@ -97,7 +82,7 @@ def read_manifest(root: Path) -> Manifest:
     return manifest
 
 
-def content_hash(files: dict[str, FileRecord]) -> str:
+def content_hash(files: dict[str, FileEntry]) -> str:
     """SHA-256 over `path NUL sha256 NL` in the order of the paths."""
     digest = hashlib.sha256()
     for name in sorted(files):
@@ -105,9 +90,5 @@ def content_hash(files: dict[str, FileRecord]) -> str:
     return digest.hexdigest()
 
 
-def _line(shard: int, files: dict[str, FileRecord]) -> str:
+def _line(shard: int, files: dict[str, FileEntry]) -> str:
     return json.dumps({"shard": shard, "files": to_json(files)}, separators=(",", ":")) + "\n"
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1

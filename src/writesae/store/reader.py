@@ -221,10 +221,8 @@ def open_store(path: str | Path) -> StreamStore:
         )
     manifest = read_manifest(root)
     for name, file in manifest.files.items():
-        found = (root / name).stat().st_size if (root / name).is_file() else None
-        if found != file.size:
-            state = "is missing" if found is None else f"has {found} bytes instead of {file.size}"
-            raise DataError(f"the store {root} is cut short: {name} {state}; capture it again into a new folder")
+        if problem := file.problem(root / name, hashes=False):
+            raise DataError(f"the store {root} is cut short: {name} {problem}; capture it again into a new folder")
     layers = {index: _stored_layer(root, index) for index in provenance.layers}
     return StreamStore(root, provenance, layers, manifest.hash, manifest.size)
 

@@ -12,7 +12,7 @@ import zarr
 from writesae.disk import files_under
 from writesae.errors import DataError, WritesaeError
 from writesae.store.layout import TEXT, Provenance, array_path, layer_arrays
-from writesae.store.progress import MANIFEST, finished_shards, read_manifest, record
+from writesae.store.progress import MANIFEST, finished_shards, read_manifest
 from writesae.store.reader import StreamStore, open_store, read_header
 
 
@@ -42,14 +42,8 @@ def _files(root: Path, provenance: Provenance) -> Iterator[str]:
     for name in sorted(present - set(manifest.files) - {MANIFEST}):
         yield f"{name} does not belong to the store"
     for name, file in manifest.files.items():
-        if name not in present:
-            yield f"{name} is missing"
-            continue
-        found = record(root, name)
-        if found.size != file.size:
-            yield f"{name} has {found.size} bytes instead of {file.size}"
-        elif found.sha256 != file.sha256:
-            yield f"{name} has changed since it was captured (SHA-256 {found.sha256[:12]}.., not {file.sha256[:12]}..)"
+        if problem := file.problem(root / name):
+            yield f"{name} {problem}"
 
 
 def _arrays(store: StreamStore) -> Iterator[str]:

@@ -17,7 +17,7 @@ from writesae.artifacts.folder import save_sae
 from writesae.artifacts.legacy.convert import convert_file
 from writesae.artifacts.manifest import MANIFEST
 from writesae.config import Json
-from writesae.disk import files_under, inside, new_folder, read_json, sha256
+from writesae.disk import FileEntry, files_under, inside, new_folder, read_json
 from writesae.errors import DataError, InputError, WritesaeError
 from writesae.sae import Record
 from writesae.types import Site, Target
@@ -77,7 +77,10 @@ def convert_snapshot(
             try:
                 path = inside(tree, name)
                 if name in listed:
-                    _check(path, listed[name])
+                    digest, size = listed[name]
+                    entry = FileEntry(digest, path.stat().st_size if size is None else size)
+                    if problem := entry.problem(path):
+                        raise DataError(f"it {problem}, as the release's manifest says")
                 if path.suffix in CHECKPOINTS:
                     converted = convert_file(path, target=target, shape=shape, host=host, threshold=threshold)
                     record = _located(converted.record, name, host)
@@ -146,11 +149,3 @@ def _entries(data: Json, name: str | None = None) -> Iterator[tuple[str, tuple[s
     elif isinstance(data, list):
         for value in data:
             yield from _entries(value)
-
-
-def _check(path: Path, expected: tuple[str, int | None]) -> None:
-    digest, size = expected
-    if size is not None and path.stat().st_size != size:
-        raise DataError(f"it has {path.stat().st_size:,} bytes where the release's manifest says {size:,}")
-    if (found := sha256(path)) != digest:
-        raise DataError(f"its SHA-256 is {found[:16]}.. where the release's manifest says {digest[:16]}..")
