@@ -99,7 +99,8 @@ def _told(error: BaseException, kind: type | None) -> str:
     if literal:
         return f"{given!r} is not one of {', '.join(map(str, get_args(kind)))}"
     said = format_exception(error, kind)
-    return given if isinstance(error, TypeError | ValueError) and "invalid" in said else said
+    ours = isinstance(error, TypeError | ValueError) and "is not iterable" not in given  # that one is Python's own
+    return given if ours and "invalid" in said else said
 
 
 def from_newer(cls: type[T], data: object) -> T:

@@ -357,7 +357,7 @@ def damage(folder: Path) -> dict[str, tuple[Callable[[], object], str]]:
         "enormous number": (lambda: manifest.write_text('{"format": ' + "1" * 9999 + "}"), "not valid JSON"),
         "text for a number": (
             lambda: edit(manifest, lambda data: data["record"].update(seed="42")),  # type: ignore[attr-defined]
-            "expected int . None @ Manifest.record.seed",
+            "is not of type int @ Manifest.record.seed",
         ),
         "a bad site": (
             lambda: edit(manifest, lambda data: data["record"].update(site="../L9")),  # type: ignore[attr-defined]
