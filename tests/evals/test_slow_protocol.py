@@ -259,7 +259,7 @@ def check_passage_loss(world: World) -> None:
     top = dense.max(-1)
     early = set(top.indices[:, 0].tolist())  # no cache has a state before the first token that could be edited
     chosen = sorted(set(top.indices.flatten().tolist()) - early)[:4]
-    config = PassageLossConfig((timing,), (form,), features=tuple(chosen), amplitudes=("coefficient",))
+    config = PassageLossConfig((form,), timings=(timing,), features=tuple(chosen), amplitudes=("coefficient",))
     result = passage_loss(host, sae, text, site=site, config=config)
     several = 0
     for record in result.records.to_dict("records"):

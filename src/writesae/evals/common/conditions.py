@@ -57,19 +57,29 @@ CELL = ("timing", "native_write", "reading", "amplitude", "direction")
 
 
 @dataclass(frozen=True)
-class Ways:
-    """Ways of measuring: everything is measured in each of them."""
+class Forms:
+    """What a token's write is."""
 
-    timings: tuple[Timing, ...] = ("after_token", "at_token")
-    """Whether the edited token reads the edited state itself."""
     native_writes: tuple[NativeWrite, ...] = ()
     """Which matrix counts as the token's write; empty: all that the head has, delta and value where they differ."""
     seed: int = 0
     """Of everything that is random: places, firings, tokens, matrices, the bootstrap."""
 
     def __post_init__(self) -> None:
+        no_repeats(self, "native_writes")
+
+
+@dataclass(frozen=True)
+class Ways(Forms):
+    """Ways of measuring: everything is measured in each of them."""
+
+    timings: tuple[Timing, ...] = ("after_token", "at_token")
+    """Whether the edited token reads the edited state itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         not_empty(self, "timings")
-        no_repeats(self, "timings", "native_writes")
+        no_repeats(self, "timings")
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from writesae.config import at_least, no_repeats
+from writesae.evals.common.conditions import Forms
 from writesae.evals.common.evaluation import Evaluation
-from writesae.types import NativeWrite, Reading
+from writesae.types import Reading
 
 
 @dataclass(frozen=True)
-class PartitionConfig:
+class PartitionConfig(Forms):
     """Class every feature by how much it looks like the writes it fires on: registers, bundles, nulls."""
 
-    native_writes: tuple[NativeWrite, ...] = ()
-    """The matrix that an atom is compared with; empty: all that the head has, delta and value where they differ."""
     reading: Reading = "state"
     """Where a feature of a dictionary of states fires: at every token in whose state it is active, or by increment only
     where it is the one that the token's write, in the first of the forms, raises most."""
@@ -24,11 +23,10 @@ class PartitionConfig:
     """Cosines for the sweep that uses no mixture."""
     ks: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Sweep: only the so many largest coefficients of a token count as firings."""
-    seed: int = 0
-    """Of the mixture's starts."""
 
     def __post_init__(self) -> None:
-        no_repeats(self, "native_writes", "ks")
+        super().__post_init__()
+        no_repeats(self, "ks")
         at_least(self, minimum=1, ks=1)
 
 

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, no_repeats
+from writesae.config import at_least
+from writesae.evals.common.conditions import Forms
 from writesae.evals.common.evaluation import Evaluation
-from writesae.types import NativeWrite
 
 
 @dataclass(frozen=True)
-class SeedsConfig:
+class SeedsConfig(Forms):
     """Compare dictionaries of one head: counts by class, and how many atoms they share."""
 
     match: float = 0.9
     """Absolute cosine above which two atoms are the same."""
-    native_writes: tuple[NativeWrite, ...] = ()
-    """The matrix that classes atoms; empty: all that the head has, delta and value where they differ."""
     minimum: int = 1
     """Fewest firings for an atom to be classed."""
-    seed: int = 0
-    """Of the starts of the mixture that classes atoms."""
 
     def __post_init__(self) -> None:
-        no_repeats(self, "native_writes")
+        super().__post_init__()
         at_least(self, minimum=1)
 
 
