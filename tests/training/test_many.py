@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import torch
 from memory_store import MemoryStore
+from test_side_by_side import Heard
 from test_train import small
 
-from writesae.errors import DataError
+from writesae.disk.lock import LOCK, _lock
+from writesae.errors import DataError, OutputError
 from writesae.sae import SAE, BatchTopK, TopK
 from writesae.sae.loss import Loss
 from writesae.sae.step import losses_and_gradients
-from writesae.training import TrainConfig, TrainResult, loop, train, train_many
+from writesae.training import StepRecord, TrainConfig, TrainResult, loop, train, train_many
 from writesae.types import Site, Target
 
 
@@ -129,3 +131,26 @@ def test_sigkill_beside_one_that_diverges_leaves_the_same_bits(kills: int, worke
 
 def _marks(folder: Path) -> list[tuple[Path, int]]:
     return [(path, path.stat().st_mtime_ns) for path in folder.rglob("checkpoint.pt")]
+
+
+def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
+    store, config = MemoryStore(), small("write-delta", steps=3)
+    folder = tmp_path / "L3.H1_write-delta_seed0"
+    hold = f"from pathlib import Path; from writesae.disk import alone\nwith alone(Path({str(folder)!r})): print(1); input()"
+    command = [sys.executable, "-u", "-c", hold]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(OutputError, match=rf"^process {other.pid} on .* is at work in"):
+            train_many(store, [config, replace(config, seed=1)], tmp_path)
+        other.communicate("\n")
+    assert not (tmp_path / "L3.H1_write-delta_seed1").exists()
+
+    class Look(Heard):
+        def record(self, record: StepRecord) -> None:
+            with pytest.raises(OutputError, match="is at work in"), (folder / LOCK).open() as file:
+                _lock(file.fileno(), folder)
+            super().record(record)
+
+    train(store, config, folder, [look := Look()])
+    assert look.steps == [3]

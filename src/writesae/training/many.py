@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from writesae.devices import choose_device
+from writesae.disk import alone
 from writesae.errors import InputError, WritesaeError
 from writesae.sae.batch import Batch
 from writesae.sae.config import BatchTopK, TopK
@@ -183,9 +184,14 @@ class _Board:
         going, work = dict[int, Iterator[Batch]](), Workspace()
         with cpu_threads(self.runs[group[0]].config.threads), ExitStack() as stack:
             for number in group:
+                run = self.runs[number]
                 with self.failing(number):
-                    going[number] = self.runs[number].begin(self.open_log(number))
-                    stack.callback(self.runs[number].log.close)
+                    stack.enter_context(alone(run.out))
+                    if (result := run.finished()) is not None:  # by another process, in the meantime
+                        self.finish(number, result)
+                        continue
+                    going[number] = run.begin(self.open_log(number))
+                    stack.callback(run.log.close)
             while going and not interrupted.is_set():
                 ready = self._ready(going)
                 runs = [self.runs[number] for number in ready]

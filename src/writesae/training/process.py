@@ -10,6 +10,7 @@ from types import FrameType
 
 import torch
 
+from writesae.signals import heed_sigterm
 from writesae.training.config import Precision
 
 
@@ -43,16 +44,20 @@ def interrupts() -> Iterator[threading.Event]:
     Only the main thread can do this.
     """
     event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
 
-    main = threading.current_thread() is threading.main_thread()
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, handle)
+    heed_sigterm()
     try:
         yield event
     finally:
-        for number, handler in previous.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
