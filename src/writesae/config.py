@@ -8,9 +8,12 @@ name of its class under `"kind"`.
 from __future__ import annotations
 
 import math
-from functools import partial
+from dataclasses import is_dataclass
+from difflib import get_close_matches
+from functools import partial, wraps
+from inspect import signature
 from types import UnionType
-from typing import TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import cattrs
 from cattrs.errors import CattrsError, ClassValidationError
@@ -111,6 +114,40 @@ def from_newer(cls: type[T], data: object) -> T:
 def from_plain(cls: type[T], data: object) -> T:
     """The same for JSON that was written with null for NaN; raises ConfigError naming every field that is wrong."""
     return from_json(cls, data, _lenient)
+
+
+def checked(cls: type[T]) -> type[T]:
+    """Class decorator of a config dataclass, which then refuses a wrong call in words: a name that it does not have
+    (the nearest is told), one that is missing, a value of another type. What JSON can say is understood: a site is
+    "L5.H0"."""
+    make, hints = cls.__init__, dict[str, object]()
+
+    @wraps(make)
+    def init(self: T, *given: object, **named: object) -> None:
+        hints.update({} if hints else get_type_hints(cls))
+        for name in named.keys() - hints.keys():
+            near = " or ".join(get_close_matches(name, hints, 2))
+            raise ConfigError(f"{cls.__name__} has no setting {name!r}{f': did you mean {near}?' * bool(near)}")
+        try:
+            values = signature(make).bind(self, *given, **named).arguments
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from None
+        make(**{name: _fitting(name, hints[name], value) if name in hints else value for name, value in values.items()})
+
+    cls.__init__ = init  # type: ignore[assignment]
+    return cls
+
+
+def _fitting(name: str, hint: Any, value: object) -> object:
+    if is_dataclass(value):
+        kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type)]
+        if type(value) in kinds:
+            return value
+        raise ConfigError(f"{name}={value!r} cannot be: give a {' or a '.join(kind.__name__ for kind in kinds)}")
+    try:
+        return from_json(hint, value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}={value!r} cannot be: {error}") from None
 
 
 def at_least(config: object, **least: float) -> None:

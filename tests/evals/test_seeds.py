@@ -1,15 +1,12 @@
 """Seeds against known copies, and what is no seed of the same thing."""
 
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from writesae.errors import InputError
 from writesae.evals import seeds
-from writesae.evals.seeds.measure import atom_cosines
 from writesae.hosts import Host
 from writesae.sae import SAE, Record, SAEConfig, TopK
 from writesae.types import Site, Target
@@ -66,14 +63,3 @@ def test_a_silent_dictionary_is_named_and_the_others_compared(host: Host, passag
     assert result.panel.table.rows[0][1:3] == tuple(map(str, result.summary.counts[0].sizes))
     with pytest.raises(InputError, match="1 can be classed"):
         seeds(host, [dictionary(), silent], passages, site=SITE)
-
-
-def test_atom_cosines_by_hand() -> None:
-    a, b = (SAE(SAEConfig(2, 2, 2, sparsity=TopK(1))) for _ in range(2))
-    with torch.no_grad():
-        a.v_dec.copy_(torch.tensor([[[1.0, 0]], [[3.0, 4]]]))
-        a.w_dec.copy_(torch.tensor([[[0.0, 2]], [[1.0, 0]]]))
-        b.v_dec.copy_(torch.tensor([[[1.0, 0]], [[0.0, 1]]]))
-        b.w_dec.copy_(torch.tensor([[[0.0, -1]], [[1.0, 1]]]))
-    expected = [[1.0, 0.0], [0.0, 0.8 / math.sqrt(2)]]
-    np.testing.assert_allclose(atom_cosines(a, [0, 1], b, [0, 1]), expected, atol=1e-6)

@@ -136,7 +136,8 @@ def _marks(folder: Path) -> list[tuple[Path, int]]:
 def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
     store, config = MemoryStore(), small("write-delta", steps=3)
     folder = tmp_path / "L3.H1_write-delta_seed0"
-    hold = f"from pathlib import Path; from writesae.disk import alone\nwith alone(Path({str(folder)!r})): print(1); input()"
+    hold = f"from pathlib import Path; from writesae.disk import alone; held = alone(Path({str(folder)!r}))\n"
+    hold += "with held: print(1); input()"
     command = [sys.executable, "-u", "-c", hold]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -19,14 +18,12 @@ from test_train import SITE, SMALL, small
 from references import matrices_reference, states_reference
 from writesae.errors import ConfigError, DataError, InputError
 from writesae.sae import SAE, BatchTopK, JumpReLU, TopK, evaluate
-from writesae.sae.compare import write_cosines
 from writesae.sae.step import loss_and_gradients
 from writesae.training import TrainConfig, open_logger, train
 from writesae.training.chunks import Chunks, make_chunks, whole_batches
 from writesae.training.data import Sampler
 from writesae.training.initial import initial_sae, moments
 from writesae.training.log import JsonLines, Service, StepRecord, read_history
-from writesae.training.plots import plot_atom, plot_cosines, plot_history
 from writesae.training.resample import leading_pair, resample
 from writesae.training.schedule import active_features, bandwidth, learning_rate
 from writesae.training.sequences import Sequences, read_sequences, split_sequences
@@ -251,16 +248,6 @@ def test_each_tracker_gets_every_scalar_of_its_own_run(
 def test_console_prints_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_logger("console", "L3.H1", tmp_path).record(_record(3))
     assert "L3.H1  step 3  tokens 15  loss 0.5000" in capsys.readouterr().out
-
-
-def test_figures_show_the_numbers(tmp_path: Path) -> None:
-    result = train(MemoryStore(), small("write-delta"), tmp_path / "run")
-    figure = plot_history(result.history)
-    assert list(figure.data[1].y) == [r.held_out for r in result.history if r.held_out is not None]
-    part = MemoryStore().read(SITE, 0, 3)
-    found = write_cosines(result.sae, part.key, part.update, result.sae.encode_written(part))
-    assert len(plot_cosines(found).data[0].x) == int((found.firings > 0).sum())
-    assert math.isclose(max(map(max, plot_atom(result.sae, 2).data[0].z)), float(result.sae.atom_matrices()[2].max()))
 
 
 SCRIPT = """

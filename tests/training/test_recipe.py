@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from memory_store import MemoryStore
 from writesae.cli import main
 from writesae.cli.train import Command
 from writesae.errors import ConfigError, InputError
-from writesae.sae import BatchTopK, Bilinear, Factored, Gated, JumpReLU, TopK
+from writesae.sae import BatchTopK, Bilinear, Factored, Gated, JumpReLU, SAEConfig, TopK
 from writesae.training import TrainConfig, train
 from writesae.training.config import EPOCHS
 from writesae.training.recipe import SPARSITIES, recipe, sites
@@ -78,8 +80,32 @@ def test_what_a_call_gets_wrong_is_one_line(store: MemoryStore, tmp_path: Path) 
         assert "\n" not in str(caught.value)
     assert not any(tmp_path.iterdir())
     for site in (5, None):
-        with pytest.raises(ConfigError, match="a site is written like"):
+        with pytest.raises(ConfigError, match=f"site={site} cannot be"):
             TrainConfig(site)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: TrainConfig("L3.H1", feature=5), r"TrainConfig has no setting 'feature': did you mean features\?"),  # type: ignore[arg-type, call-arg]
+        (lambda: TrainConfig(features=5), "missing a required argument: 'site'"),  # type: ignore[call-arg]
+        (lambda: TrainConfig("L3.H1", features="5"), "features='5' cannot be"),  # type: ignore[arg-type]
+        (lambda: TrainConfig("L3.H1", sparsity=Bilinear()), r"sparsity=Bilinear.* cannot be"),  # type: ignore[arg-type]
+        (lambda: SAEConfig(5, 7, feature=5), r"SAEConfig has no setting 'feature': did you mean features\?"),  # type: ignore[call-arg]
+        (lambda: TopK(kk=5), r"TopK has no setting 'kk': did you mean k\?"),  # type: ignore[call-arg]
+        (lambda: Factored(rank="2"), "rank='2' cannot be"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_configuration_that_is_called_wrongly_says_so(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        call()
+
+
+def test_a_result_shows_itself(store: MemoryStore, tmp_path: Path) -> None:
+    result = train(store, site="L3.H1", features=23, k=3, steps=5, out=tmp_path / "run")
+    found = r"L3.H1_state_seed0: explained variance [\d.-]+, L0 \d\.\d, features that fired \d+ of 23, .* steps 5, "
+    assert re.match(found, repr(result))
+    assert f"<tr><th>folder</th><td>{tmp_path / 'run'}</td></tr>" in result._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def run(command: Command) -> None:
         check_there(command.config)
     from writesae.store import open_store
     from writesae.training import TrainResult, train_many
-    from writesae.training.recipe import overruled, read_recipe, recipe, run_name, sites
+    from writesae.training.recipe import overruled, read_recipe, recipe, sites
 
     settings = command.given - {"out", "site", "seeds", "workers", "log", "config"}
     given = {name: getattr(command, name) for name in settings}
@@ -95,12 +95,6 @@ def run(command: Command) -> None:
         print(f"flags win over {command.config}: {'; '.join(told)}")
 
     def ended(result: TrainResult) -> None:
-        m = result.metrics
-        print(
-            f"{run_name(result.config)}: explained variance {m.explained_variance:.4f}, L0 {m.l0:.1f}, "
-            f"{m.alive:,} of {m.alive + m.dead:,} features fired on {m.tokens:,} held-out tokens, "
-            f"{result.seconds:.0f} s; {result.folder}",
-            flush=True,
-        )
+        print(result, flush=True)
 
     train_many(store, wanted, command.out, command.log, workers=command.workers, ended=ended)

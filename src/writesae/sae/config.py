@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from writesae.config import register_union
+from writesae.config import checked, register_union
 from writesae.errors import ConfigError
 from writesae.types import Target
 
 
+@checked
 @dataclass(frozen=True)
 class Linear:
     """`p_i = <E_i, X> + b_i` with a full matrix a feature."""
 
 
+@checked
 @dataclass(frozen=True)
 class Bilinear:
     """`p_i = sum_r v_ir^T X w_ir + b_i`."""
@@ -28,6 +30,7 @@ class Bilinear:
     """Whether the encoder's factors are the decoder's."""
 
 
+@checked
 @dataclass(frozen=True)
 class TopK:
     """The `k` largest positive pre-activations of each token."""
@@ -41,6 +44,7 @@ class TopK:
     with `(1,)` the strongest atom alone is trained to stand for the whole matrix."""
 
 
+@checked
 @dataclass(frozen=True)
 class BatchTopK:
     """The `k * tokens` largest positive pre-activations of a batch; a learnt threshold when it is used.
@@ -55,6 +59,7 @@ class BatchTopK:
     """Matryoshka: dictionary sizes, rising and smaller than `features`, whose reconstruction is trained as well."""
 
 
+@checked
 @dataclass(frozen=True)
 class JumpReLU:
     """`p_i` where it exceeds the feature's own threshold (Rajamanoharan et al. 2024b), else zero.
@@ -71,6 +76,7 @@ class JumpReLU:
     """Window width, in units of the mean pre-activation that fires at the start."""
 
 
+@checked
 @dataclass(frozen=True)
 class Gated:
     """Hard gate `p_i > 0`, magnitude `relu(exp(r_i) (p_i - b_i) + m_i)` (Rajamanoharan et al. 2024a)."""
@@ -79,6 +85,7 @@ class Gated:
     """Weight of the penalty `sum_i relu(p_i)`, against a reconstruction error of 1 for an empty dictionary."""
 
 
+@checked
 @dataclass(frozen=True)
 class SoftGated:
     """`sigmoid(exp(r_i) (p_i - b_i) + g_i) relu(p_i)`: a gate that never closes, as the research code trained it."""
@@ -87,11 +94,13 @@ class SoftGated:
     """Weight of the penalty on the sum of the codes, against a reconstruction error of 1."""
 
 
+@checked
 @dataclass(frozen=True)
 class Flat:
     """`X^ = M + sum_i a_i D_i` with a full matrix an atom."""
 
 
+@checked
 @dataclass(frozen=True)
 class Factored:
     """`X^ = M + sum_i a_i sum_r v_ir w_ir^T`."""
@@ -108,13 +117,9 @@ for _union in (Encoder, Sparsity, Decoder):
 
 
 @dataclass(frozen=True)
-class SAEConfig:
-    """A dictionary of `features` atoms for matrices of shape `(d_k, d_v)`. Raises ConfigError where impossible."""
+class Dictionary:
+    """What a dictionary is, whatever head it is for."""
 
-    d_k: int
-    """Key side of the modelled matrix."""
-    d_v: int
-    """Value side of the modelled matrix."""
     features: int = 2048
     """Number of atoms."""
     encoder: Encoder = field(default_factory=Bilinear)
@@ -125,6 +130,35 @@ class SAEConfig:
     """What an atom is."""
     target: Target = "state"
     """The matrix that is modelled."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Code counts below `k` that are trained as well; empty where there are none."""
+        return self.sparsity.levels if isinstance(self.sparsity, TopK) else ()
+
+    @property
+    def tied(self) -> bool:
+        """Whether encoder and decoder share their factors."""
+        return isinstance(self.encoder, Bilinear) and self.encoder.tied
+
+    @property
+    def prefixes(self) -> tuple[int, ...]:
+        """Matryoshka sizes below `features`; empty where there are none."""
+        return self.sparsity.prefixes if isinstance(self.sparsity, TopK | BatchTopK) else ()
+
+
+@dataclass(frozen=True)
+class _Head:
+    d_k: int
+    """Key side of the modelled matrix."""
+    d_v: int
+    """Value side of the modelled matrix."""
+
+
+@checked
+@dataclass(frozen=True)
+class SAEConfig(Dictionary, _Head):
+    """A dictionary for matrices of shape `(d_k, d_v)`. Raises ConfigError where impossible."""
 
     def __post_init__(self) -> None:
         k = self.sparsity.k if isinstance(self.sparsity, TopK | BatchTopK) else 1
@@ -146,18 +180,3 @@ class SAEConfig:
 
         if list(self.levels) != sorted(set(self.levels)) or any(not 0 < j < k for j in self.levels):
             raise ConfigError(f"levels {self.levels} must rise and lie between 1 and k - 1 = {k - 1}")
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Code counts below `k` that are trained as well; empty where there are none."""
-        return self.sparsity.levels if isinstance(self.sparsity, TopK) else ()
-
-    @property
-    def tied(self) -> bool:
-        """Whether encoder and decoder share their factors."""
-        return isinstance(self.encoder, Bilinear) and self.encoder.tied
-
-    @property
-    def prefixes(self) -> tuple[int, ...]:
-        """Matryoshka sizes below `features`; empty where there are none."""
-        return self.sparsity.prefixes if isinstance(self.sparsity, TopK | BatchTopK) else ()

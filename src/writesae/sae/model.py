@@ -34,6 +34,12 @@ from writesae.sae.show import html, text
 from writesae.sae.sparsity import jump, keep_batch_top, pack, top_codes
 from writesae.types import Site, Target
 
+
+def atom_norms(v: Tensor, w: Tensor) -> Tensor:
+    """Frobenius norms of the atoms `sum_r v_ir w_ir^T`, `[N]`, for factors `[N, r, K]`, `[N, r, V]`."""
+    return ((v @ v.mT) * (w @ w.mT)).sum((1, 2)).clamp_min(0).sqrt()
+
+
 _NOT_ATTACHED = "`writesae.artifacts` gives a dictionary its `save` and `push_to_hub`: import it before they are called"
 
 
@@ -281,8 +287,7 @@ class SAE(nn.Module):
         else:
             v, w = self.v_dec, self.w_dec
             balance = (w.flatten(1).norm(dim=1) / v.flatten(1).norm(dim=1).clamp_min(1e-12)).clamp_min(1e-12).sqrt()
-            gram = (v @ v.mT) * (w @ w.mT)
-            norm = gram.sum((1, 2)).clamp_min(0).sqrt()
+            norm = atom_norms(v, w)
             root = norm.clamp_min(1e-12).sqrt()
             v.mul_((balance / root)[:, None, None])
             w.div_((balance * root)[:, None, None])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import html as escape
+from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,5 +33,10 @@ def html(sae: SAE) -> str:
         ("decoder", str(config.decoder)),
     ]
     parts += [(name, " x ".join(map(str, p.shape))) for name, p in sae.named_parameters()]
-    rows = "".join(f"<tr><th>{escape.escape(a)}</th><td>{escape.escape(b)}</td></tr>" for a, b in parts)
-    return f"<table><caption>writesae.SAE</caption>{rows}</table>"
+    return table("writesae.SAE", parts)
+
+
+def table(caption: str, rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values as HTML."""
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+    return f"<table><caption>{escape(caption)}</caption>{cells}</table>"

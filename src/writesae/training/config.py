@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from writesae.config import at_least
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
-from writesae.sae.config import (
-    BatchTopK,
-    Bilinear,
-    Decoder,
-    Encoder,
-    Factored,
-    JumpReLU,
-    SAEConfig,
-    Sparsity,
-    TopK,
-)
-from writesae.types import Site, Target
+from writesae.sae.config import BatchTopK, Dictionary, JumpReLU, SAEConfig, TopK
+from writesae.types import Site
 
 EPOCHS = 20.0
 """Passes over the training sequences where nothing else is asked for."""
@@ -26,21 +16,16 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """One dictionary for one head. The defaults are the published recipe (paper App. D, Table 8)."""
-
+class _Of:
     site: Site
     """The head whose matrices are modelled."""
-    target: Target = "state"
-    """The matrix that is modelled."""
-    features: int = 2048
-    """Number of atoms."""
-    encoder: Encoder = field(default_factory=Bilinear)
-    """How pre-activations are computed."""
-    sparsity: Sparsity = field(default_factory=TopK)
-    """Which features fire."""
-    decoder: Decoder = field(default_factory=Factored)
-    """What an atom is."""
+
+
+@checked
+@dataclass(frozen=True)
+class TrainConfig(Dictionary, _Of):
+    """One dictionary for one head. The defaults are the published recipe (paper App. D, Table 8)."""
+
     epochs: float | None = None
     """Passes over the training sequences; None: 20, or as many as `steps` are."""
     steps: int | None = None
@@ -108,10 +93,6 @@ class TrainConfig:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.site, str):
-            object.__setattr__(self, "site", Site.parse(self.site))
-        if not isinstance(self.site, Site):
-            raise ConfigError(f'a site is written like "L9.H4", not {self.site!r}')
         at_least(self, **dict.fromkeys(("stride", "batch", "log_every", "checkpoint_every", "dead_after"), 1))
         at_least(self, validate_tokens=1, chunk=1, renormalise_every=0, resample_every=0, validate_every=0)
         at_least(self, warmup=0, aux_weight=0, aux_k=1, patience=0, k_steps=0, threads=0, memory=0)
@@ -140,8 +121,13 @@ class TrainConfig:
                 if idle and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                     raise ConfigError(f"{name}={getattr(self, name)} has no effect {where}: leave it out")
 
+    @property
+    def name(self) -> str:
+        """Folder name of a run among several."""
+        return f"{self.site}_{self.target}_seed{self.seed}"
+
     def sae(self, d_k: int, d_v: int) -> SAEConfig:
         """The dictionary that this run trains for a head of `d_k x d_v`; raises ConfigError if it is impossible."""
         if self.k_start is not None and not 1 <= self.k_start <= self.features:
             raise ConfigError(f"k_start = {self.k_start} must lie between 1 and features = {self.features}")
-        return SAEConfig(d_k, d_v, self.features, self.encoder, self.sparsity, self.decoder, self.target)
+        return SAEConfig(d_k, d_v, **{field.name: getattr(self, field.name) for field in fields(Dictionary)})

@@ -27,7 +27,7 @@ from writesae.training.config import TrainConfig
 from writesae.training.log import Logger, Loggers, Service, StepRecord, open_logger
 from writesae.training.loop import Run, losses
 from writesae.training.process import cpu_threads, interrupts
-from writesae.training.recipe import recipe, run_name
+from writesae.training.recipe import recipe
 from writesae.training.result import TrainResult
 from writesae.training.room import at_once
 from writesae.training.sequences import head_shape
@@ -239,7 +239,7 @@ def _places(configs: Sequence[TrainConfig], out: str | Path | Sequence[str | Pat
     """Names and folders of the runs."""
     if not configs:
         raise InputError("no run was asked for: give at least one site")
-    names = [run_name(config) for config in configs]
+    names = [config.name for config in configs]
     if len(set(names)) < len(names):
         names = [f"{name}_{number}" for number, name in enumerate(names)]
     if isinstance(out, str | Path):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import get_type_hints
 
 from writesae.config import from_json
 from writesae.disk import read_json
@@ -31,11 +30,6 @@ _OTHER = ("preset", "k")
 """What may be asked for beside the fields of TrainConfig."""
 
 
-def run_name(config: TrainConfig) -> str:
-    """Folder name of a run among several."""
-    return f"{config.site}_{config.target}_seed{config.seed}"
-
-
 def recipe(base: TrainConfig | None, asked: Mapping[str, object]) -> TrainConfig:
     """A configuration from some of its fields by name; `base` says the others, or the defaults do.
 
@@ -43,10 +37,10 @@ def recipe(base: TrainConfig | None, asked: Mapping[str, object]) -> TrainConfig
     decoder, the name of a sparsity, and its `k`. Raises ConfigError or InputError in one line for what is unknown, of
     the wrong type, or without effect.
     """
-    hints = get_type_hints(TrainConfig)
+    known = [field.name for field in fields(TrainConfig)]
     for name in asked:
-        if name not in hints and name not in _OTHER:
-            near = get_close_matches(name, [*hints, *_OTHER], 2)
+        if name not in known and name not in _OTHER:
+            near = get_close_matches(name, [*known, *_OTHER], 2)
             raise ConfigError(f"training has no setting {name!r}{f': {chr(32).join(near)}?' if near else ''}")
     values = {name: value for name, value in asked.items() if name not in _OTHER}
     if values.get("target") == "write":
@@ -58,12 +52,6 @@ def recipe(base: TrainConfig | None, asked: Mapping[str, object]) -> TrainConfig
         values |= {"encoder": parts.encoder, "decoder": parts.decoder}
     if "sparsity" in asked or "k" in asked:
         values["sparsity"] = _sparsity(None if base is None else base.sparsity, asked)
-    for name, value in values.items():
-        if not is_dataclass(value):
-            try:
-                values[name] = from_json(hints[name], value)
-            except ConfigError as error:
-                raise ConfigError(f"{name}={value!r} cannot be: {error}") from None
     if base is None and "site" not in values:
         raise ConfigError('training needs a head: site="L5.H0"')
     if base is not None and {"steps", "epochs"} & set(values):

@@ -8,13 +8,9 @@ from itertools import permutations
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
 from writesae.errors import InputError
 from writesae.evals.common.classes import labels, portraits, refusals
-from writesae.evals.common.controls import normalize
 from writesae.evals.common.firings import firings_by_form
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated
@@ -22,6 +18,7 @@ from writesae.evals.common.result import count
 from writesae.evals.common.subject import Subject
 from writesae.evals.seeds import SeedsConfig
 from writesae.sae import SAE
+from writesae.sae.compare import atom_cosines, matched
 from writesae.types import NativeWrite
 
 Kinds = dict[NativeWrite, dict[int, str]]
@@ -91,16 +88,9 @@ def _portraits(subject: Subject, sae: SAE, forms: tuple[NativeWrite, ...]) -> pd
 def _pair(one: SAE, kinds: Kinds, other: SAE, others: Kinds) -> pd.DataFrame:
     """One row an alive atom of `one`: its classes, and its cosines to its best and to its assigned counterpart."""
     mine, theirs = (list(next(iter(by.values()))) for by in (kinds, others))
-    cosine = atom_cosines(one, mine, other, theirs)
+    cosine = atom_cosines(one, other).abs().cpu()[mine][:, theirs]
     taken = np.full(len(mine), np.nan)
-    rows, columns = linear_sum_assignment(cosine.numpy(), maximize=True)
-    taken[rows] = cosine.numpy()[rows, columns]
+    pairs = matched(cosine)
+    taken[pairs.first.numpy()] = pairs.cosine.numpy()
     classes = {f"class_{form}": [kind[f] for f in mine] for form, kind in kinds.items()}
     return pd.DataFrame({"feature": mine, **classes, "best": cosine.max(1).values.tolist(), "assigned": taken})
-
-
-def atom_cosines(one: SAE, features: list[int], other: SAE, others: list[int]) -> Tensor:
-    """Absolute cosines between rank-1 atoms, `[features, others]`: `|v.v'| |w.w'|` of unit sides."""
-    a, b = one.atoms(), other.atoms()
-    keys, values = (normalize(x[features]) @ normalize(y[others]).T for x, y in ((a.v, b.v), (a.w, b.w)))
-    return torch.abs(keys * values).cpu()
