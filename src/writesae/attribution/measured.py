@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.attribution.effects import Attribution
-from writesae.causal.actions import Edit, EraseWrite, Transplant, Write
-from writesae.causal.passages import edited_logits
+from writesae.causal.actions import Edit, Transplant, Write
+from writesae.causal.passages import batches, edited_logits
 from writesae.causal.schedule import Places
 from writesae.causal.targets import Target, check_target, positions_kept
 from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
-from writesae.hosts import Host
+from writesae.hosts import Host, KernelCall, KernelResult, Tap
 from writesae.types import Site, Timing
 
 
@@ -41,26 +41,29 @@ def edited_scores(
         mine = torch.tensor([own == site for own in sites])[:, None]
         places = Places(torch.where(here & mine, 0, -1))
         edits.append(Edit(site, Transplant(Write(key, value), replaced=None), places, timing))
-    return _scores(host, tokens, target, len(sites), edits)
+    check_target(target, len(tokens), host.vocabulary)
+    text = tokens.expand(len(sites), -1)
+    runs = edited_logits(host, text, edits, positions_kept(target))
+    return torch.cat([target.score(logits, text[part]) for part, logits in runs])
 
 
 @torch.no_grad()
 def silenced_scores(host: Host, tokens: Tensor, target: Target, silence: list[list[Site]]) -> Tensor:
-    """The target's value with all writes of some heads erased, which leaves nothing to read: one copy a list of sites,
-    `[R]`."""
-    edits = []
-    for site in dict.fromkeys(site for sites in silence for site in sites):
-        rows = torch.tensor([[0 if site in sites else -1] for sites in silence])
-        edits.append(Edit(site, EraseWrite("value"), Places(rows.expand(-1, len(tokens))), "at_token"))
-    return _scores(host, tokens, target, len(silence), edits)
-
-
-def _scores(host: Host, tokens: Tensor, target: Target, copies: int, edits: list[Edit]) -> Tensor:
+    """The target's value with nothing read from some heads, as where all their writes are erased: one copy a list of
+    sites, `[R]`."""
     check_target(target, len(tokens), host.vocabulary)
-    text = tokens.expand(copies, -1)
-    return torch.cat([
-        target.score(logits, text[part]) for part, logits in edited_logits(host, text, edits, positions_kept(target))
-    ])  # fmt: skip
+    text, keep, scores = tokens.expand(len(silence), -1), positions_kept(target), []
+    for part in batches(host, text, 0, keep):
+
+        def after(call: KernelCall, result: KernelResult, rows: list[list[Site]] = silence[part]) -> KernelResult:
+            output = result.output.clone()
+            for row, sites in enumerate(rows):
+                output[row, :, [site.head for site in sites if site.layer == call.layer]] = 0
+            return result._replace(output=output)
+
+        with host.tap(Tap(after=after)):
+            scores.append(target.score(host.run(text[part], keep=keep), text[part]))
+    return torch.cat(scores)
 
 
 @dataclass(frozen=True)

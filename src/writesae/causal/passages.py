@@ -72,13 +72,19 @@ def edited_logits(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Run passages `[N, T]` with edits that speak of all of them, by row, as many at a time as the budget holds:
     (which, their logits at the positions kept, as by `Host.run`)."""
-    length = tokens.shape[1]
     layer = min((edit.site.layer for edit in edits), default=0)
-    at_once = passages_at_once(host, length, layer, memory, positions_read(keep, length), most=max(1, TOKENS // length))
-    for begin in range(0, len(tokens), at_once):
-        part = slice(begin, begin + at_once)
-        with editing(host, edits, first=begin):
+    for part in batches(host, tokens, layer, keep, memory):
+        with editing(host, edits, first=part.start):
             yield part, host.run(tokens[part], keep=keep)
+
+
+def batches(
+    host: Host, tokens: Tensor, layer: int, keep: int | Tensor, memory: float | None = None
+) -> Iterator[slice]:
+    """Which of passages `[N, T]` are run at once, as many as the budget holds, changed from a layer up."""
+    length = tokens.shape[1]
+    at_once = passages_at_once(host, length, layer, memory, positions_read(keep, length), most=max(1, TOKENS // length))
+    yield from (slice(begin, begin + at_once) for begin in range(0, len(tokens), at_once))
 
 
 def edited_losses(
