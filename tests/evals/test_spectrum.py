@@ -12,7 +12,7 @@ import torch
 from random_hosts import host_parameter, some_tokens, tiny_host
 from references import delta_values_reference
 from slow_protocol import cache_copy_logits
-from writesae.causal import budget
+from writesae.causal import budget, runs
 from writesae.causal.divergence import kl_divergence
 from writesae.errors import InputError
 from writesae.evals import spectrum
@@ -94,7 +94,7 @@ def test_native_runs_are_bounded(host: Host, passages: torch.Tensor, monkeypatch
         return native_run(of, tokens, layer)
 
     monkeypatch.setattr(budget, "BUDGET", 1e-6)
-    monkeypatch.setattr(budget, "native_run", watched)
+    monkeypatch.setattr(runs, "native_run", watched)
     few = spectrum(host, passages, writes=6)
     assert max(sizes) == 1
     for table in ("records", "writes"):

@@ -6,12 +6,10 @@ really free is only used to refuse.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import Tensor
 
 from writesae.hosts import Host
-from writesae.hosts.fork import NativeRun, native_run
+from writesae.hosts.fork import NativeRun
 from writesae.memory import refuse_unless_free
 
 BUDGET = 1.0
@@ -70,13 +68,6 @@ def generations_at_once(host: Host, length: int, memory: float | None = None) ->
     attention = 2 * (len(host.blocks) - len(host.layers)) * length * _width(host)
     each = 2 * states + attention + length * _widths(host) + 3 * host.vocabulary
     return _fitting(host, each, GENERATIONS, memory, f"generations of {length} tokens")
-
-
-def native_runs(host: Host, tokens: Tensor, layer: int, memory: float | None = None) -> Iterator[tuple[int, NativeRun]]:
-    """Passages `[B, T]` run as many at a time as the budget holds: (number of the first one, their run)."""
-    at_once = passages_at_once(host, tokens.shape[1], layer, memory)
-    for begin in range(0, len(tokens), at_once):
-        yield begin, native_run(host, tokens[begin : begin + at_once], layer)
 
 
 def _fitting(host: Host, each: int, most: int, memory: float | None, what: str) -> int:

@@ -78,9 +78,7 @@ def edited_logits(
             yield part, host.run(tokens[part], keep=keep)
 
 
-def batches(
-    host: Host, tokens: Tensor, layer: int, keep: int | Tensor, memory: float | None = None
-) -> Iterator[slice]:
+def batches(host: Host, tokens: Tensor, layer: int, keep: int | Tensor, memory: float | None = None) -> Iterator[slice]:
     """Which of passages `[N, T]` are run at once, as many as the budget holds, changed from a layer up."""
     length = tokens.shape[1]
     at_once = passages_at_once(host, length, layer, memory, positions_read(keep, length), most=max(1, TOKENS // length))

@@ -100,6 +100,7 @@ def _print_help() -> None:
 
 def run(command: Command) -> None:
     """Evaluate, write the folder, print the finding and where it is."""
+    from writesae.causal.runs import shared_runs
     from writesae.disk import check_place
     from writesae.evals import EVALUATIONS
     from writesae.evals.common.result import refuse_other
@@ -116,14 +117,15 @@ def run(command: Command) -> None:
         _measure(EVALUATIONS[command.name], host, saes, part, request, request.out, command.config)
         return
     done = 0
-    for name, some in fitting(list(EVALUATIONS.values()), saes, request.site):
-        for number, group in enumerate(some, 1):
-            place = request.out / (name if len(some) == 1 else f"{name}-{number}")
-            try:
-                _measure(EVALUATIONS[name], host, group, part, request, place, None)
-                done += 1
-            except InputError as error:
-                print(f"{name}: refused: {error}")
+    with shared_runs():
+        for name, some in fitting(list(EVALUATIONS.values()), saes, request.site):
+            for number, group in enumerate(some, 1):
+                place = request.out / (name if len(some) == 1 else f"{name}-{number}")
+                try:
+                    _measure(EVALUATIONS[name], host, group, part, request, place, None)
+                    done += 1
+                except InputError as error:
+                    print(f"{name}: refused: {error}")
     if not done:
         raise InputError("no evaluation could be run on what was given: see the reasons above")
     print(f"{done} results in {request.out}; `writesae report {request.out}` makes one page of them")

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from writesae.artifacts import add_metrics
+from writesae.causal.runs import shared_runs
 from writesae.config import Json, to_json
 from writesae.corpus import text
 from writesae.disk import alone, claim
@@ -51,7 +52,7 @@ def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Consol
     settings = {name: value for name, value in _plain(config).items() if name != "workers"}
     asked: dict[str, Json] = {"kind": KIND, "config": settings, "revision": host.revision}
     results, seed = path / "results", config.seed
-    with alone(path), _bars(console) as bars:
+    with alone(path), _bars(console) as bars, shared_runs():
         claim(path, KIND, asked)
         few = test.draw(min(AUDIT_PASSAGES, config.passages), seed)
         audit = spectrum(host, few, seed=seed, out=results / "spectrum", progress=bars("audit every head"))

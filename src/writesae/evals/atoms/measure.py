@@ -18,6 +18,7 @@ from torch import Tensor
 from writesae.causal.closed_form import direct_path
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
+from writesae.causal.runs import shared_runs
 from writesae.errors import InputError
 from writesae.evals.atoms import AtomsConfig
 from writesae.evals.atoms.describe import contexts, nearest, rates, together
@@ -38,6 +39,7 @@ SMALL = 0.1
 SCORED = ["passage", "position", "feature", "coefficient", "cosine"]
 
 
+@shared_runs()
 def measure(subject: Subject, config: AtomsConfig, keep: Keep) -> Measured:
     """A record is an atom. Raises InputError where none fires."""
     host, sae, site, tokens = subject.host, subject.sae, subject.site, subject.tokens

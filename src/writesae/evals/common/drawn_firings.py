@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from writesae.causal.budget import PASSAGES, passages_at_once
+from writesae.causal.runs import run_natively
 from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals.common.conditions import Atoms
@@ -19,7 +20,7 @@ from writesae.evals.common.firings import all_firings, gather
 from writesae.evals.common.pieces import Keep, concatenated
 from writesae.evals.common.subject import Subject
 from writesae.hosts import Host
-from writesae.hosts.fork import NativeRun, native_run
+from writesae.hosts.fork import NativeRun
 from writesae.sae import SAE
 from writesae.types import NativeWrite, Site
 
@@ -109,4 +110,4 @@ def native_runs(
         end = min(begin + at_once, stop)
         here = firings[firings.passage.between(begin, end - 1)]
         if len(here):
-            yield begin, here, native_run(host, tokens[begin:end], site.layer)
+            yield begin, here, run_natively(host, tokens[begin:end], site.layer)

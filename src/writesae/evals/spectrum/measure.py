@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from writesae.causal.budget import native_runs
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.patching import Edits, patched_logits
+from writesae.causal.runs import native_runs
 from writesae.errors import InputError
 from writesae.evals.common.draws import generator_for
 from writesae.evals.common.pieces import Keep, Measured, concatenated
