@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tiny_models import TINY_MODELS
 from writesae.cli import main
-from writesae.hosts import inventory
+from writesae.hosts import EMBEDDED, inventory
 from writesae.hosts.registry import ARCHITECTURES
 
 
@@ -21,7 +22,9 @@ def test_every_family_and_class_is_listed(capsys: pytest.CaptureFixture[str], mo
         assert architecture.models
         for model in architecture.models:
             assert model in out
-    assert "tiny-gdn, tiny-mamba2" in out
+    for name, folder in EMBEDDED.items():
+        row = next(line for line in out.splitlines() if f" {name} " in line)
+        assert json.loads((folder / "card.json").read_text())["quality"] in row
 
 
 def test_every_tiny_model_s_class_is_listed() -> None:
@@ -34,6 +37,9 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     rows = {(row.family, row.package): row for row in inventory.inventory()}
     assert rows["rwkv7", "rwkv7-hf"].devices == "pip install 'writesae[rwkv7]'"
     assert rows["mamba2", "transformers"].devices.startswith("cpu (torch)")
+    needs = {host.name: host.needs for host in inventory.shipped()}
+    extras = {"memory-rwkv7": "rwkv7", "memory-gla": "fla", "memory-deltanet": "fla"}
+    assert needs == {name: f"pip install 'writesae[{extras[name]}]'" if name in extras else "" for name in EMBEDDED}
 
 
 def test_a_model_s_sites_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

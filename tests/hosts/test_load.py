@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from first_blocks import first_blocks
 from tiny_models import build_tiny
+from writesae.corpus.facts import draw_facts, vocabulary
 from writesae.errors import HostError, InputError, ReplayError
 from writesae.hosts import EMBEDDED, Host, load
 from writesae.hosts import registry as registry_module
@@ -43,6 +47,9 @@ def test_the_embedded_hosts_share_a_tokenizer() -> None:
     assert host.vocabulary == other.vocabulary
 
 
+MISSING = {"gla": "fla", "deltanet": "fla", "rwkv7": "rwkv7_hf"}
+
+
 @pytest.mark.parametrize("name", ["tiny-gdn", "tiny-mamba2"])
 def test_an_embedded_host_has_learnt_the_language_of_the_sample(name: str) -> None:
     """Single-token counts give about 6.9 nats a token, pairs 4.8, a uniform guess 8.3."""
@@ -52,6 +59,27 @@ def test_an_embedded_host_has_learnt_the_language_of_the_sample(name: str) -> No
     with torch.no_grad():
         logits = host.logits(tokens)[:, :-1]
     assert cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()) < 4.9
+
+
+MEMORY = {name: MISSING.get(name.removeprefix("memory-"), "torch") for name in EMBEDDED if name.startswith("memory-")}
+"""Hosts that remember, and the package that each needs beside transformers."""
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_a_memory_host_recalls_what_its_card_says(name: str) -> None:
+    """Eight facts a passage that it never saw; loading proves the replay of its recurrence."""
+    if find_spec(MEMORY[name]) is None:
+        with pytest.raises(HostError, match=r"pip install 'writesae\["):
+            load(name)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fla warns of missing GPUs
+        host = load(name)
+    card = json.loads((EMBEDDED[name] / "card.json").read_text())
+    passages = draw_facts(vocabulary(host.tokenizer, card["pattern"]), 40, 8, (5, 7))
+    said = host.logits(torch.from_numpy(passages.tokens), keep=torch.from_numpy(passages.asked)).argmax(-1)
+    assert (said.numpy() == passages.thing).mean() >= min(0.98, card["recall"]["8"] - 0.01)
+    assert sum(path.stat().st_size for path in EMBEDDED[name].glob("*.safetensors")) <= 1_500_000
 
 
 def test_a_loaded_model_has_a_revision_of_its_weights(tiny: Host, other_tiny: Host) -> None:
@@ -151,7 +179,7 @@ def test_sites_are_checked(tiny: Host) -> None:
 
 def test_a_folder_that_is_not_there_is_named_with_what_to_do() -> None:
     for name in ("nowhere/at_all", "./nowhere", "nowhere"):
-        with pytest.raises(InputError, match=r"nowhere.*give one of tiny-gdn, .* save_pretrained, or a Hub id"):
+        with pytest.raises(InputError, match=r"nowhere.*give one of .*tiny-gdn, .* save_pretrained, or a Hub id"):
             load(name)
 
 

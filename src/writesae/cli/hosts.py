@@ -15,11 +15,11 @@ from writesae.errors import InputError
 @dataclass(frozen=True)
 class Command:
     """Without a model: list the recurrent families and model classes that are supported, the installed package that
-    serves each and the devices it runs on, and the embedded hosts. With a model: load it, prove its recorded stream
-    by replay, and list its sites with their shapes."""
+    serves each and the devices it runs on, and the embedded hosts with how good they are. With a model: load it, prove
+    its recorded stream by replay, and list its sites with their shapes."""
 
     model: Positional[str | None] = None
-    """An embedded host (tiny-gdn, tiny-mamba2), a folder made by save_pretrained, or a Hub id (user/name)."""
+    """An embedded host (tiny-gdn, memory-gdn, ...), a folder made by save_pretrained, or a Hub id (user/name)."""
     running: Flat[Running] = field(default_factory=Running)
     device_map: str | None = None
     """Spread the model over devices: auto, balanced, ... (needs accelerate)."""
@@ -42,8 +42,7 @@ def _print_inventory() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from writesae.hosts import EMBEDDED
-    from writesae.hosts.inventory import inventory
+    from writesae.hosts.inventory import inventory, shipped
 
     table = Table("family", "can", "package", "runs here on")
     table.add_column("models", no_wrap=True)
@@ -52,7 +51,10 @@ def _print_inventory() -> None:
         table.add_row(row.family, row.can, package, escape(row.devices), "\n".join(row.models))
     console = Console()
     console.print(table)
-    console.print(f"hosts that ship with writesae: {', '.join(EMBEDDED)}")
+    own = Table("host that ships with writesae", "model", "quality", "needs")
+    for host in shipped():
+        own.add_row(host.name, host.model, host.quality, escape(host.needs))
+    console.print(own)
 
 
 def _print_sites(model: str, command: Command) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 import torch
 
+from writesae.disk import read_json
+from writesae.hosts.checkpoints import FLA_TYPES
 from writesae.hosts.internals import SINCE
 from writesae.hosts.registry import ARCHITECTURES, Architecture
+from writesae.hosts.sources import EMBEDDED
 from writesae.hosts.versions import DISTRIBUTIONS, EXTRAS, installed_version, release
 
 
@@ -57,3 +61,31 @@ def _devices(family: str, package: str) -> str:
     fast = "mamba_ssm" if family == "mamba2" else "fla"
     on_gpu = "torch" if package == "rwkv7_hf" or installed_version(fast) is None else fast
     return f"cpu (torch), cuda ({on_gpu})"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """One host that ships with the package."""
+
+    name: str
+    model: str
+    """Its class."""
+    quality: str
+    """How good it is, by its card."""
+    needs: str
+    """What to install for it; empty where nothing is missing."""
+
+
+def shipped() -> list[Shipped]:
+    """Every embedded host, by name."""
+    rows = []
+    for name, folder in EMBEDDED.items():
+        config = cast("dict[str, object]", read_json(folder / "config.json"))
+        card = cast("dict[str, object]", read_json(folder / "card.json"))
+        (model,) = cast("list[str]", config["architectures"])
+        kind = str(config["model_type"])
+        serving = {"rwkv7": ["rwkv7_hf", "fla"]}.get(kind, ["fla"]) if kind in FLA_TYPES else []
+        missing = serving and not any(installed_version(package) for package in serving)
+        needs = f"pip install 'writesae[{EXTRAS[serving[0]]}]'" if missing else ""
+        rows.append(Shipped(name, model, str(card["quality"]), needs))
+    return rows

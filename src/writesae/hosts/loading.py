@@ -16,7 +16,7 @@ from writesae.hosts.host import Host
 from writesae.hosts.identity import Identity
 from writesae.hosts.mamba_ssm_format import TOKENIZER
 from writesae.hosts.selfcheck import check_replay
-from writesae.hosts.sources import EMBEDDED, Place, ask_hub, find
+from writesae.hosts.sources import EMBEDDED, Place, ask_hub, embedded_tokenizer, find
 from writesae.hosts.unwrap import unwrap
 
 DType = Literal["float32", "bfloat16", "float16", "auto"]
@@ -35,11 +35,11 @@ def load(
 ) -> Host:
     """Load a host and prove that its recurrence is read right.
 
-    `source` is an embedded host's name (`"tiny-gdn"`, `"tiny-mamba2"`), a local folder, a Hub id, or a loaded
-    transformers model, also one inside a PEFT model (its adapters count), an nnsight LanguageModel, a TransformerLens
-    TransformerBridge, `torch.compile` or DataParallel. What is loaded here goes to the CPU and runs in float32 if
-    nothing else is asked for, whatever the checkpoint's precision. A model that you loaded stays as it is: to ask for
-    another device or precision is refused.
+    `source` is an embedded host's name (`"tiny-gdn"`, `"memory-gdn"`; `writesae hosts` lists them), a local folder, a
+    Hub id, or a loaded transformers model, also one inside a PEFT model (its adapters count), an nnsight LanguageModel,
+    a TransformerLens TransformerBridge, `torch.compile` or DataParallel. What is loaded here goes to the CPU and runs
+    in float32 if nothing else is asked for, whatever the checkpoint's precision. A model that you loaded stays as it
+    is: to ask for another device or precision is refused.
 
     Raises InputError where there is no such model or device, HostError where it has no known recurrent layer or its
     checkpoint is not whole, ReplayError where the self-check fails.
@@ -58,7 +58,7 @@ def load(
             raise InputError(f"give device={device!r} or device_map={device_map!r}, not both")
         where = choose_device(device) if device_map is None else None
         loaded = load_checkpoint(Request(place, dtype or "float32", where, device_map, revision, trust_remote_code))
-        tokens = str(EMBEDDED["tiny-gdn"]) if str(source) in EMBEDDED else loaded.tokenizer
+        tokens = str(embedded_tokenizer(str(source))) if str(source) in EMBEDDED else loaded.tokenizer
         if tokenizer is None and tokens is not None:
             tokenizer = _load_tokenizer(tokens, place, revision, trust_remote_code)
         host = Host(loaded.model, tokenizer, str(source), Identity(loaded.model, loaded.files))

@@ -13,9 +13,14 @@ from writesae.errors import InputError
 from writesae.hub import ask, is_hub_id
 
 _HERE = Path(__file__).parent / "embedded"
-EMBEDDED = {"tiny-gdn": _HERE / "tiny_gdn", "tiny-mamba2": _HERE / "tiny_mamba2"}
-"""Hosts that ship with the package; they have one tokenizer, which is kept with the first."""
+EMBEDDED = {p.name.replace("_", "-"): p for p in sorted(_HERE.iterdir()) if (p / "config.json").is_file()}
+"""Hosts that ship with the package."""
 _GIVE = f"give one of {', '.join(EMBEDDED)}, a folder made by save_pretrained, or a Hub id user/name"
+
+
+def embedded_tokenizer(name: str) -> Path:
+    """The folder that keeps an embedded host's tokenizer: every `tiny-` host has tiny-gdn's, `memory-` memory-gdn's."""
+    return EMBEDDED[f"{name.partition('-')[0]}-gdn"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,123 @@
+"""Facts deleted: where a host keeps them, against the slow protocol and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from references import delta_values_reference
+from slow_protocol import cache_copy_logits
+from writesae.causal.actions import AddMatrix
+from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
+from writesae.errors import InputError
+from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native
+from writesae.evals.recall.located import binding, costs, deleted, located
+from writesae.hosts import Host, load
+from writesae.types import Site, Timing
+
+BATCH, FACTS = 3, 5
+
+
+@pytest.fixture(scope="module")
+def memory() -> Host:
+    return load("memory-gdn")
+
+
+@pytest.fixture(scope="module")
+def passages(memory: Host) -> FactPassages:
+    return draw_facts(vocabulary(memory.tokenizer), BATCH, FACTS, (11, 13))
+
+
+@pytest.fixture(scope="module")
+def mapped(memory: Host, passages: FactPassages) -> pd.DataFrame:
+    return located(memory, passages, 6)
+
+
+@pytest.fixture(scope="module")
+def best(mapped: pd.DataFrame) -> Cell:
+    """The cell whose deletion costs a fact most."""
+    costly = medians(mapped).sort_values("lost").iloc[-1]
+    return Cell(Site(int(costly.layer), int(costly["head"])), int(costly.offset))
+
+
+def medians(mapped: pd.DataFrame) -> pd.DataFrame:
+    return mapped.groupby(["layer", "head", "offset"], as_index=False)[["lost", "others"]].median()
+
+
+def test_the_host_knows_every_fact(memory: Host, passages: FactPassages) -> None:
+    answers = native(memory, passages)
+    assert answers.nats.shape == (BATCH, FACTS)
+    assert np.array_equal(answers.said, passages.thing)
+
+
+@pytest.mark.parametrize("timing", ["after_token", "at_token"])
+def test_a_deletion_is_that_of_the_slow_protocol(
+    memory: Host, passages: FactPassages, best: Cell, timing: Timing
+) -> None:
+    """A copied cache edited by hand, for one fact; the write that holds it, so that the answers move."""
+    cell, row, fact = best, 1, 2
+    found = changed(memory, passages, [cell], deletion(memory), timing)
+    position = int(passages.begin[row, fact]) + cell.offset
+    tokens = torch.from_numpy(passages.tokens[row])
+    stream = memory.record(tokens[None, : position + 1], [cell.site.layer])[cell.site.layer].heads(cell.site.head)
+    write = torch.outer(stream.key[0, -1, 0], delta_values_reference(stream)[0, -1, 0])
+    horizon = len(tokens) - position - 1
+    _, (logits,) = cache_copy_logits(memory, tokens, cell.site, position, [-write], timing, horizon)
+    scored = position if timing == "at_token" else position + 1
+    asked = torch.from_numpy(passages.asked[row]) - scored
+    expected = logits.log_softmax(-1)[asked, torch.from_numpy(passages.thing[row])]
+    torch.testing.assert_close(found.nats[row, fact], expected, rtol=1e-3, atol=1e-3)
+    assert (found.nats[row, fact] - native(memory, passages).nats[row]).abs().max() > 1
+
+
+def test_nothing_added_costs_nothing(memory: Host, passages: FactPassages) -> None:
+    cells = [Cell(Site(1, 0), 3), Cell(Site(1, 1), 3), Cell(Site(2, 0), 0)]
+    same = changed(memory, passages, cells, lambda site: AddMatrix(torch.zeros(32, 32)))
+    torch.testing.assert_close(same.nats, native(memory, passages).nats[:, None].expand_as(same.nats))
+
+
+def test_costs_by_hand() -> None:
+    """Two passages of two facts, the first told twice in the second passage: three facts stand."""
+    zero = np.zeros((2, 2), np.int64)
+    stands = np.array([[True, True], [False, True]])
+    passages = FactPassages(zero, zero, np.array([[4, 5], [6, 7]]), zero, zero, zero, stands)
+    before = Answers(torch.zeros(2, 2), torch.from_numpy(passages.thing))
+    nats = torch.tensor([[[-3.0, -1.0], [0.0, -8.0]], [[-9.0, -9.0], [-9.0, -2.0]]])
+    said = torch.tensor([[[9, 5], [4, 5]], [[9, 9], [9, 9]]])
+    found = costs(passages, before, Answers(nats, said))
+    assert found.lost.tolist() == [3.0, 8.0, 2.0]
+    assert found.right.tolist() == [False, True, False]
+    assert found.others.tolist()[:2] == [1.0, 0.0]
+    assert found.others_right.tolist()[:2] == [1.0, 1.0]
+    assert np.isnan(found.others[2])  # no other fact stands there
+
+
+def test_the_map_finds_the_one_write_that_holds_a_fact(mapped: pd.DataFrame) -> None:
+    """memory-gdn binds in one head at the thing's token; its other heads and tokens hold nothing of a fact."""
+    table = medians(mapped).sort_values("lost")
+    assert len(table) == 4 * 6
+    assert len(mapped) == 4 * 6 * BATCH * FACTS
+    assert table.offset.iloc[-1] == 3
+    assert table.lost.iloc[-1] > 5
+    assert table.lost.iloc[:-1].max() < 0.1
+    assert table.others.abs().max() < 0.05
+
+
+def test_the_binding_writes_are_found_on_some_passages_and_hold_on_others(
+    memory: Host, passages: FactPassages, mapped: pd.DataFrame, best: Cell
+) -> None:
+    held = binding(memory, passages, mapped)
+    assert held.cells == (best,)
+    assert held.right <= 0.05
+    other = deleted(memory, draw_facts(vocabulary(memory.tokenizer), 7, 8, (11, 17)), held.cells)
+    assert other.lost.median() > 7
+    assert other.right.mean() <= 0.05
+    assert other.others_right.mean() > 0.95
+
+
+def test_cells_outside_are_refused(memory: Host, passages: FactPassages) -> None:
+    for cells in ([], [Cell(Site(1, 0), -1)], [Cell(Site(1, 0), 999)]):
+        with pytest.raises(InputError, match="not all inside the passages"):
+            changed(memory, passages, cells, deletion(memory))
