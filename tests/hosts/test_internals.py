@@ -19,7 +19,7 @@ from random_hosts import BATCH, TIME, relative, some_tokens, tiny_host
 from tiny_models import TINY_MODELS, build_tiny, lacking
 from writesae.errors import HostError
 from writesae.hosts import internals, load
-from writesae.hosts.caches import new_cache, read_state, run_cached
+from writesae.hosts.caches import generation_argument, new_cache, read_state, run_cached
 from writesae.hosts.fork import native_run
 from writesae.hosts.inventory import inventory
 from writesae.hosts.versions import release
@@ -32,6 +32,15 @@ HERE = [name for name, spec in TINY_MODELS.items() if spec.extra is None and lac
 def test_the_cache_has_one_name_since_5_24_and_two_before(name: str) -> None:
     names = internals.CACHE_NAMES[:1] if release() >= (5, 24) else internals.CACHE_NAMES[1:]
     assert internals.cache_keyword(build_tiny(name)) in names
+
+
+def test_a_class_that_5_24_cannot_hand_its_cache_is_refused_for_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = tiny_host("qwen3_5")
+    assert generation_argument(host, new_cache(host))["use_cache"] is True
+    monkeypatch.setattr(internals, "release", lambda: (5, 24))
+    monkeypatch.setattr(internals, "cache_keyword", lambda model: "past_key_values")
+    with pytest.raises(HostError, match=r"Qwen3_5ForCausalLM cannot generate .* pip install 'transformers<5\.24'"):
+        generation_argument(host, new_cache(host))
 
 
 @pytest.mark.parametrize("name", ["qwen3_5", "mamba2"])

@@ -22,7 +22,7 @@ from writesae.causal.engine import editing
 from writesae.corpus import encoded
 from writesae.errors import InputError
 from writesae.hosts import Host
-from writesae.hosts.caches import cache_argument, new_cache
+from writesae.hosts.caches import generation_argument, new_cache
 from writesae.show.sheet import Sheet, shows_itself
 
 Prompts = str | Tensor | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
@@ -180,7 +180,7 @@ def generate(
             streamer=None if on_tokens is None else _Report(on_tokens),
             do_sample=False,
             logits_processor=watching,
-            **cache_argument(host, new_cache(host)),
+            **generation_argument(host, new_cache(host)),
         )
     new = [_cut(row, end if stop_at_end else None) for row in whole[:, ids.shape[1] :].tolist()]
     has_tokenizer = host._tokenizer is not None

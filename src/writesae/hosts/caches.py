@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from writesae.errors import InputError
+from writesae.errors import HostError, InputError
 from writesae.hosts.host import Host
-from writesae.hosts.internals import cache_keyword
+from writesae.hosts.internals import cache_keyword, generates
 
 
 def new_cache(host: Host) -> Cache:
@@ -22,6 +22,16 @@ def new_cache(host: Host) -> Cache:
 def cache_argument(host: Host, cache: Cache) -> dict[str, object]:
     """The keyword under which the host's forward takes its cache."""
     return {cache_keyword(host.model): cache, "use_cache": True}
+
+
+def generation_argument(host: Host, cache: Cache) -> dict[str, object]:
+    """The same for `generate`; raises HostError where this release cannot run the host's."""
+    if not generates(host.model):
+        raise HostError(
+            f"{host.name}: {type(host.model).__name__} cannot generate with transformers 5.24 or newer, which give it "
+            "its cache under a name that it does not know: pip install 'transformers<5.24'"
+        )
+    return cache_argument(host, cache)
 
 
 @torch.no_grad()

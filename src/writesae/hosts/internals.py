@@ -43,6 +43,12 @@ def cache_keyword(model: nn.Module) -> str:
     return next(name for name in CACHE_NAMES if name in takes)
 
 
+def generates(model: nn.Module) -> bool:
+    """Whether `generate` can hand a model its cache: since 5.24 it has one name for it, which fla 0.6 and rwkv7-hf 0.9
+    do not know."""
+    return release() < (5, 24) or cache_keyword(model) == "cache"
+
+
 def find_cache(names: Mapping[str, object] | object) -> Cache | None:
     """The cache among the arguments of a call, under any release's name, or in a model's output."""
     held = names if isinstance(names, Mapping) else {name: getattr(names, name, None) for name in CACHE_NAMES}
