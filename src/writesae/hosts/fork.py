@@ -5,6 +5,9 @@ once, and each patched run is a *row*: a few tokens that start at the edited pla
 native run (convolution windows, keys and values), in which the layers below are skipped and responses are added to
 layers' outputs (MATH.md section 5). The rows that continue one place share its recurrent states, which are rebuilt
 from the streams and only read (`recurrence.branch`): no cache is ever copied or rewound, and no state either.
+
+Where a cache keeps more than can be put back (the keys by which attention chooses what it reads, a sliding window), the
+same rows run their passages from the beginning: many times slower, and equal.
 """
 
 from __future__ import annotations
@@ -12,14 +15,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from writesae.hosts.caches import cache_argument, new_cache
-from writesae.hosts.fork_memory import Memory, keeper, placeholder
+from writesae.hosts.fork_memory import Memory, can_fork, keeper, placeholder
 from writesae.hosts.host import Host, wide
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
@@ -46,8 +49,8 @@ class NativeRun:
     """What enters that layer's block from below, `[B, T, width]` each."""
     streams: dict[int, Stream]
     """Of the recurrent layers from `layer` up."""
-    memory: Memory
-    """What their caches keep beside states."""
+    memory: Memory | None
+    """What their caches keep beside states; None where a cache keeps more, and rows run from the beginning."""
     left: Tensor
     """What enters the final norm, `[B, T, width]`."""
     returns: int
@@ -85,15 +88,13 @@ class NativeRun:
 def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
     """Run passages `[B, T]` (without padding) once, recording from `layer` up. Vocabulary logits are computed for the
     last token only.
-
-    Raises HostError for a host whose cache cannot be rebuilt from a recording.
     """
-    keep, cache = keeper(host), new_cache(host)
+    cache = new_cache(host)
     streams: dict[int, Stream] = {}
     entered: dict[str, Tensor] = {}
     returned: list[int] = []
     left: list[Tensor] = []
-    memory = Memory()
+    memory = Memory() if can_fork(host, cache, layer, tokens.shape[1]) else None
     block = host.blocks[host.layer(layer).index]
 
     def before(call: KernelCall) -> None:
@@ -111,7 +112,8 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
         left.append(inputs[0])
 
     with ExitStack() as stack:
-        keep.watch(host, cache, layer, memory, stack)
+        if memory is not None:
+            keeper(host).watch(host, cache, layer, memory, stack)
         stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
         stack.callback(block.register_forward_hook(leave).remove)
         stack.callback(final_norm(host).register_forward_pre_hook(norming).remove)
@@ -178,6 +180,8 @@ class Rows:
         """
         run, host = self.run, self.run.host
         responses = {run.layer: lambda _: response} if isinstance(response, Tensor) else response
+        if run.memory is None:
+            return self._from_the_beginning(responses)
 
         def instead(call: KernelCall) -> KernelResult | None:
             if call.layer < run.layer:
@@ -196,6 +200,24 @@ class Rows:
                 input_ids=self.repeat(self.take(run.tokens)).to(host.device), **places, **cache_argument(host, cache)
             )
         logits = wide(cast(Tensor, out.logits))
+        return logits.view(len(self.start), self.copies, *logits.shape[1:])
+
+    def _from_the_beginning(self, responses: Mapping[int, Response]) -> Tensor:
+        host, at = self.run.host, self.repeat(self.positions)
+        row = torch.arange(len(at))[:, None]
+
+        def after(call: KernelCall, result: KernelResult) -> KernelResult:
+            if call.layer not in responses:
+                return result
+            own = call.stream.map(lambda x: x[row, at])
+            here = KernelCall(call.layer, replace(call.kernel, stream=lambda _: own), call.arguments)
+            output = result.output.clone()
+            output[row, at] += responses[call.layer](here).flatten(0, 1)
+            return result._replace(output=output)
+
+        tokens = self.run.tokens[self.passage, : int(self.positions.max()) + 1]
+        with host.tap(Tap(after=after)):
+            logits = host.run(self.repeat(tokens), keep=at)
         return logits.view(len(self.start), self.copies, *logits.shape[1:])
 
 

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-from writesae.errors import HostError
 from writesae.hosts import mamba1
 from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.host import Host
-from writesae.hosts.internals import hold_attention, hold_state, watch_convolution, whole_attention
+from writesae.hosts.internals import hold_attention, hold_state, keeps_known, watch_convolution
 
 Name = tuple[int, str]
 """(layer, what)."""
@@ -98,12 +97,6 @@ def _transformers_watch(host: Host, cache: Cache, layer: int, memory: Memory, st
     def attention() -> None:
         for index, part in enumerate(cache.layers):
             if index >= layer and isinstance(part, DynamicLayer) and part.keys is not None:
-                kept = whole_attention(part, part.get_seq_length())
-                if isinstance(kept, str):
-                    raise HostError(
-                        f"{host.name} layer {index} keeps {kept} of its {part.get_seq_length()}: runs cannot be forked "
-                        "from there; give shorter passages"
-                    )
                 memory.series[index, "keys"] = part.keys.transpose(1, 2)
                 memory.series[index, "values"] = cast(Tensor, part.values).transpose(1, 2)
 
@@ -182,8 +175,6 @@ def _convolutions(mixer: nn.Module) -> tuple[str, ...]:
 def _fla_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: ExitStack) -> None:
     for index in range(layer, len(host.blocks)):
         block = host.blocks[index]
-        if index not in host.layers:
-            raise HostError(f"{host.name} has a block {index} that is not recurrent: fla hybrids cannot be forked yet")
         mixer = host.mixers[index].module
         if host.layers[index].family == "rwkv7":  # a token shift before the mixer and one before the MLP
             _watch_inputs(mixer, (index, "conv_state"), memory, stack)
@@ -236,10 +227,13 @@ KEEPERS: dict[CacheKind, Keeper] = {
 
 
 def keeper(host: Host) -> Keeper:
-    """The one for a host; raises HostError for a cache of another package."""
-    if host.cache_kind not in KEEPERS:
-        raise HostError(
-            f"{host.name} keeps its cache in a class of its own, from which runs cannot be forked: causal evaluations "
-            "need a cache of transformers, fla or rwkv7-hf"
-        )
+    """The one for a host that can be forked."""
     return KEEPERS[host.cache_kind]
+
+
+def can_fork(host: Host, cache: Cache, layer: int, tokens: int) -> bool:
+    """Whether what a cache keeps of a run of so many tokens can be put back at any token of it, from a layer up."""
+    if host.cache_kind is FLA:
+        return all(index in host.layers for index in range(layer, len(host.blocks)))
+    known = all(index < layer or keeps_known(part, tokens) for index, part in enumerate(cache.layers))
+    return known and host.cache_kind in KEEPERS

@@ -99,17 +99,14 @@ def watch_convolution(part: LinearAttentionLayer, seen: Callable[[Tensor, int], 
     part.update_conv_state = keep  # type: ignore[method-assign, assignment]
 
 
-def whole_attention(part: object, tokens: int) -> bool | str:
-    """Whether a cache's layer keeps the keys and values of every one of so many tokens; else a name for what it keeps.
-
-    False where it is no attention layer.
-    """
-    if not isinstance(part, DynamicLayer):
-        return False
+def keeps_known(part: object, tokens: int) -> bool:
+    """Whether what a cache's layer keeps of so many tokens is a convolution's window, or every key and value: not a
+    sliding window of them, and nothing beside them."""
     if isinstance(part, DynamicSlidingWindowLayer):
-        return tokens < part.sliding_window or f"a window of {part.sliding_window} tokens"
-    known = type(part) is DynamicLayer or isinstance(part, LinearAttentionLayer)
-    return known or f"more than keys and values ({type(part).__name__})"
+        return tokens < part.sliding_window
+    if isinstance(part, LinearAttentionLayer):
+        return len(part.conv_states) == 1
+    return not isinstance(part, DynamicLayer) or type(part) is DynamicLayer
 
 
 def hold_attention(part: DynamicLayer, whole: tuple[Tensor, Tensor], past: int) -> None:
