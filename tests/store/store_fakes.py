@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from writesae import store
 from writesae.corpus import TokenBlocks
 from writesae.errors import InputError
 from writesae.recurrence import Stream
+from writesae.store import StreamStore
 
+capture = cast(Callable[..., StreamStore], store.capture)
+"""As the library has it; a fake will do for a host."""
 HEADS, D_K, D_V, LENGTH, SEQUENCES = 3, 5, 7, 11, 13
 
 

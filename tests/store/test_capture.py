@@ -16,6 +16,7 @@ from store_fakes import (
     LENGTH,
     SEQUENCES,
     FakeHost,
+    capture,
     channel_stream,
     delta_stream,
     own_stream,
@@ -28,7 +29,7 @@ from references import states_reference
 from writesae.corpus import TokenBlocks
 from writesae.errors import DataError, HostError, InputError, OutputError
 from writesae.recurrence import Stream, delta_values, replay_reference
-from writesae.store import capture, open_store, verify
+from writesae.store import open_store, verify
 from writesae.types import Site
 
 exact = partial(capture, store_dtype="float32", batch=4, progress=lambda done, total: None)

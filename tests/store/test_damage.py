@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from store_fakes import FakeHost, some_blocks
+from store_fakes import FakeHost, capture, some_blocks
 
 from writesae.disk import FileEntry
 from writesae.errors import DataError, InputError
-from writesae.store import capture, open_store, verify
+from writesae.store import open_store, verify
 from writesae.store.progress import write_manifest
 from writesae.types import Site
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from store_fakes import FakeHost
+from store_fakes import FakeHost, capture
 
 from writesae.corpus import Fingerprint, TokenBlocks
 from writesae.disk import FileEntry
 from writesae.errors import DataError
 from writesae.recurrence import Stream
-from writesae.store import StreamStore, capture, open_store, verify
+from writesae.store import StreamStore, open_store, verify
 from writesae.store.progress import write_manifest
 
 quick = partial(capture, batch=4, progress=lambda *_: None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ from writesae.store.progress import (
 from writesae.store.reader import StreamStore, open_store, read_header
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from writesae.hosts import Host
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (sequences stored, sequences in all): once at the start and after every shard."""
@@ -60,44 +60,9 @@ TOKEN_ROWS = 1024
 """Sequences a chunk of the token array."""
 
 
-class CaptureLayer(Protocol):
-    """What a capture needs to know of a host's layer."""
-
-    @property
-    def family(self) -> str:
-        """The recurrence family."""
-
-
-class CaptureHost(Protocol):
-    """What a capture needs of a host; `writesae.hosts.Host` has it."""
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
-
-    @property
-    def revision(self) -> str:
-        """What pins its weights."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of its weights."""
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Its tokenizer; may raise InputError where there is none."""
-
-    @property
-    def layers(self) -> Mapping[int, CaptureLayer]:
-        """Its recurrent layers by model index."""
-
-    def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
-        """The streams of some layers for token ids `[B, T]`; the mask is 0 on left padding."""
-
-
 @worded
 def capture(
-    model: CaptureHost,
+    model: Host,
     text: Text | TokenBlocks | NDArray[np.int64] | Tensor,
     layers: Sequence[int] | Literal["all"],
     out: str | Path,
@@ -132,9 +97,7 @@ def capture(
     return open_store(root)
 
 
-def _run(
-    host: CaptureHost, blocks: TokenBlocks, root: Path, header: Provenance, progress: ProgressCallback | None
-) -> None:
+def _run(host: Host, blocks: TokenBlocks, root: Path, header: Provenance, progress: ProgressCallback | None) -> None:
     """Capture all shards that are not finished yet."""
     done = finished_shards(root)
     if done:
@@ -182,7 +145,7 @@ def _blocks(
     return text if isinstance(text, TokenBlocks) else TokenBlocks.of(np.asarray(text))
 
 
-def _layers(host: CaptureHost, layers: Sequence[int] | Literal["all"]) -> tuple[int, ...]:
+def _layers(host: Host, layers: Sequence[int] | Literal["all"]) -> tuple[int, ...]:
     known = sorted(host.layers)
     if layers == "all":
         return tuple(known)
@@ -196,9 +159,7 @@ def _layers(host: CaptureHost, layers: Sequence[int] | Literal["all"]) -> tuple[
     return tuple(wanted)
 
 
-def _provenance(
-    host: CaptureHost, blocks: TokenBlocks, layers: tuple[int, ...], dtype: Precision, batch: int
-) -> Provenance:
+def _provenance(host: Host, blocks: TokenBlocks, layers: tuple[int, ...], dtype: Precision, batch: int) -> Provenance:
     try:
         tokenizer = tokenizer_hash(host.tokenizer)
     except InputError:  # a host made from bare weights: tokens were given as numbers
@@ -289,7 +250,7 @@ def _store_layer(
     root: Path,
     group: zarr.Group,
     header: Provenance,
-    host: CaptureHost,
+    host: Host,
     layer: int,
     stream: Stream,
     shard: int,

@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from writesae.artifacts.folder import build, save_sae
+from writesae.artifacts.folder import build
 from writesae.artifacts.legacy.layouts import Payload, find_payload
 from writesae.artifacts.legacy.names import Roles, assign_roles
 from writesae.artifacts.legacy.reader import read_archive
-from writesae.artifacts.manifest import Manifest
 from writesae.config import Json
 from writesae.disk import sha256
 from writesae.errors import DataError, InputError
@@ -80,11 +79,6 @@ def convert_file(
         raise type(error)(f"{path}: {error}") from None
     sae.record = _record(path, payload, variant, host)
     return Converted(sae, sae.record)
-
-
-def save_converted(converted: Converted, folder: Path, *, replace: bool = False) -> Manifest:
-    """Write an imported dictionary as a folder."""
-    return save_sae(converted.sae, folder, converted.record, replace=replace)
 
 
 def build_sae(
