@@ -121,7 +121,7 @@ def test_rows_from_the_beginning_equal_forked_ones(
     forked = native_run(host, tokens(), 0)
     monkeypatch.setattr("writesae.hosts.fork_memory.KEEPERS", {})
     whole = native_run(host, tokens(), 0)
-    assert (forked.memory is None, whole.memory is None) == (False, True)
+    assert (forked.forks, whole.forks) == (True, False)
     monkeypatch.undo()
     (a,), (b,) = (patched_logits(run, edits, timing, 2) for run in (forked, whole))
     torch.testing.assert_close(a.patched, b.patched, rtol=1e-4, atol=2e-5)

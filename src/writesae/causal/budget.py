@@ -31,9 +31,8 @@ def rows_at_once(run: NativeRun, copies: int, horizon: int, memory: float | None
     free."""
     host = run.host
     states = max(layer.heads * layer.d_k * layer.d_v for i, layer in host.layers.items() if i >= run.layer)
-    kept = {} if run.memory is None else run.memory.series
-    attention = sum(2 * x[0].numel() for (_, what), x in kept.items() if what in ("keys", "values"))
-    steps = run.tokens.shape[1] if run.memory is None else horizon
+    attention = sum(2 * x[0].numel() for (_, what), x in run.memory.series.items() if what in ("keys", "values"))
+    steps = horizon if run.forks else run.tokens.shape[1]
     each = copies * (3 * horizon * host.vocabulary + steps * _widths(host) + 2 * attention) + 3 * states
     return _fitting(host, each, ROWS, memory, f"edits with {copies} runs each")
 

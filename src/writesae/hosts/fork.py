@@ -49,8 +49,10 @@ class NativeRun:
     """What enters that layer's block from below, `[B, T, width]` each."""
     streams: dict[int, Stream]
     """Of the recurrent layers from `layer` up."""
-    memory: Memory | None
-    """What their caches keep beside states; None where a cache keeps more, and rows run from the beginning."""
+    memory: Memory
+    """What their caches keep beside states."""
+    forks: bool
+    """Whether that is all that they keep; where it is not, it is empty and rows run from the beginning."""
     left: Tensor
     """What enters the final norm, `[B, T, width]`."""
     returns: int
@@ -94,7 +96,7 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
     entered: dict[str, Tensor] = {}
     returned: list[int] = []
     left: list[Tensor] = []
-    memory = Memory() if can_fork(host, cache, layer, tokens.shape[1]) else None
+    memory, forks = Memory(), can_fork(host, cache, layer, tokens.shape[1])
     block = host.blocks[host.layer(layer).index]
 
     def before(call: KernelCall) -> None:
@@ -112,14 +114,14 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
         left.append(inputs[0])
 
     with ExitStack() as stack:
-        if memory is not None:
+        if forks:
             keeper(host).watch(host, cache, layer, memory, stack)
         stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
         stack.callback(block.register_forward_hook(leave).remove)
         stack.callback(final_norm(host).register_forward_pre_hook(norming).remove)
         stack.enter_context(host.tap(Tap(before=before)))
         host.model(input_ids=tokens.to(host.device), logits_to_keep=1, **cache_argument(host, cache))
-    return NativeRun(host, tokens, layer, entered, streams, memory, left[-1], returned[0])
+    return NativeRun(host, tokens, layer, entered, streams, memory, forks, left[-1], returned[0])
 
 
 def by_name(block: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
@@ -180,7 +182,7 @@ class Rows:
         """
         run, host = self.run, self.run.host
         responses = {run.layer: lambda _: response} if isinstance(response, Tensor) else response
-        if run.memory is None:
+        if not run.forks:
             return self._from_the_beginning(responses)
 
         def instead(call: KernelCall) -> KernelResult | None:
