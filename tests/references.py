@@ -8,6 +8,7 @@ from torch import Tensor
 from writesae.recurrence import Stream, replay_reference
 from writesae.recurrence.replay import zero_state
 from writesae.recurrence.written import Written
+from writesae.sae import SAE
 from writesae.sae.batch import Batch, Writes
 
 
@@ -64,3 +65,11 @@ def respond_reference(stream: Stream, edit: Tensor, at_token: bool) -> Tensor:
         state = after
         outputs.append(torch.einsum("bhkv,bhk->bhv", state, stream.query[:, t]))
     return torch.stack(outputs, 1)
+
+
+def explained_variance(sae: SAE, matrices: Tensor) -> float:
+    """Explained variance of raw matrices `[..., K, V]` by the dense form, about their own mean."""
+    flat = matrices.reshape(-1, *matrices.shape[-2:])
+    with torch.no_grad():
+        error = (flat - sae.decode(sae.encode(flat))).square().sum()
+        return float(1 - error / (flat - flat.mean(0)).square().sum())

@@ -16,7 +16,7 @@ from writesae.training import many, train, train_many
 from writesae.training.chunks import Chunks
 from writesae.training.data import Sampler
 from writesae.training.loop import losses
-from writesae.training.room import at_once, parameters, room
+from writesae.training.room import at_once, room
 from writesae.training.sequences import read_sequences, split_sequences
 from writesae.types import Site
 
@@ -26,8 +26,8 @@ def test_every_number_of_a_dictionary_is_counted(preset: str) -> None:
     parts = PRESETS[preset]
     config = replace(SMALL, encoder=parts.encoder, decoder=parts.decoder)
     sae = config.sae(5, 7)
-    assert parameters(sae) == sum(p.numel() for p in SAE(sae).parameters())
-    assert room(MemoryStore(), config).dictionary == 16 * parameters(sae)
+    assert sae.numbers == sum(p.numel() for p in SAE(sae).parameters())
+    assert room(MemoryStore(), config).dictionary == 16 * sae.numbers
 
 
 @pytest.mark.parametrize("own", [False, True])

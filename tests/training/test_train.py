@@ -12,14 +12,13 @@ import pytest
 import torch
 from memory_store import MemoryStore
 
-from references import states_reference
+from references import explained_variance, states_reference
 from writesae.artifacts import load_sae
 from writesae.config import from_json, to_json
 from writesae.disk import claim
 from writesae.errors import ConfigError, DataError, InputError, OutputError
 from writesae.sae import SAE, BatchTopK, Bilinear, Gated, JumpReLU, SoftGated, Sparsity, TopK
 from writesae.sae.loss import Loss
-from writesae.sae.metrics import explained_variance
 from writesae.sae.step import losses_and_gradients
 from writesae.training import StepRecord, TrainConfig, train
 from writesae.training import loop as module

@@ -129,7 +129,7 @@ def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE
     """A dictionary around existing tensors, in evaluation mode; raises DataError where their shapes do not fit."""
     few = _few_features(config)
     held = sum(tensor.numel() for tensor in tensors.values())
-    if (needed := _numbers(config)) > held:
+    if (needed := config.numbers) > held:
         raise DataError(f"{name}: the tensors hold {held:,} numbers where the config asks for {needed:,} or more")
     # A dictionary of a few features is made and given the tensors: nothing large is drawn at random to be thrown away,
     # and the meta device, whose first use imports for a second, is not needed.
@@ -150,14 +150,6 @@ def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE
         setattr(sae, key, torch.nn.Parameter(tensor) if key in learnt else tensor)
     sae.config = config
     return sae.eval()
-
-
-def _numbers(config: SAEConfig) -> int:
-    """Numbers in the factors, matrices and biases of a dictionary; gates come on top."""
-    matrix, sides = config.d_k * config.d_v, config.d_k + config.d_v
-    parts = [part for part in (config.encoder, config.decoder) if not (config.tied and part is config.encoder)]
-    weights = sum(part.rank * sides if isinstance(part, Bilinear | Factored) else matrix for part in parts)
-    return config.features * (weights + 1) + matrix
 
 
 def _few_features(config: SAEConfig) -> int:

@@ -16,7 +16,7 @@ from writesae.sae.config import (
     Sparsity,
     TopK,
 )
-from writesae.sae.metrics import Metrics, evaluate, explained_variance
+from writesae.sae.metrics import Metrics, evaluate
 from writesae.sae.model import SAE
 from writesae.sae.presets import PRESETS, Preset, preset
 from writesae.sae.record import Record
@@ -43,6 +43,5 @@ __all__ = [
     "Sparsity",
     "TopK",
     "evaluate",
-    "explained_variance",
     "preset",
 ]

@@ -180,3 +180,11 @@ class SAEConfig(Dictionary, _Head):
 
         if list(self.levels) != sorted(set(self.levels)) or any(not 0 < j < k for j in self.levels):
             raise ConfigError(f"levels {self.levels} must rise and lie between 1 and k - 1 = {k - 1}")
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in the factors, matrices and biases of a dictionary; thresholds and gates come on top."""
+        matrix, sides = self.d_k * self.d_v, self.d_k + self.d_v
+        parts = [part for part in (self.encoder, self.decoder) if not (self.tied and part is self.encoder)]
+        weights = sum(part.rank * sides if isinstance(part, Bilinear | Factored) else matrix for part in parts)
+        return self.features * (weights + 1) + matrix

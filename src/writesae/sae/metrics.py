@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from writesae.errors import InputError
 from writesae.sae.batch import Batch
@@ -66,11 +65,3 @@ def evaluate(sae: SAE, batches: Iterable[Batch], scale: float = 1.0) -> Metrics:
         l0=active / tokens,
         tokens=tokens,
     )
-
-
-def explained_variance(sae: SAE, matrices: Tensor) -> float:
-    """Explained variance of raw matrices `[..., K, V]` by the dense form, about their own mean."""
-    flat = matrices.reshape(-1, *matrices.shape[-2:])
-    with torch.no_grad():
-        error = (flat - sae.decode(sae.encode(flat))).square().sum()
-        return float(1 - error / (flat - flat.mean(0)).square().sum())

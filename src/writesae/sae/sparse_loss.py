@@ -11,6 +11,8 @@ rebuilt a slice at a time and never kept; writes `k u^T` are never formed at all
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -70,9 +72,18 @@ class _Step:
         self.error, self.full, self.aux = (stack.bias.new_zeros(stack.count) for _ in range(3))
         self.fired = torch.zeros(stack.features, dtype=torch.int64, device=stack.bias.device)
 
-    def subsets(self, codes: Codes) -> list[Tensor | None]:
-        """Masks of the codes of each reconstruction that is trained; last the full one, None."""
-        return [*trained_subsets(self.stack.config, self.stack.own(codes.index), codes.value), None]
+    def each(self, codes: Codes, add: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        """Let `add` the share of every reconstruction that is trained, the full one last; the derivative by each code.
+
+        `add` gets the codes that take part, 0 elsewhere, and gives the error and its derivative by them.
+        """
+        slope = torch.zeros_like(codes.value)
+        for mask in [*trained_subsets(self.stack.config, self.stack.own(codes.index), codes.value), None]:
+            error, grad = add(codes.value if mask is None else codes.value * mask)
+            self.error += error
+            slope += grad if mask is None else grad * mask
+        self.full += error * self.count
+        return slope
 
 
 def sparse_loss(
@@ -151,21 +162,20 @@ def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | No
 
     What the encoder needs of the matrices is taken first, so that one reconstruction can be subtracted in place.
     """
-    stack, (index, value), into = step.stack, codes, step.into
+    stack, index, into = step.stack, codes.index, step.into
     every = codes if extra is None else Codes(*(torch.cat(both, 1) for both in zip(codes, extra, strict=True)))
     seen = encoder_sees(stack, matrices, every.index, work)
-    masks = step.subsets(codes)
-    in_place = seen is not None and len(masks) == 1
+    config = stack.config
+    in_place = seen is not None and not (config.prefixes or config.levels)
     residual = matrices if in_place else work.take("residual", matrices, *matrices.shape)
-    slope = torch.zeros_like(value)
-    for mask in masks:
+
+    def add(used: Tensor) -> tuple[Tensor, Tensor]:
         torch.sub(stack.apart(matrices), stack.bias.unsqueeze(1), out=stack.apart(residual))
-        used = value if mask is None else value * mask
-        error, grad = decoder_step(stack, residual, index, used, step.weight, into, work)
-        step.error += error
+        found = decoder_step(stack, residual, index, used, step.weight, into, work)
         into["bias"].sub_(stack.apart(residual).sum(1), alpha=2 * step.weight)
-        slope += grad if mask is None else grad * mask
-        step.full = step.full + error * step.count if mask is None else step.full
+        return found
+
+    slope = step.each(codes, add)
     if extra is not None and step.dead is not None:
         error, grad = decoder_step(stack, residual, *extra, step.dead.weight / step.tokens, into, work)
         step.aux += error
@@ -176,13 +186,11 @@ def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | No
 def _write_block(step: _Step, part: Writes, encoded: Encoded, codes: Codes, bias: BiasTerms, work: Workspace) -> None:
     """Add the share of a block of writes, of which no matrix is formed."""
     stack, (index, value), into = step.stack, codes, step.into
-    slope = torch.zeros_like(value)
-    for mask in step.subsets(codes):
-        used = value if mask is None else value * mask
-        error, grad = write_decoder_step(stack, part, index, used, index.shape[1], step.weight, bias, into, work)
-        step.error += error
-        slope += grad if mask is None else grad * mask
-        step.full = step.full + error * step.count if mask is None else step.full
+
+    def add(used: Tensor) -> tuple[Tensor, Tensor]:
+        return write_decoder_step(stack, part, index, used, index.shape[1], step.weight, bias, into, work)
+
+    slope = step.each(codes, add)
     write_encoder_gradients(stack, part, encoded, index, slope * (value > 0), into, work)
     if step.dead is not None:
         extra = _dead_codes(stack, encoded.pre, step.dead)

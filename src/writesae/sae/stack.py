@@ -23,6 +23,19 @@ Gradients = dict[str, Tensor]
 class Stack:
     """`G` dictionaries. Raises InputError where they differ in composition or shape."""
 
+    bias: Tensor
+    """`[G, K, V]`."""
+    b_enc: Tensor
+    """`[G N]`."""
+    v_dec: Tensor
+    """`[G N, r, K]`."""
+    w_dec: Tensor
+    """`[G N, r, V]`."""
+    dec: Tensor
+    """`[G N, K, V]`."""
+    enc: Tensor
+    """`[G N, K, V]`."""
+
     def __init__(self, saes: Sequence[SAE], half: bool = False) -> None:
         """`half`: the products that pick features round their factors to bfloat16 and add up in fp32."""
         self.config, self.count, self.half = saes[0].config, len(saes), half
@@ -35,41 +48,12 @@ class Stack:
                 self.parameters[name] = rows[0].unsqueeze(0) if self.count == 1 else torch.stack(rows)
             else:
                 self.parameters[name] = rows[0] if self.count == 1 else torch.cat(rows)
+            setattr(self, name, self.parameters[name])
 
     @property
     def features(self) -> int:
         """Features of all dictionaries, `G N`."""
         return self.count * self.config.features
-
-    @property
-    def bias(self) -> Tensor:
-        """`[G, K, V]`."""
-        return self.parameters["bias"]
-
-    @property
-    def b_enc(self) -> Tensor:
-        """`[G N]`."""
-        return self.parameters["b_enc"]
-
-    @property
-    def v_dec(self) -> Tensor:
-        """`[G N, r, K]`."""
-        return self.parameters["v_dec"]
-
-    @property
-    def w_dec(self) -> Tensor:
-        """`[G N, r, V]`."""
-        return self.parameters["w_dec"]
-
-    @property
-    def dec(self) -> Tensor:
-        """`[G N, K, V]`."""
-        return self.parameters["dec"]
-
-    @property
-    def enc(self) -> Tensor:
-        """`[G N, K, V]`."""
-        return self.parameters["enc"]
 
     @property
     def encoder_factors(self) -> tuple[Tensor, Tensor]:

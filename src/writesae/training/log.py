@@ -68,7 +68,6 @@ class JsonLines:
                 line = line[self.file.write(line) :]
 
     def close(self) -> None:
-        """Close the file."""
         self.file.close()
 
     @contextmanager
@@ -101,7 +100,6 @@ class Console:
         self.name = name
 
     def record(self, record: StepRecord) -> None:
-        """Print it."""
         held = "" if record.held_out is None else f"  held out {record.held_out:.4f}"
         print(
             f"{self.name}  step {record.step:,}  tokens {record.tokens:,}  loss {record.loss:.4f}  "
@@ -124,12 +122,10 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder))
 
     def record(self, record: StepRecord) -> None:
-        """One scalar a field."""
         for name, value in _scalars(record).items():
             self.writer.add_scalar(name, value, record.step)
 
     def close(self) -> None:
-        """Flush and close."""
         self.writer.close()
 
 
@@ -147,11 +143,9 @@ class Tracker:
         self.run = module.init(project="writesae", name=name, **own)
 
     def record(self, record: StepRecord) -> None:
-        """Log one step."""
         self.run.log(_scalars(record), step=record.step)
 
     def close(self) -> None:
-        """End the run."""
         self.run.finish()
 
 
@@ -179,11 +173,9 @@ class Loggers:
         self.loggers = loggers
 
     def record(self, record: StepRecord) -> None:
-        """Hand the record to each."""
         for logger in self.loggers:
             logger.record(record)
 
     def close(self) -> None:
-        """Close each."""
         for logger in self.loggers:
             logger.close()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from writesae.devices import choose_device
 from writesae.memory import refuse_unless_free
-from writesae.sae.config import BatchTopK, Bilinear, Factored, Flat, Linear, SAEConfig, TopK
+from writesae.sae.config import BatchTopK, Bilinear, Factored, TopK
 from writesae.sae.sparse_loss import BLOCK_NUMBERS
 from writesae.store import StreamStore
 from writesae.training.chunks import chunk_length
@@ -31,14 +31,6 @@ class Room(NamedTuple):
     """Writes and chunk-start states."""
 
 
-def parameters(config: SAEConfig) -> int:
-    """Numbers in a dictionary."""
-    n, sides, whole = config.features, config.d_k + config.d_v, config.d_k * config.d_v
-    decoder = n * (whole if isinstance(config.decoder, Flat) else config.decoder.rank * sides)
-    encoder = n * whole if isinstance(config.encoder, Linear) else n * config.encoder.rank * sides
-    return decoder + (0 if config.tied else encoder) + n + whole
-
-
 def room(store: StreamStore, config: TrainConfig) -> Room:
     """What a run takes. Raises InputError for a site that the store does not hold, ConfigError for no dictionary."""
     sae = config.sae(*head_shape(store, config.site))
@@ -55,7 +47,7 @@ def room(store: StreamStore, config: TrainConfig) -> Room:
         step = 8 * tokens * features + (10 * features**2 if gram else 0)
     sequences = store.sequences - max(1, round(config.validation * store.sequences))
     held = pool_size(store, config, sequences)
-    return Room(4 * FLOAT * parameters(sae), FLOAT * step, FLOAT * held * numbers_a_sequence(store, config))
+    return Room(4 * FLOAT * sae.numbers, FLOAT * step, FLOAT * held * numbers_a_sequence(store, config))
 
 
 def at_once(store: StreamStore, configs: Sequence[TrainConfig], most: int) -> int:
