@@ -98,3 +98,4 @@ REFUSED: dict[str, Callable[[Host, Path], object]] = {
 def test_everything_else_is_refused_with_the_reason(host: Host, what: str, tmp_path: Path) -> None:
     with pytest.raises(HostError, match=r"can be audited only .* decays at a rate of its own"):
         REFUSED[what](host, tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []

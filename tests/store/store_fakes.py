@@ -90,6 +90,9 @@ class FakeHost:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         raise InputError("no tokenizer")
 
+    def need_writes(self) -> None:
+        pass
+
     def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
         streams = {layer: self.change(self.make(tokens, layer), self.batches) for layer in layers}
         self.batches += 1

@@ -65,8 +65,10 @@ def _print_sites(model: str, command: Command) -> None:
     table = Table("layer", "family", "sites", "d_k x d_v")
     table.add_column("module", overflow="fold")
     for layer in host.layers.values():
-        sites = f"L{layer.index}.H0 to L{layer.index}.H{layer.heads - 1}"
-        table.add_row(str(layer.index), layer.family, sites, f"{layer.d_k} x {layer.d_v}", layer.name)
+        sites, size = f"L{layer.index}.H0 to L{layer.index}.H{layer.heads - 1}", f"{layer.d_k} x {layer.d_v}"
+        if layer.one_site:
+            sites, size = f"L{layer.index}.H0", f"{layer.d_k} x {layer.heads}"
+        table.add_row(str(layer.index), layer.family, sites, size, layer.name)
     console = Console()
     console.print(f"{host.name}: {type(host.model).__name__}, {host.dtype}, {host.device}, revision {host.revision}")
     console.print(f"{len(host.sites)} sites in {len(host.layers)} of {len(host.blocks)} layers; replay check passed")

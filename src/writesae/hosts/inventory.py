@@ -13,7 +13,7 @@ from writesae.hosts.checkpoints import FLA_TYPES
 from writesae.hosts.internals import SINCE
 from writesae.hosts.registry import ARCHITECTURES, Architecture
 from writesae.hosts.sources import EMBEDDED
-from writesae.hosts.versions import DISTRIBUTIONS, EXTRAS, installed_version, release
+from writesae.hosts.versions import DISTRIBUTIONS, EXTRAS, installed_version, kernel_package, release
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _named(model: str) -> str:
 def _devices(family: str, package: str) -> str:
     if not torch.cuda.is_available():
         return "cpu (torch)"
-    fast = "mamba_ssm" if family == "mamba2" else "fla"
+    fast = kernel_package(family)
     on_gpu = "torch" if package == "rwkv7_hf" or installed_version(fast) is None else fast
     return f"cpu (torch), cuda ({on_gpu})"
 

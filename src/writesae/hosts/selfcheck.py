@@ -14,7 +14,7 @@ from writesae.hosts.caches import new_cache, read_state, run_cached
 from writesae.hosts.host import Host
 from writesae.hosts.intercept import KernelCall, Tap
 from writesae.hosts.kernels import KernelResult
-from writesae.hosts.versions import installed_version
+from writesae.hosts.versions import installed_version, kernel_package
 from writesae.recurrence import replay
 from writesae.types import Site
 
@@ -83,7 +83,7 @@ def allowed_error(host: Host) -> float:
     """The tolerance of the kernels that serve this host where it is."""
     if host.device.type == "cpu":
         return TOLERANCE
-    kernels = {"mamba2": "mamba_ssm"}.get(next(iter(host.layers.values())).family, "fla")
+    kernels = kernel_package(next(iter(host.layers.values())).family)
     return TOLERANCE if installed_version(kernels) is None else GPU_TOLERANCE
 
 

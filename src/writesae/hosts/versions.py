@@ -44,3 +44,8 @@ def require_package(package: str, why: str) -> None:
     if installed_version(package) is None:
         extra = EXTRAS[package]
         raise HostError(f"{why} needs the package {DISTRIBUTIONS[package]}: pip install 'writesae[{extra}]'")
+
+
+def kernel_package(family: str) -> str:
+    """The package whose GPU kernels transformers uses for a family, by import name."""
+    return "mamba_ssm" if family.startswith("mamba") else "fla"

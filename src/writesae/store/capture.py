@@ -84,10 +84,11 @@ def capture(
     A folder that holds the same capture is gone on with, or opened if it is complete. Raises InputError for an unknown
     layer or too little text, OutputError for a folder that holds anything else, DataError for a value that is not
     finite or that float16 cannot hold (with layer, sequence and position; what was finished before it stays and the
-    capture can be resumed).
+    capture can be resumed), HostError for a host that can be audited only.
     """
     root, host = Path(out), model
     check_request(root, tokens, batch)
+    host.need_writes()
     wanted = _layers(host, layers)
     blocks = _blocks(text, tokens, boundaries)
     header = _provenance(host, blocks, wanted, store_dtype, batch)
