@@ -9,12 +9,14 @@ import torch
 
 from references import delta_values_reference
 from slow_protocol import cache_copy_logits
-from writesae.causal.actions import AddMatrix
+from writesae.causal.actions import Action, AddMatrix
 from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
 from writesae.errors import InputError
 from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native
 from writesae.evals.recall.located import binding, costs, deleted, located
+from writesae.evals.recall.sufficient import AtomInstead, RandomInstead, comes_back
 from writesae.hosts import Host, load
+from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Timing
 
 BATCH, FACTS = 3, 5
@@ -115,6 +117,55 @@ def test_the_binding_writes_are_found_on_some_passages_and_hold_on_others(
     assert other.lost.median() > 7
     assert other.right.mean() <= 0.05
     assert other.others_right.mean() > 0.95
+
+
+def dictionary(memory: Host, passages: FactPassages, cell: Cell, strength: float = 1.0) -> SAE:
+    """States' dictionary whose atoms are the writes of the passages' own facts, scaled, and as many random ones."""
+    stream = memory.record(torch.from_numpy(passages.tokens), [cell.site.layer])[cell.site.layer].heads(cell.site.head)
+    update = delta_values_reference(stream)
+    rows = torch.arange(len(passages))[:, None]
+    at = torch.from_numpy(passages.begin) + cell.offset
+    key, value = (x[rows, at, 0].flatten(0, 1) for x in (stream.key, update))
+    sae = SAE(SAEConfig(32, 32, 2 * len(key), sparsity=TopK(4)), torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for name, x in (("v", key), ("w", value)):
+            unit = torch.nn.functional.normalize(x, dim=-1)[:, None]
+            for side in ("dec", "enc"):
+                getattr(sae, f"{name}_{side}")[: len(key)] = unit
+        sae.v_enc[: len(key)] *= strength
+    return sae
+
+
+def test_true_atoms_bring_facts_back_and_random_matrices_do_not(
+    memory: Host, passages: FactPassages, best: Cell
+) -> None:
+    sae, before = dictionary(memory, passages, best), native(memory, passages)
+    gone = deleted(memory, passages, [best], before=before)
+
+    def back(what: Action) -> pd.DataFrame:
+        table = costs(passages, before, changed(memory, passages, [best], lambda site: what))
+        return table.assign(back=comes_back(gone, table))
+
+    for amount in ("coefficient", "norm", "projection"):
+        found = back(AtomInstead(sae, "increment", amount))
+        assert found.right.all()
+        assert found.back.min() > 0.99
+    assert back(AtomInstead(sae, "cosine", "projection")).back.min() > 0.99
+    twice = AtomInstead(dictionary(memory, passages, best, 2.0), "increment", "projection")
+    assert back(twice).back.min() > 0.99  # the amount is of the write, not of the encoder
+    assert back(AtomInstead(sae, "state")).right.mean() < 0.9  # the state holds older facts, too
+    random = back(RandomInstead())
+    assert random.right.mean() <= 0.2
+    assert abs(random.back.median()) < 0.5
+    assert random.equals(back(RandomInstead()))
+    with pytest.raises(InputError, match="no coefficient"):
+        AtomInstead(sae, "cosine")
+
+
+def test_what_comes_back_by_hand() -> None:
+    gone, replaced = (pd.DataFrame({"lost": x}) for x in ([8.0, 4.0, 2.0, -1.0], [0.0, 3.0, 4.0, 0.0]))
+    assert comes_back(gone, replaced).tolist()[:3] == [1.0, 0.25, -1.0]
+    assert np.isnan(comes_back(gone, replaced)[3])
 
 
 def test_cells_outside_are_refused(memory: Host, passages: FactPassages) -> None:

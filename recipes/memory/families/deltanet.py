@@ -5,7 +5,7 @@ from __future__ import annotations
 from fla.models import DeltaNetConfig, DeltaNetForCausalLM
 
 PATTERN = " {name} has the {thing}."
-STEPS = 200
+STEPS = 300
 
 
 def build(vocabulary: int) -> DeltaNetForCausalLM:

@@ -9,7 +9,7 @@ from fla.models import GLAConfig, GLAForCausalLM
 GATES = (2.0, 6.0)
 """Range of the gates' bias at the start: log sigmoid(bias) / 16 is a decay of 0.8% to 0.015% a token."""
 PATTERN = " {name} has the {thing}."
-STEPS = 200
+STEPS = 400
 
 
 def build(vocabulary: int) -> GLAForCausalLM:

@@ -4,14 +4,15 @@ It is narrower: its class does not tie embeddings."""
 
 from __future__ import annotations
 
+import torch
 from transformers import KimiLinearConfig, KimiLinearForCausalLM
 
 PATTERN = " {name} has the {thing}."
-STEPS = 200
+STEPS = 500
 
 
 def build(vocabulary: int) -> KimiLinearForCausalLM:
-    """A fresh model from torch's current seed; its gates start slow of themselves."""
+    """A fresh model from torch's current seed."""
     config = KimiLinearConfig(
         vocab_size=vocabulary,
         hidden_size=64,
@@ -32,4 +33,8 @@ def build(vocabulary: int) -> KimiLinearForCausalLM:
         bos_token_id=0,
         eos_token_id=0,
     )
-    return KimiLinearForCausalLM(config)
+    model = KimiLinearForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("A_log"):  # the class draws rates of 1 to 16, most of which forget within a statement
+            torch.nn.init.zeros_(parameter)
+    return model

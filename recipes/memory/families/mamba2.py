@@ -12,7 +12,7 @@ from transformers import Mamba2Config, Mamba2ForCausalLM
 from transformers.models.mamba2 import modeling_mamba2
 
 PATTERN = " {name} has the {thing}."
-STEPS = 300
+STEPS = 900
 
 
 def build(vocabulary: int) -> Mamba2ForCausalLM:

@@ -9,7 +9,7 @@ from torch import nn
 RWKV7Config._auto_class = RWKV7ForCausalLM._auto_class = None
 """Else the package's source would be saved beside the weights."""
 PATTERN = " {name} {thing}."
-STEPS = 300
+STEPS = 500
 
 
 def build(vocabulary: int) -> RWKV7ForCausalLM:
