@@ -79,7 +79,7 @@ def test_an_installed_convolution_package_does_not_break_hosts_on_a_cpu(monkeypa
 def test_mamba2_prefill_clamps_its_steps_and_decode_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = TINY_MODELS["mamba2"]
     limited = replace(spec, settings={**spec.settings, "time_step_limit": (0.6, 0.8)})
-    monkeypatch.setattr(tiny_models, "TINY_MODELS", {"mamba2": limited})
+    monkeypatch.setitem(tiny_models._EVERY, "mamba2", limited)
     host = load(build_tiny("mamba2"))
     text = torch.randint(3, 101, (2, 17), generator=torch.Generator().manual_seed(0))
     for errors in measure_replay(host, text, (11, 1, 1, 4)).values():
