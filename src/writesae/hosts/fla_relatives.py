@@ -19,14 +19,15 @@ from writesae.recurrence import Stream
 
 
 def comba_stream(arguments: Arguments) -> Stream:
-    """A Gated DeltaNet that erases along `p`, the key times a number a head: normalised, they differ by a factor."""
+    """S_t = d_t S_{t-1} - b_t k_t (p_t^T S_{t-1}) + k_t (b_t v_t)^T: what is erased is read before the state decays,
+    along `p`, which is the key times a number a head. Normalised, the two still differ by a factor."""
     stream = delta_stream(arguments)
     read = grouped(tensor(arguments, "p").float(), stream.value.shape[2])
     if arguments.get("use_qk_l2norm_in_kernel"):
         read = unit(read)
-    assert stream.erase_gate is not None
     along = (read * stream.key).sum(-1, keepdim=True) / stream.key.square().sum(-1, keepdim=True).clamp_min(1e-30)
-    return replace(stream, erase_gate=stream.erase_gate * along)
+    beta = tensor(arguments, "beta").float().unsqueeze(-1)
+    return replace(stream, erase_gate=beta * along)
 
 
 def gdn2_stream(arguments: Arguments) -> Stream:
