@@ -1,11 +1,17 @@
-"""Native runs that are shared: made once, and the same to the bit."""
+"""Native runs that are shared are made once, the same to the bit; two threads may run one host."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from random_hosts import some_tokens, tiny_host
 from writesae.causal import runs
+from writesae.causal.gradients import output_gradients
 from writesae.causal.runs import run_natively, shared_runs
+from writesae.causal.targets import Logit
+from writesae.hosts.fork import Rows
+from writesae.hosts.output import record_outputs
 
 
 def test_the_same_passages_are_run_once() -> None:
@@ -36,3 +42,35 @@ def test_only_the_newest_runs_within_the_budget_are_held(monkeypatch: pytest.Mon
         assert run_natively(host, tokens[2:], 0) is third
         assert run_natively(host, tokens[1:2], 0) is second
         assert run_natively(host, tokens[:1], 0) is not first
+
+
+def test_two_threads_on_one_host() -> None:
+    """Forked rows skip layers and native runs record what passes: neither may see what another thread runs."""
+    host, tokens = tiny_host("qwen3_5"), some_tokens(rows=3, time=11)
+    layer = list(host.layers)[-1]
+    place, start = torch.tensor([0, 2, 1]), torch.tensor([4, 7, 2])
+
+    def forked() -> torch.Tensor:
+        run = run_natively(host, tokens, layer)
+        found = host.layers[layer]
+        return Rows(run, place, start, 2, 2).logits(torch.zeros(3, 2, 2, found.heads, found.d_v))
+
+    def chosen() -> torch.Tensor:
+        return host.logits(tokens, keep=torch.tensor([3, 9]))
+
+    def priced() -> torch.Tensor:
+        return output_gradients(host, tokens, Logit((5,)), [layer]).grads[layer]
+
+    def outputs() -> torch.Tensor:
+        return record_outputs(host, tokens, [layer])[layer].projected
+
+    def plain() -> torch.Tensor:
+        return host.logits(tokens)
+
+    jobs = [forked, chosen, priced, outputs, plain]
+    alone = [job() for job in jobs]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for _ in range(7):
+            for job, expected in zip([pool.submit(job) for job in jobs], alone, strict=True):
+                torch.testing.assert_close(job.result(), expected)
+    assert not any("forward" in vars(block) for block in host.blocks)

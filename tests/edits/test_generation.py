@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from random_hosts import first_site, some_tokens
 from writesae.edits import (
@@ -268,3 +269,26 @@ def test_a_dictionary_on_another_device_is_copied_to_the_layer_s(host: Host) -> 
     with pytest.raises(NotImplementedError):  # a tensor without data cannot be copied: it was tried
         place(host, sae, "L5.H0")
     assert sae.v_dec.device.type == "meta"
+
+
+def test_a_checkpoint_s_own_generation_settings_take_no_part(any_host: Host) -> None:
+    """A penalty, tokens that are forbidden, sampling: only the end tokens are the checkpoint's, all of them."""
+    prompt = some_tokens(5, 2, 6)
+    plain = generate(any_host, prompt, (), 7, stop_at_end=False)
+    own = any_host.model.generation_config
+    assert isinstance(own, GenerationConfig)
+    third = plain.tokens[0][2]
+    any_host.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        repetition_penalty=1.9, suppress_tokens=plain.tokens[0][:1], do_sample=True, top_k=3, num_beams=2,
+        eos_token_id=[third, 1],
+    )  # fmt: skip
+    try:
+        assert generate(any_host, prompt, (), 7, stop_at_end=False).tokens == plain.tokens
+        ended = generate(any_host, prompt, (), 7)
+    finally:
+        any_host.model.generation_config = own
+    assert {third, 1} <= set(ended.ends)
+    assert plain.ends == ()
+    assert ended.sampling == Sampling()
+    for found, whole in zip(ended.tokens, plain.tokens, strict=True):
+        assert found == whole[: next((i for i, token in enumerate(whole) if token in ended.ends), 7)]

@@ -25,7 +25,7 @@ from writesae.causal.schedule import At, Firing, Predicate
 from writesae.causal.seen import Seen, Tokens
 from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
-from writesae.hosts.intercept import patched
+from writesae.hosts.intercept import own_thread, patched
 from writesae.hosts.internals import find_cache
 from writesae.recurrence import Stream
 
@@ -81,16 +81,12 @@ class _Session:
     """What the forward pass that is going on runs, and below the sequence that it belongs to."""
     run: _Run | None = None
     caches: WeakKeyDictionary[Cache, _Run] = field(default_factory=WeakKeyDictionary)
-    owner: int = field(default_factory=threading.get_ident)
-    """The thread whose runs are edited."""
     reached: set[tuple[int, int]] = field(default_factory=set)
     """(edit, index of its position) for every scheduled position that came by."""
     ran: int = 0
     """Longest row so far."""
 
     def enter(self, _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        if threading.get_ident() != self.owner:
-            return
         tokens = kwargs.get("input_ids", args[0] if args else None)
         if not isinstance(tokens, Tensor):
             raise InputError("an edited host was run without input_ids: edits are scheduled by token")
@@ -132,7 +128,7 @@ class _Session:
 
     def leave(self, _: nn.Module, args: object, kwargs: object, output: object) -> None:
         """Remember the cache where the model made it itself, and refuse a run that broke down."""
-        if threading.get_ident() != self.owner or self.now is None:
+        if self.now is None:
             return
         if (cache := find_cache(output)) is not None and self.run is not None:
             self.caches[cache] = self.run
@@ -293,9 +289,9 @@ def editing(host: Host, edits: Sequence[Edit], note: Note | None = None, first: 
         check_edit(host, edit)
     session = _Session(host, edits, note, first)
     with ExitStack() as stack:
-        enter = host.model.register_forward_pre_hook(session.enter, with_kwargs=True)
+        enter = host.model.register_forward_pre_hook(own_thread(session.enter), with_kwargs=True)
         stack.callback(enter.remove)
-        leave = host.model.register_forward_hook(session.leave, with_kwargs=True)
+        leave = host.model.register_forward_hook(own_thread(session.leave), with_kwargs=True)
         stack.callback(leave.remove)
         stack.enter_context(patched(host.model, "generate", _counted))
         stack.enter_context(host.tap(Tap(after=session.after)))

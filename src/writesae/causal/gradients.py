@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from writesae.causal.budget import passages_at_once, positions_read
 from writesae.causal.targets import Target, check_target, positions_kept
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
+from writesae.hosts.intercept import own_thread
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
 from writesae.recurrence import Stream
 
@@ -78,7 +79,7 @@ def forward(
 
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        stack.callback(final_norm(host).register_forward_pre_hook(norming).remove)
+        stack.callback(final_norm(host).register_forward_pre_hook(own_thread(norming)).remove)
         stack.enter_context(host.tap(Tap(after=after)))
         logits = host.run(tokens, attention_mask, keep)
     return Forward(host, tokens, streams, outputs, leaves, logits, entered[-1])

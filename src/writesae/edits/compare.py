@@ -13,7 +13,7 @@ from writesae.causal.engine import editing
 from writesae.causal.identity import measured_line, measured_on
 from writesae.config import Json, to_json
 from writesae.edits.effect import Effect, Watch, dictionaries_of, last_logits, measure
-from writesae.edits.generation import OnTokens, Sampling, generate
+from writesae.edits.generation import Generation, OnTokens, Sampling, generate
 from writesae.hosts import Host
 from writesae.show.sheet import Listing, Sheet, Span, Style, shows_itself
 
@@ -44,6 +44,9 @@ class Comparison:
     overruled: tuple[str, ...]
     """What does not fit between the model and the dictionaries, and was allowed."""
     sampling: Sampling
+    """How tokens were chosen; nothing of a checkpoint's own generation settings takes part."""
+    ends: tuple[int, ...]
+    """The tokens that end a text."""
     effect: Effect
     unedited: tuple[NewToken, ...]
     edited: tuple[NewToken, ...]
@@ -103,21 +106,24 @@ def compare(
     """
     sampling, watch = Sampling() if sampling is None else sampling, Watch(edits)
 
-    def continued(side: Side) -> list[int]:
+    def continued(side: Side) -> Generation:
         reader = None if on_text is None else _reader(model, prompt, side, on_text)
-        return generate(model, [prompt], (), new_tokens, sampling, on_tokens=reader).tokens[0]
+        return generate(model, [prompt], (), new_tokens, sampling, on_tokens=reader)
 
     with last_logits(model) as before:
-        unedited = continued("unedited")
+        first = continued("unedited")
     with editing(model, edits, watch.note), last_logits(model) as after:
-        edited = continued("edited")
+        second = continued("edited")
+    unedited, edited = first.tokens[0], second.tokens[0]
     effect = measure(model, targets, (before, after), (unedited, edited), watch)
     sides = (
         tuple(map(NewToken, ids, model.read(ids), marks))
         for ids, marks in zip((unedited, edited), mark_changes(unedited, edited), strict=True)
     )
     said, saes = tuple(map(str, edits)), {edit.site: sae for edit in edits for sae in dictionaries_of(edit)}
-    return Comparison(measured_on(model, saes), model.text(prompt), said, overruled, sampling, effect, *sides)
+    return Comparison(
+        measured_on(model, saes), model.text(prompt), said, overruled, sampling, first.ends, effect, *sides
+    )
 
 
 def _reader(model: Host, prompt: list[int], side: Side, on_text: OnText) -> OnTokens:

@@ -13,6 +13,7 @@ from writesae.causal.actions import ChangeFeatures, Edit, ReplaceByAtom
 from writesae.causal.divergence import kl_divergence
 from writesae.causal.seen import Seen
 from writesae.hosts import Host
+from writesae.hosts.intercept import own_thread
 from writesae.sae import SAE
 from writesae.show import words
 from writesae.show.sheet import Line, Listing
@@ -126,7 +127,7 @@ def last_logits(model: Host) -> Iterator[list[Tensor]]:
         if isinstance(logits, Tensor) and len(kept) < SCORED:
             kept.append(logits[0, -1].float().cpu())
 
-    handle = model.model.register_forward_hook(keep)
+    handle = model.model.register_forward_hook(own_thread(keep))
     try:
         yield kept
     finally:

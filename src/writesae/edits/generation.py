@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 from transformers.generation.logits_process import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -55,11 +57,15 @@ class Generation:
 
     prompts: list[list[int]]
     tokens: list[list[int]]
-    """New tokens alone; cut before the end-of-text token where there is one."""
+    """New tokens alone; cut before the first end-of-text token where there is one."""
     texts: list[str]
     """The new tokens' text; their ids for a model without a tokenizer."""
     logits: Tensor
     """Of the first new token, float32, `[B, vocabulary]`."""
+    sampling: Sampling
+    """How they were chosen; nothing of a checkpoint's own generation settings takes part."""
+    ends: tuple[int, ...]
+    """The tokens that end a text."""
 
     def sheet(self) -> Sheet:
         """The new text, a prompt a line."""
@@ -157,45 +163,52 @@ def generate(
     """Continue prompts with these edits made, each row on its own cache rows, left-padded where lengths differ.
 
     Prompts are numbered from `first` on: what is drawn for one follows from the seed and its number, whatever is beside
-    it. Raises InputError for edits that do not fit (see `editing`).
+    it. Of the checkpoint's generation settings only its end tokens are taken. Raises InputError for edits that do not
+    fit (see `editing`).
     """
     if new_tokens < 1:
         raise InputError(f"{new_tokens} new tokens were asked for; give at least 1")
     sampling = Sampling() if sampling is None else sampling
     rows = encode_prompts(host, prompts)
-    end, pad = _special(host)
+    ends, pad = _special(host)
+    ends = ends if stop_at_end else ()
     ids, mask = (x.to(host.device) for x in pad_left(rows, pad))
     kept = _First()
     watching = LogitsProcessorList([kept])
     if sampling.temperature > 0:
         watching.append(_Draw(sampling, range(first, first + len(rows))))
+    model = copy.copy(host.model)  # what a config leaves open is filled from the model's own, with a penalty, say
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     # an empty plan still needs the context, in which the model is runnable on any device
     with editing(host, edits) if edits else nullcontext(), host.tap():
-        whole = host.model.generate(  # type: ignore[operator]
+        whole = type(model).generate(  # type: ignore[attr-defined]
+            model,
             ids,
             attention_mask=mask,
             max_new_tokens=new_tokens,
             pad_token_id=pad,
-            eos_token_id=end if stop_at_end else None,
+            eos_token_id=list(ends) or None,
             streamer=None if on_tokens is None else _Report(on_tokens),
             do_sample=False,
             logits_processor=watching,
             **generation_argument(host, new_cache(host)),
         )
-    new = [_cut(row, end if stop_at_end else None) for row in whole[:, ids.shape[1] :].tolist()]
-    has_tokenizer = host._tokenizer is not None
-    texts = [host.text(row) if has_tokenizer else " ".join(f"#{i}" for i in row) for row in new]
-    return Generation(rows, new, texts, kept.seen[0])
+    new = [_cut(row, ends) for row in whole[:, ids.shape[1] :].tolist()]
+    texts = [host.text(row) if host.has_tokenizer else " ".join(f"#{i}" for i in row) for row in new]
+    return Generation(rows, new, texts, kept.seen[0], sampling, ends)
 
 
-def _special(host: Host) -> tuple[int | None, int]:
-    """End-of-text and padding ids."""
-    source = host.config if host._tokenizer is None else host.tokenizer
-    end = getattr(source, "eos_token_id", None)
-    end = end[0] if isinstance(end, list) else end
-    pad = getattr(source, "pad_token_id", None)
-    return end, int(pad if pad is not None else end or 0)
+def _special(host: Host) -> tuple[tuple[int, ...], int]:
+    """All end-of-text tokens that a checkpoint names, and the padding token."""
+    sources = [getattr(host.model, "generation_config", None), host.config]
+    sources += [host.tokenizer] if host.has_tokenizer else []
+    ends = dict[int, None]()
+    for source in sources:
+        named = getattr(source, "eos_token_id", None)
+        ends |= dict.fromkeys(named if isinstance(named, list | tuple) else [] if named is None else [int(named)])
+    pad = getattr(sources[-1], "pad_token_id", None)
+    return tuple(ends), int(pad if pad is not None else next(iter(ends), 0))
 
 
-def _cut(row: list[int], end: int | None) -> list[int]:
-    return row[: row.index(end)] if end is not None and end in row else row
+def _cut(row: list[int], ends: tuple[int, ...]) -> list[int]:
+    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]

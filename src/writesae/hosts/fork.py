@@ -13,9 +13,11 @@ same rows run their passages from the beginning: many times slower, and equal.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from writesae.hosts.caches import cache_argument, new_cache
 from writesae.hosts.fork_memory import Memory, can_fork, keeper, placeholder
 from writesae.hosts.host import Host, wide
-from writesae.hosts.intercept import KernelCall, Tap
+from writesae.hosts.intercept import KernelCall, Tap, own_thread, patched
 from writesae.hosts.kernels import KernelResult
 from writesae.hosts.output import final_norm, unembed
 from writesae.recurrence import Stream, branch, replay
@@ -116,9 +118,9 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
     with ExitStack() as stack:
         if forks:
             keeper(host).watch(host, cache, layer, memory, stack)
-        stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        stack.callback(block.register_forward_hook(leave).remove)
-        stack.callback(final_norm(host).register_forward_pre_hook(norming).remove)
+        stack.callback(block.register_forward_pre_hook(own_thread(enter), with_kwargs=True).remove)
+        stack.callback(block.register_forward_hook(own_thread(leave)).remove)
+        stack.callback(final_norm(host).register_forward_pre_hook(own_thread(norming)).remove)
         stack.enter_context(host.tap(Tap(before=before)))
         host.model(input_ids=tokens.to(host.device), logits_to_keep=1, **cache_argument(host, cache))
     return NativeRun(host, tokens, layer, entered, streams, memory, forks, left[-1], returned[0])
@@ -228,6 +230,15 @@ def nudged(x: Tensor, units: int = 1) -> Tensor:
     return x * (1 + units * torch.finfo(x.dtype).eps * (torch.ones_like(x).cumsum(-1) % 2 * 2 - 1))
 
 
+class _Skipped(threading.local):
+    """The blocks that this thread skips: others may be running the same model whole."""
+
+    blocks: Set[nn.Module] = frozenset()
+
+
+_skipped = _Skipped()
+
+
 @contextmanager
 def skip_below(host: Host, layer: int, entered: Mapping[str, Tensor], returns: int) -> Iterator[None]:
     """Skip every block below `layer`, which receives `entered` (`[rows, steps, width]` each) instead.
@@ -243,27 +254,21 @@ def skip_below(host: Host, layer: int, entered: Mapping[str, Tensor], returns: i
         given = tuple(entered.get(name, x) for name, x in zip(names, args, strict=False))
         return given, {name: entered.get(name, x) for name, x in kwargs.items()}
 
-    with ExitStack() as stack:
-        for below in list(host.blocks)[:layer]:
-            stack.enter_context(_passing_through(host, below, returns))
-        stack.callback(block.register_forward_pre_hook(give, with_kwargs=True).remove)
-        yield
-
-
-@contextmanager
-def _passing_through(host: Host, block: nn.Module, returns: int) -> Iterator[None]:
-    """Let a block return its input, and give it its own `forward` back afterwards."""
-    own: Callable[..., object] | None = block.__dict__.get("forward")
     skip = keeper(host).skip
 
-    def identity(*args: object, **kwargs: object) -> object:
-        given = by_name(block, args, kwargs)
-        return skip(given, cast(Tensor, given["hidden_states"]), returns)
+    def through(below: nn.Module, forward: Callable[..., object]) -> Callable[..., object]:
+        def identity(*args: object, **kwargs: object) -> object:
+            if below not in _skipped.blocks:
+                return forward(*args, **kwargs)
+            given = by_name(below, args, kwargs)
+            return skip(given, cast(Tensor, given["hidden_states"]), returns)
 
-    block.forward = identity
-    try:
+        return identity
+
+    with ExitStack() as stack:
+        stack.callback(setattr, _skipped, "blocks", _skipped.blocks)
+        _skipped.blocks = set(host.blocks[:layer])
+        for below in _skipped.blocks:
+            stack.enter_context(patched(below, "forward", partial(through, below)))
+        stack.callback(block.register_forward_pre_hook(own_thread(give), with_kwargs=True).remove)
         yield
-    finally:
-        del block.forward
-        if own is not None:
-            block.forward = own

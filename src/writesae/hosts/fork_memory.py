@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 from writesae.hosts import mamba1
 from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.host import Host
+from writesae.hosts.intercept import own_thread
 from writesae.hosts.internals import hold_attention, hold_state, keeps_known, watch_convolution
 
 Name = tuple[int, str]
@@ -86,7 +87,7 @@ def _watch_inputs(module: nn.Module, name: Name, memory: Memory, stack: ExitStac
     def hook(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         memory.series[name] = cast(Tensor, args[0] if args else next(iter(kwargs.values())))
 
-    stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+    stack.callback(module.register_forward_pre_hook(own_thread(hook), with_kwargs=True).remove)
 
 
 def _transformers_watch(host: Host, cache: Cache, layer: int, memory: Memory, stack: ExitStack) -> None:

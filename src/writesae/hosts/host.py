@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from writesae.corpus import decoded, in_place
 from writesae.errors import HostError, InputError
 from writesae.hosts.cache_kinds import CacheKind
-from writesae.hosts.intercept import KernelCall, Mixer, Tap, patched, tap
+from writesae.hosts.intercept import KernelCall, Mixer, Tap, own_thread, patched, tap
 from writesae.hosts.internals import execution_device, uncompiled
 from writesae.hosts.quiet import Quiet
 from writesae.hosts.registry import TWO_WRITES, Architecture, architecture_of, known_architectures
@@ -263,7 +263,7 @@ class Host:
             return hidden[torch.arange(len(hidden), device=hidden.device)[:, None], at], *others
 
         head = cast(nn.Module, self.model.get_output_embeddings())  # type: ignore[no-untyped-call]
-        handle = head.register_forward_pre_hook(choose)
+        handle = head.register_forward_pre_hook(own_thread(choose))
         try:
             yield
         finally:

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
+from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -142,7 +143,6 @@ def tap(mixers: Mapping[int, Mixer], what: Tap | None) -> Iterator[None]:
     With None nothing is watched; the kernels are still routed by device, which is what a model on the CPU needs
     where a GPU-only kernel package is installed.
     """
-    owner = threading.get_ident()
     with ExitStack() as stack:
         symbols = {(type(m.module).__module__, k.symbol): k for m in mixers.values() for k in m.kernels}
         for (module_name, symbol), kernel in symbols.items():
@@ -151,21 +151,34 @@ def tap(mixers: Mapping[int, Mixer], what: Tap | None) -> Iterator[None]:
             depth = len(_frames.stack)
             stack.callback(lambda: _frames.stack.__delitem__(slice(depth, None)))
             for mixer in mixers.values():
-                enter, leave = _hooks(mixer.layer, what, owner)
+                enter, leave = _hooks(mixer.layer, what)
                 stack.callback(mixer.module.register_forward_pre_hook(enter).remove)
                 stack.callback(mixer.module.register_forward_hook(leave, always_call=True).remove)
         yield
 
 
+H = TypeVar("H", bound=Callable[..., object])
+
+
+def own_thread(hook: H) -> H:
+    """A forward hook that does nothing in other threads than its maker's: they may be running the same model."""
+    owner = threading.get_ident()
+
+    @wraps(hook)
+    def mine(*args: object, **kwargs: object) -> object:
+        return hook(*args, **kwargs) if threading.get_ident() == owner else None
+
+    return cast(H, mine)
+
+
 def _hooks(
-    layer: int, what: Tap, owner: int
+    layer: int, what: Tap
 ) -> tuple[Callable[[nn.Module, object], None], Callable[[nn.Module, object, object], None]]:
     def enter(module: nn.Module, inputs: object) -> None:
-        if threading.get_ident() == owner:
-            _frames.stack.append((layer, what))
+        _frames.stack.append((layer, what))
 
     def leave(module: nn.Module, inputs: object, output: object) -> None:
-        if threading.get_ident() == owner and _frames.stack:
+        if _frames.stack:
             _frames.stack.pop()
 
-    return enter, leave
+    return own_thread(enter), own_thread(leave)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from writesae.errors import HostError
 from writesae.hosts.host import Host, StopForward
-from writesae.hosts.intercept import KernelCall, Tap
+from writesae.hosts.intercept import KernelCall, Tap, own_thread
 from writesae.hosts.kernels import KernelResult
 from writesae.hosts.selfcheck import relative
 from writesae.recurrence import Stream
@@ -69,9 +69,9 @@ def record_outputs(
     with ExitStack() as stack:
         for index in wanted:
             architecture, mixer = host.layers[index].architecture, host.mixers[index].module
-            stack.callback(architecture.tail.watch(mixer, partial(gates.__setitem__, index)))
+            stack.callback(architecture.tail.watch(mixer, own_thread(partial(gates.__setitem__, index))))
             out = mixer.get_submodule(architecture.out_proj)
-            stack.callback(out.register_forward_pre_hook(partial(projecting, index)).remove)
+            stack.callback(out.register_forward_pre_hook(own_thread(partial(projecting, index))).remove)
         stack.enter_context(host.tap(Tap(after=after)))
         stack.enter_context(suppress(StopForward))
         host.run(tokens, attention_mask)
