@@ -4,9 +4,10 @@
     python docs/tables.py --check    exit with 1 where a block is not what the files say
 
 A block begins with `<!-- results EVALUATION -->` (every result of it under docs/results, by host), with
-`<!-- results EVALUATION HOST -->` (those of one host), with `<!-- published PREFIX -->` (published numbers whose name
-begins so, from docs/published.toml), with `<!-- evaluations -->` or `<!-- columns -->` (what there is), and ends with
-`<!-- end -->`. Results are the `summary.json` files that `benchmarks/all_evaluations.py` leaves there.
+`<!-- results EVALUATION HOST -->` (those of one host), with `<!-- wins HOST -->` (how often an atom beats deletion, by
+dictionary, reading and timing), with `<!-- published PREFIX -->` (published numbers whose name begins so, from
+docs/published.toml), with `<!-- evaluations -->` or `<!-- columns -->` (what there is), and ends with `<!-- end -->`.
+Results are the `summary.json` files that `benchmarks/all_evaluations.py` leaves there.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from writesae.evals import EVALUATIONS
+from writesae.show import words
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
-BLOCK = re.compile(r"(<!-- (results|published|evaluations|columns)([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|wins|published|evaluations|columns)([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def results_block(name: str, host: str = "") -> str:
@@ -52,6 +54,25 @@ def _plain(text: str) -> str:
     for space in "\u202f\u2009\u00a0":
         text = text.replace(space, " ")
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def wins_block(host: str) -> str:
+    """How often an atom, at its coefficient, beats deletion on one host: both timings and forms of the write."""
+    found = []
+    for path in sorted(RESULTS.glob(f"{host}/substitution*/summary.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        target = data["provenance"]["dictionaries"][0]["target"]
+        found += [(target, cell) for cell in data["summary"]["cells"] if cell["amplitude"] == "coefficient"]
+    ways = dict.fromkeys((cell["timing"], cell["native_write"]) for _, cell in found)
+    rows = {(target, cell["reading"]): [target, cell["reading"], f"{cell['wins']['n']:,}"] for target, cell in found}
+    for timing, form in ways:
+        for target, cell in found:
+            if (cell["timing"], cell["native_write"]) == (timing, form):
+                wins = cell["wins"]
+                told = f"{words.percent(wins['value'])} ({words.interval(wins['interval'])})"
+                rows[target, cell["reading"]].append(told)
+    heads = [f"{timing.replace('_', ' ')}, {form} write" for timing, form in ways]
+    return table({"head": ["dictionary of", "read by", "writes", *heads], "rows": list(rows.values())})
 
 
 def published_block(prefix: str) -> str:
@@ -98,6 +119,7 @@ def columns_block() -> str:
 
 BLOCKS: dict[str, Callable[..., str]] = {
     "results": results_block,
+    "wins": wins_block,
     "published": published_block,
     "evaluations": evaluations_block,
     "columns": columns_block,
