@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import pytest
 import torch
+from packaging.version import Version
 from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -18,8 +20,9 @@ from writesae.hosts import load
 from writesae.hosts.fork import native_run
 from writesae.recurrence import replay_reference
 
+HERE = version("transformer-lens") if find_spec("transformer_lens") is not None else "0"
 pytestmark = [
-    pytest.mark.skipif(find_spec("transformer_lens") is None, reason="TransformerLens (4.3 or newer) is not installed"),
+    pytest.mark.skipif(Version(HERE) < Version("4.3"), reason="TransformerLens 4.3 or newer is not installed"),
     pytest.mark.filterwarnings("ignore"),
 ]
 TOLERANCE = 1e-6
