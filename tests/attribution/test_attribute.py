@@ -12,6 +12,7 @@ import torch
 
 from random_hosts import ALL_HOSTS, TIME, dictionary, some_text, tiny_host
 from writesae.attribution import (
+    Attribution,
     Compared,
     Logit,
     LogitDifference,
@@ -25,7 +26,7 @@ from writesae.attribution import (
     attribution_page,
     check_plot,
     codes,
-    small_edits,
+    edited_scores,
     verdict,
     write_map,
 )
@@ -50,6 +51,25 @@ def any_host(request: pytest.FixtureRequest) -> Host:
 @pytest.fixture
 def tiny() -> Host:
     return tiny_host("qwen3_5")
+
+
+def small_edits(found: Attribution, site: Site, atom: torch.Tensor, position: torch.Tensor, size: float) -> Compared:
+    """Prices of (atom, position) pairs, `[R]` each, against central differences of edits of Frobenius norm `size`.
+
+    Both are the target's change a unit of Frobenius norm.
+    """
+    atoms = found.atoms[site]
+    atom, position = atom.to(atoms.v.device), position.to(atoms.v.device)
+    norm = atoms.v[atom].norm(dim=-1) * atoms.w[atom].norm(dim=-1)
+    key, value, sites = atoms.v[atom] / norm[:, None] * size, atoms.w[atom], [site] * len(atom)
+    up, down = (
+        edited_scores(found.host, found.tokens, found.target, sites, position, sign * key, value, found.timing)
+        for sign in (1, -1)
+    )
+    items = tuple(f"atom {a} at {p}" for a, p in zip(atom.tolist(), position.tolist(), strict=True))
+    return Compared(
+        items, (atoms.price[position, atom] / norm).double().numpy(), ((up.double() - down) / (2 * size)).numpy()
+    )
 
 
 @pytest.mark.parametrize("timing", ["at_token", "after_token"])
@@ -93,7 +113,6 @@ def test_a_write_s_effect_is_its_contraction_with_the_dense_adjoint(tiny: Host) 
 
 
 def test_measured_edits_are_those_of_the_editing_engine(tiny: Host) -> None:
-    from writesae.attribution import edited_scores
 
     site, text, target = Site(0, 3), some_text(), Logit((7,))
     key, value = torch.randn(5, generator=torch.Generator().manual_seed(2)), torch.ones(7)

@@ -7,7 +7,6 @@ from writesae.attribution.measured import (
     ablate_heads,
     ablate_writes,
     edited_scores,
-    small_edits,
 )
 from writesae.attribution.picture import atom_map, attribution_page, check_plot, write_map
 from writesae.attribution.ranking import Contribution, Ranking
@@ -18,5 +17,5 @@ from writesae.causal.targets import Logit, LogitDifference, LogProbability, Text
 __all__ = [
     "AtomEffects", "Attribution", "Compared", "Contribution", "LogProbability", "Logit", "LogitDifference",
     "Ranking", "TextLoss", "TokenCodes", "ablate_atoms", "ablate_heads", "ablate_writes", "atom_map", "attribute",
-    "attribution_page", "check_json", "check_plot", "codes", "edited_scores", "small_edits", "verdict", "write_map",
+    "attribution_page", "check_json", "check_plot", "codes", "edited_scores", "verdict", "write_map",
 ]  # fmt: skip

@@ -98,23 +98,6 @@ class Compared:
         )
 
 
-def small_edits(found: Attribution, site: Site, atom: Tensor, position: Tensor, size: float) -> Compared:
-    """Prices of (atom, position) pairs, `[R]` each, against central differences of edits of Frobenius norm `size`.
-
-    Both are the target's change a unit of Frobenius norm.
-    """
-    atoms = found.atoms[site]
-    atom, position = atom.to(atoms.v.device), position.to(atoms.v.device)
-    norm = atoms.v[atom].norm(dim=-1) * atoms.w[atom].norm(dim=-1)
-    key, value, sites = atoms.v[atom] / norm[:, None] * size, atoms.w[atom], [site] * len(atom)
-    up, down = (
-        edited_scores(found.host, found.tokens, found.target, sites, position, sign * key, value, found.timing)
-        for sign in (1, -1)
-    )
-    items = tuple(f"atom {a} at {p}" for a, p in zip(atom.tolist(), position.tolist(), strict=True))
-    return Compared(items, _numbers(atoms.price[position, atom] / norm), _numbers((up.double() - down) / (2 * size)))
-
-
 class _Deletion(NamedTuple):
     """Something rank-1 that was written once: what it is called, and what its effect was said to be."""
 

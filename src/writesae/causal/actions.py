@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from writesae.causal.identity import check_features, check_size
 from writesae.causal.schedule import When
 from writesae.causal.seen import Seen, Tokens
 from writesae.causal.writes import stream_writes
@@ -21,11 +22,6 @@ from writesae.types import Amplitude, NativeWrite, Site, Timing
 def _finite(name: str, value: float) -> None:
     if not math.isfinite(value):
         raise InputError(f"the {name} of an edit is {value}; give a finite number")
-
-
-def _features(sae: SAE, features: tuple[int, ...]) -> None:
-    if not features or not all(0 <= f < sae.config.features for f in features):
-        raise InputError(f"features {features} were asked of a dictionary with features 0 to {sae.config.features - 1}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class ChangeFeatures:
     def __post_init__(self) -> None:
         for name, value in [("factor", self.factor), *(("amount", amount) for amount in self.amounts)]:
             _finite(name, value)
-        _features(self.sae, self.features)
+        check_features(self.sae, self.features)
         if self.amounts and len(self.amounts) != len(self.features):
             raise InputError(f"{len(self.amounts)} amounts were given for {len(self.features)} features: give one each")
 
@@ -96,7 +92,7 @@ class ReplaceByAtom:
     native_write: NativeWrite = "delta"
 
     def __post_init__(self) -> None:
-        _features(self.sae, (0 if self.feature is None else self.feature,))
+        check_features(self.sae, (0 if self.feature is None else self.feature,))
 
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`amplitude * atom - write`, `[B, K, V]`."""
@@ -234,11 +230,8 @@ def check_edit(host: Host, edit: Edit) -> None:
         raise InputError(f"an edit was asked for row {edit.row}; rows are counted from 0")
     for holder in (what, edit.when):
         sae = getattr(holder, "sae", None)
-        if isinstance(sae, SAE) and (sae.config.d_k, sae.config.d_v) != size:
-            raise InputError(
-                f"the dictionary is for {sae.config.d_k} x {sae.config.d_v} matrices, but {edit.site} of {host.name} "
-                f"writes {size[0]} x {size[1]}: it belongs to another host or layer"
-            )
+        if isinstance(sae, SAE):
+            check_size(host, edit.site, sae)
     given: tuple[int, ...] | None = None
     if isinstance(what, Install):
         given = (what.key.shape[-1], what.value.shape[-1])

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -85,17 +84,14 @@ def forward(
     return Forward(host, tokens, streams, outputs, leaves, logits, entered[-1])
 
 
-class Gradients(NamedTuple):
-    """The gradients of a target of texts `[B, T]`."""
+@dataclass(frozen=True)
+class Gradients(Forward):
+    """A pass with the gradients of a target; its graph is let go."""
 
     score: Tensor
     """The target of each row, `[B]`."""
-    streams: dict[int, Stream]
-    """By layer."""
-    outputs: dict[int, Tensor]
-    """`o_t = S_t^T q_t`, `[B, T, H, V]`."""
     grads: dict[int, Tensor]
-    """`g_t`, the gradient of the row's target with respect to `o_t`, `[B, T, H, V]`, float32."""
+    """`g_t`, the gradient of the row's target with respect to `o_t`, by layer `[B, T, H, V]`, float32."""
 
 
 def output_gradients(
@@ -109,7 +105,7 @@ def output_gradients(
     run = forward(host, tokens, sorted(set(layers)), positions_kept(target), attention_mask)
     with torch.enable_grad():
         score = target.score(run.logits, tokens)
-    return Gradients(score.detach(), run.streams, run.outputs, run.gradients(score))
+    return Gradients(**vars(run), score=score.detach(), grads=run.gradients(score))
 
 
 def logit_gradients(run: Forward, layer: int, place: Tensor, token: Tensor) -> Tensor:

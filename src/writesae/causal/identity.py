@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -80,6 +80,15 @@ def check_size(host: Host, site: Site, sae: SAE) -> Layer:
     except InputError as error:
         raise InputError("; ".join([*mismatches(host, site, sae), str(error)])) from None
     return layer
+
+
+def check_features(sae: SAE, features: Sequence[int]) -> tuple[int, ...]:
+    """The features; raises InputError for none, for one twice, or for one that the dictionary does not have."""
+    most = sae.config.features - 1
+    if not features or len(set(features)) < len(features) or not all(0 <= f <= most for f in features):
+        asked = ", ".join(map(str, features)) or "none"
+        raise InputError(f"features {asked} were asked of a dictionary with features 0 to {most}: give some, each once")
+    return tuple(features)
 
 
 def mismatches(host: Host, site: Site, sae: SAE) -> tuple[str, ...]:

@@ -141,8 +141,9 @@ def run(command: Command) -> None:
 def _plan(command: Command) -> Edited:
     """The edit that was asked for; what is wrong with it is found before the host is loaded, where it can be."""
     import writesae.edits as edits
+    from writesae.causal.identity import check_features
     from writesae.edits.dictionaries import read_site
-    from writesae.edits.positions import check_features, parse_positions
+    from writesae.edits.positions import parse_positions
 
     kind, given = command.kind, _own(command)
     if not command.prompt:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from writesae.causal.closed_form import toward
 from writesae.causal.gradients import Gradients, output_gradients
+from writesae.causal.identity import check_features
 from writesae.causal.targets import RowLogit
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -43,8 +44,7 @@ def unit(x: Tensor) -> Tensor:
 def atom_direction(sae: SAE, feature: int) -> Direction:
     """An atom of a dictionary with rank-1 atoms, `[K]` and `[V]`. Raises InputError for others."""
     atoms = sae.atoms()
-    if not 0 <= feature < len(atoms.v):
-        raise InputError(f"feature {feature} was asked of a dictionary with features 0 to {len(atoms.v) - 1}")
+    check_features(sae, (feature,))
     return Direction(unit(atoms.v[feature]), unit(atoms.w[feature]))
 
 

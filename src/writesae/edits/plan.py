@@ -27,6 +27,7 @@ from writesae.causal.actions import (
     take_write,
 )
 from writesae.causal.engine import editing
+from writesae.causal.identity import check_features
 from writesae.causal.schedule import At
 from writesae.causal.targets import token_ids
 from writesae.edits.compare import Comparison, OnText, compare
@@ -34,7 +35,7 @@ from writesae.edits.dictionaries import Allow, check_choice, check_model, place,
 from writesae.edits.directions import Direction, DirectionKind
 from writesae.edits.generation import Generation, OnTokens, Prompts, Sampling, encode_prompts, encode_text, generate
 from writesae.edits.installing import InstallTarget
-from writesae.edits.positions import Positions, check_features, schedule
+from writesae.edits.positions import Positions, schedule
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.sae import SAE

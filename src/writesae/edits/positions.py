@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from writesae.causal.identity import check_features
 from writesae.causal.schedule import Always, At, Firing, When, sentence_ends
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -20,15 +21,6 @@ Positions = int | str | Sequence[int] | When
 """How many last tokens of the prompt, positions, words (above), or a schedule."""
 
 WORDS = ("all", "prompt", "generated", "sentence-ends")
-
-
-def check_features(sae: SAE, features: Sequence[int]) -> tuple[int, ...]:
-    """The features; raises InputError for none, for one twice, or for one that the dictionary does not have."""
-    most = sae.config.features - 1
-    if not features or len(set(features)) < len(features) or not all(0 <= f <= most for f in features):
-        asked = ", ".join(map(str, features)) or "none"
-        raise InputError(f"features {asked} were asked of a dictionary with features 0 to {most}: give some, each once")
-    return tuple(features)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
