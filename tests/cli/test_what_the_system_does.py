@@ -106,10 +106,10 @@ def test_sigterm_saves_what_is_finished_and_the_same_command_goes_on(
     out = tmp_path / "out"
     with subprocess.Popen([*PROGRAM, *words, "--out", str(out)], stderr=subprocess.PIPE, text=True) as run:
         begin = time.monotonic()
-        while not list(out.glob(piece)) and time.monotonic() - begin < 60:
+        while not any(path.stat().st_size for path in out.glob(piece)) and time.monotonic() - begin < 120:
             time.sleep(0.01)
         run.send_signal(signal.SIGTERM)
-        _, said = run.communicate(timeout=60)
+        _, said = run.communicate(timeout=120)
     assert run.returncode == 143, said
     assert said.rstrip().endswith("writesae: interrupted; run the same command again to continue where it stopped")
     assert "Traceback" not in said
