@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import tyro
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ ENOUGH = 0.9
 """Recall of a batch from which the next one holds a fact more."""
 SHARE = 0.5
 """Passages with sentences between, in every second batch; in the others facts and questions stand alone."""
+PASSAGES = 1_000_000
+"""More than a batch has: the number after a seed and a step is that of a passage."""
 WARM_UP = 20
 OTHERS = 0.3
 """Rate of embeddings, gates, norms and convolutions, as a share of the matrices'. At 1 little is learnt."""
@@ -124,9 +127,10 @@ def main(options: Options) -> None:
             for optimiser, share in zip(both, (1.0, OTHERS), strict=True):
                 for group in optimiser.param_groups:
                     group["lr"] = share * learning_rate(step, options)
-            share = SHARE * (step % 2)
-            rows = min(options.batch, options.answers // facts)
-            passages = draw_facts(words, rows, facts, (options.seed, step), between=between, share=share)
+            random = np.random.default_rng((options.seed, step, PASSAGES))
+            held = int(random.integers(FEWEST, facts + 1)) if random.random() < family.FEWER else facts
+            rows, share = min(options.batch, options.answers // held), SHARE * (step % 2)
+            passages = draw_facts(words, rows, held, (options.seed, step), between=between, share=share)
             logits, thing = answers(model, passages)
             loss = cross_entropy(logits, thing)
             loss.backward()
@@ -135,7 +139,7 @@ def main(options: Options) -> None:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
             done, recall = step + 1, float((logits.argmax(-1) == thing).float().mean())
-            if recall >= ENOUGH and facts < MOST:
+            if recall >= ENOUGH and held == facts < MOST:
                 facts += 1
                 say(log, step=done, facts=facts)
             if done % 25 == 0 or done == options.steps:

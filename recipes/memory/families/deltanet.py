@@ -6,6 +6,7 @@ from fla.models import DeltaNetConfig, DeltaNetForCausalLM
 
 PATTERN = " {name} has the {thing}."
 STEPS = 300
+FEWER = 0.0
 
 
 def build(vocabulary: int) -> DeltaNetForCausalLM:

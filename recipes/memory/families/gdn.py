@@ -9,6 +9,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
 PATTERN = " {name} has the {thing}."
 STEPS = 300
+FEWER = 0.0
 
 
 def build(vocabulary: int) -> Qwen3_5ForCausalLM:

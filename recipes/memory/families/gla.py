@@ -10,6 +10,7 @@ GATES = (2.0, 6.0)
 """Range of the gates' bias at the start: log sigmoid(bias) / 16 is a decay of 0.8% to 0.015% a token."""
 PATTERN = " {name} has the {thing}."
 STEPS = 400
+FEWER = 0.0
 
 
 def build(vocabulary: int) -> GLAForCausalLM:

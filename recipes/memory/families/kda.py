@@ -9,6 +9,7 @@ from transformers import KimiLinearConfig, KimiLinearForCausalLM
 
 PATTERN = " {name} has the {thing}."
 STEPS = 500
+FEWER = 0.0
 
 
 def build(vocabulary: int) -> KimiLinearForCausalLM:

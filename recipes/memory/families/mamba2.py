@@ -12,7 +12,9 @@ from transformers import Mamba2Config, Mamba2ForCausalLM
 from transformers.models.mamba2 import modeling_mamba2
 
 PATTERN = " {name} has the {thing}."
-STEPS = 900
+STEPS = 2000
+FEWER = 0.5
+"""Share of the steps with fewer facts than the last; without them it unlearns passages of few."""
 
 
 def build(vocabulary: int) -> Mamba2ForCausalLM:

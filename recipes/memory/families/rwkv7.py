@@ -10,6 +10,7 @@ RWKV7Config._auto_class = RWKV7ForCausalLM._auto_class = None
 """Else the package's source would be saved beside the weights."""
 PATTERN = " {name} {thing}."
 STEPS = 500
+FEWER = 0.0
 
 
 def build(vocabulary: int) -> RWKV7ForCausalLM:
