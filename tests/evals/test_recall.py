@@ -9,7 +9,7 @@ import torch
 
 from memory_hosts import HERE, binding_cells, card, memory_host
 from references import delta_values_reference
-from slow_protocol import cache_copy_logits
+from slow_protocol import joint_cache_copy_logits
 from writesae.causal.actions import Action, AddMatrix
 from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
 from writesae.errors import InputError
@@ -58,22 +58,21 @@ def test_the_host_knows_every_fact(memory: Host, passages: FactPassages) -> None
 @pytest.mark.parametrize("timing", ["after_token", "at_token"])
 @pytest.mark.parametrize("name", HERE)
 def test_a_deletion_is_that_of_the_slow_protocol(name: str, timing: Timing) -> None:
-    """A copied cache edited by hand, for one fact; the write that holds it, so that the answers move. Every family."""
-    host, cell, row, fact = memory_host(name), binding_cells(name)[0], 1, 2
+    """A copied cache edited by hand, for one fact: all writes that hold it, so that the answers move. Every family."""
+    host, cells, row, fact = memory_host(name), binding_cells(name), 1, 2
     passages = draw_facts(vocabulary(host.tokenizer, card(name)["pattern"]), BATCH, FACTS, (11, 13))
-    found = changed(host, passages, [cell], deletion(host), timing)
-    position = int(passages.begin[row, fact]) + cell.offset
-    tokens = torch.from_numpy(passages.tokens[row])
-    stream = host.record(tokens[None, : position + 1], [cell.site.layer])[cell.site.layer].heads(cell.site.head)
-    value = stream.value if written_form(host) == "value" else delta_values_reference(stream)
-    write = torch.outer(stream.key[0, -1, 0], value[0, -1, 0])
+    found = changed(host, passages, cells, deletion(host), timing)
+    position = int(passages.begin[row, fact]) + cells[0].offset
+    assert {cell.offset for cell in cells} == {cells[0].offset}
+    tokens, nothing = torch.from_numpy(passages.tokens[row]), torch.zeros(32, 32)
+    gone = {cell.site: nothing for cell in cells}
     horizon = len(tokens) - position - 1
-    _, (logits,) = cache_copy_logits(host, tokens, cell.site, position, [-write], timing, horizon)
+    _, (logits,) = joint_cache_copy_logits(host, tokens, position, [gone], timing, horizon, written_form(host))
     scored = position if timing == "at_token" else position + 1
     asked = torch.from_numpy(passages.asked[row]) - scored
     expected = logits.log_softmax(-1)[asked, torch.from_numpy(passages.thing[row])]
     torch.testing.assert_close(found.nats[row, fact], expected, rtol=1e-3, atol=1e-3)
-    assert (found.nats[row, fact] - native(host, passages).nats[row]).abs().max() > 0.05
+    assert (found.nats[row, fact] - native(host, passages).nats[row]).abs().max() > 0.5
 
 
 def test_nothing_added_costs_nothing(memory: Host, passages: FactPassages) -> None:
