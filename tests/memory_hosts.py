@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import warnings
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 from writesae.evals.recall.changed import Cell
 from writesae.hosts import EMBEDDED, Host, load
+from writesae.hosts.inventory import shipped
 from writesae.types import Site
 
-_NEEDS = {"memory-deltanet": "fla", "memory-gla": "fla", "memory-rwkv7": "rwkv7_hf"}
-MEMORY_HOSTS = [name for name in EMBEDDED if name.startswith("memory-")]
-HERE = [name for name in MEMORY_HOSTS if find_spec(_NEEDS.get(name, "torch")) is not None]
+NEEDS = {host.name: host.needs for host in shipped() if host.name.startswith("memory-")}
+"""What is to be installed for each of them; nothing where it can be loaded."""
+HERE = [name for name, needs in NEEDS.items() if not needs]
 """Those that need nothing that is not installed."""
 
 

@@ -92,7 +92,9 @@ def load_checkpoint(request: Request) -> Loaded:
         own = request.place.where if _first_file(request, TOKENIZERS) else None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HostError(f"cannot load {where} as a language model: {first_line}") from error
+        younger = "does not recognize this architecture" in first_line
+        remedy = f" (transformers {installed_version('transformers')} is installed: a newer one may know it)" * younger
+        raise HostError(f"cannot load {where} as a language model: {first_line}{remedy}") from error
     if request.device is not None:
         model = cast(PreTrainedModel, cast(nn.Module, model).to(request.device))
     shapes = (f"{name} ({list(kept)}, not {list(wanted)})" for name, kept, wanted in info.get("mismatched_keys", ()))

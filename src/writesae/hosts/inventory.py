@@ -51,8 +51,13 @@ def _abilities(architecture: Architecture) -> str:
 
 def _named(model: str) -> str:
     """A class, with the release that has it where the installed one is older."""
+    return f"{model} ({_younger(model)})" if _younger(model) else model
+
+
+def _younger(model: str) -> str:
+    """The release that a class needs, where the installed one is older."""
     since = SINCE.get(model, ())
-    return model if release() >= since else f"{model} (transformers {'.'.join(map(str, since))} or newer)"
+    return "" if release() >= since else f"transformers {'.'.join(map(str, since))} or newer"
 
 
 def _devices(family: str, package: str) -> str:
@@ -86,6 +91,6 @@ def shipped() -> list[Shipped]:
         kind = str(config["model_type"])
         serving = {"rwkv7": ["rwkv7_hf", "fla"]}.get(kind, ["fla"]) if kind in FLA_TYPES else []
         missing = serving and not any(installed_version(package) for package in serving)
-        needs = f"pip install 'writesae[{EXTRAS[serving[0]]}]'" if missing else ""
+        needs = f"pip install 'writesae[{EXTRAS[serving[0]]}]'" if missing else _younger(model)
         rows.append(Shipped(name, model, str(card["quality"]), needs))
     return rows

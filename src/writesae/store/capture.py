@@ -263,10 +263,11 @@ def _store_layer(
         _create_arrays(group, header, layer, stored)
     for name, values in arrays.items():
         (root / shard_path(layer, name, shard)).unlink(missing_ok=True)  # Zarr would read what a kill left there
-        target = group[array_path(layer, name)]
-        assert isinstance(target, zarr.Array)
         # a shard of zeros (the decay of DeltaNet) must be a file too; the setting is not kept with the array
-        target.with_config({"write_empty_chunks": True})[start:stop] = values
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            target = group[array_path(layer, name)]
+        assert isinstance(target, zarr.Array)
+        target[start:stop] = values
     return {path: FileEntry.of(root / path) for path in (shard_path(layer, name, shard) for name in arrays)}
 
 
