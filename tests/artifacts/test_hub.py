@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from writesae.artifacts.collection import cell_path
 from writesae.artifacts.hub import list_cells, pull, push, push_sae
 from writesae.artifacts.verify import verify
 from writesae.corpus import Fingerprint
-from writesae.errors import DataError, InputError, OutputError
+from writesae.errors import DataError, InputError, OutputError, WritesaeError
 from writesae.sae import Record, SAEConfig, TopK
 from writesae.types import Site
 
@@ -274,6 +275,19 @@ def test_damaged_folders_are_not_uploaded(hub: Hub, cache: Path, tmp_path: Path)
     with pytest.raises(DataError, match="is not uploaded"):
         push(tmp_path / "one", "me/one")
     assert hub.commits == {}
+
+
+def test_what_is_no_dictionary_makes_no_repository(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_repo(*_: object, **__: object) -> None:
+        raise AssertionError("a repository was made first")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", create_repo)
+    monkeypatch.setattr("writesae.artifacts.hub.verify", lambda _: SimpleNamespace(findings=()))  # a whole store
+    save_sae(ONE, tmp_path / "one", RECORD)
+    manifest = tmp_path / "one" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": "writesae.store"}))
+    with pytest.raises(WritesaeError):
+        push(tmp_path / "one", "me/one")
 
 
 def test_a_hub_that_refuses_an_upload(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,10 @@ def test_help_is_light() -> None:
         ("boundary --sae nowhere", "no folder nowhere"),
         ("boundary --corpus nowhere.txt", "no corpus at nowhere.txt"),
         ("boundary --site L5.H9", "heads 0 to 5"),
-        ("boundary --passages 1000000", "passages"),
+        ("boundary --passages 1000000", "passages of 29 tokens"),
+        ("boundary --passages 0", "passages 0 is too small"),
+        ("boundary --length 0", "length 0 is too small"),
+        ("spectrum --site L5.H9", "leave out --site"),
         ("boundary --pattern (", "no regular expression"),
         ("boundary --host nowhere", "nowhere"),
     ],
@@ -153,7 +156,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     words: str, message: str, corpus: Path, sae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = f"--out {tmp_path}/out" + ("" if "--sae" in words else f" --sae {sae}")
-    given += "" if "--corpus" in words else f" --corpus {corpus} --part all --length 29 --passages 5"
+    given += "" if "--corpus" in words else f" --corpus {corpus} --part all"
+    given += "".join(f" {flag} {value}" for flag, value in (("--length", 29), ("--passages", 5)) if flag not in words)
     name, *flags = words.split()
     with pytest.raises(SystemExit) as stop:
         main(["eval", name, *given.split(), *flags])

@@ -212,13 +212,13 @@ def push(
         raise DataError(f"{source} is not uploaded: {found[0]}")
     if not folders:
         raise InputError(f"{source} is neither a dictionary nor a collection, nor a run that made one")
+    cells = local.cells if local is not None else _as_cells(folders)
     api = HfApi()
     with _writable_errors(repo):
         api.create_repo(repo, private=private or None, exist_ok=True)
         parent = api.repo_info(repo, revision=revision).sha
         there = any(api.file_exists(repo, name, revision=parent) for name in (INDEX, MANIFEST))
     remote = Repository(repo, parent, None, False) if there else None
-    cells = local.cells if local is not None else _as_cells(folders)
     places = dict(zip(cells, folders if local is None else [source / cell.path for cell in cells], strict=True))
     held = None if remote is None else remote.collection
     single = remote.fetch_folder("") if remote is not None and held is None else None

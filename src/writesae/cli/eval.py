@@ -101,6 +101,7 @@ def _print_help() -> None:
 def run(command: Command) -> None:
     """Evaluate, write the folder, print the finding and where it is."""
     from writesae.causal.runs import shared_runs
+    from writesae.config import at_least
     from writesae.disk import check_place
     from writesae.evals import EVALUATIONS
     from writesae.evals.common.result import refuse_other
@@ -110,6 +111,9 @@ def run(command: Command) -> None:
     if command.name != "all":
         refuse_other(request.out, command.name)
     request.text.check()
+    at_least(request, passages=1, length=1)
+    if command.name != "all" and EVALUATIONS[command.name].takes == "none" and request.site:
+        raise InputError(f"{command.name} measures every head: leave out --site")
     saes = dictionaries(request.sae, request.site)  # before a large host is loaded
     host = request.host.open()
     part = request.text.open(host, request.length or LENGTH)

@@ -100,6 +100,8 @@ def passages_of(
     text: object, evaluation: Evaluation[Any], count: int | None, length: int | None, seed: int
 ) -> Passages:
     """The passages of whatever text was given."""
+    if any(given is not None and given < 1 for given in (count, length)):
+        raise InputError(f"passages {count} of {length} tokens hold no text: give at least 1")
     if isinstance(text, Text):
         tokens = length or evaluation.length
         drawn = text if tokens is None else text.at(tokens)
