@@ -20,6 +20,7 @@ from writesae.attribution import (
     TextLoss,
     ablate_atoms,
     ablate_heads,
+    ablate_layers,
     ablate_writes,
     atom_map,
     attribute,
@@ -170,14 +171,16 @@ def test_the_embedded_host_is_explained(host: Host, passages: torch.Tensor) -> N
     assert None not in (atoms[0].feature, atoms[0].coefficient)
     assert ablate_writes(found, 30).correlation > 0.9
     heads = ablate_heads(found)
-    assert len(heads.items) == 36 + 6
+    layers = ablate_layers(found)  # apart: the heads' effects would count twice
+    assert (len(heads.items), len(layers.items)) == (36, 6)
+    assert heads.predicted.sum() == pytest.approx(layers.predicted.sum(), rel=1e-4)
     assert np.isfinite(heads.measured).all()
     figure = atom_map(found, site, 9).figure
     assert np.asarray(figure.data[0].z).shape == (9, len(text))
     assert figure.data[0].zmin == -figure.data[0].zmax
     checks = {"atoms": ablate_atoms(found, 30), "heads": heads}
     assert checks["atoms"].correlation > 0.9
-    assert [len(check_plot(name, c).figure.data[-1].x) for name, c in checks.items()] == [30, 42]
+    assert [len(check_plot(name, c).figure.data[-1].x) for name, c in checks.items()] == [30, 36]
     assert set(found.plot()) == {"atoms-5-0", "writes"}
     page = attribution_page(found, checks=checks)
     assert all(title in page for title in ("Atoms of L5.H0", "Native writes", "Deleted for real: atoms"))

@@ -5,6 +5,7 @@ from writesae.attribution.measured import (
     Compared,
     ablate_atoms,
     ablate_heads,
+    ablate_layers,
     ablate_writes,
     edited_scores,
 )
@@ -16,6 +17,7 @@ from writesae.causal.targets import Logit, LogitDifference, LogProbability, Text
 
 __all__ = [
     "AtomEffects", "Attribution", "Compared", "Contribution", "LogProbability", "Logit", "LogitDifference",
-    "Ranking", "TextLoss", "TokenCodes", "ablate_atoms", "ablate_heads", "ablate_writes", "atom_map", "attribute",
-    "attribution_page", "check_json", "check_plot", "codes", "edited_scores", "verdict", "write_map",
+    "Ranking", "TextLoss", "TokenCodes", "ablate_atoms", "ablate_heads", "ablate_layers", "ablate_writes",
+    "atom_map", "attribute", "attribution_page", "check_json", "check_plot", "codes", "edited_scores", "verdict",
+    "write_map",
 ]  # fmt: skip

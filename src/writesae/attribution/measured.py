@@ -168,13 +168,22 @@ def ablate_atoms(found: Attribution, count: int = 20, seed: int | None = None) -
 
 
 def ablate_heads(found: Attribution) -> Compared:
-    """Silence every head in turn, then every layer, and measure what they contributed."""
-    sites = [[Site(layer, head)] for layer, x in found.heads.items() for head in range(len(x))]
-    layers = [[Site(layer, head) for head in range(len(x))] for layer, x in found.heads.items()]
-    scores = silenced_scores(found.host, found.tokens, found.target, [[], *sites, *layers])
-    predicted = [float(found.heads[s.layer][s.head]) for (s,) in sites] + list(found.layers.values())
-    items = tuple([str(s) for (s,) in sites] + [f"layer {layer}" for layer in found.heads])
-    return Compared(items, np.array(predicted), _numbers(scores[0].double() - scores[1:]))
+    """Silence every head in turn, and measure what it contributed."""
+    prices = {Site(layer, head): float(x) for layer, heads in found.heads.items() for head, x in enumerate(heads)}
+    return _silence(found, {str(site): ([site], price) for site, price in prices.items()})
+
+
+def ablate_layers(found: Attribution) -> Compared:
+    """Silence all heads of a layer together, every layer in turn, and measure what they contributed."""
+    heads = {layer: [Site(layer, head) for head in range(len(x))] for layer, x in found.heads.items()}
+    return _silence(found, {f"layer {layer}": (heads[layer], price) for layer, price in found.layers.items()})
+
+
+def _silence(found: Attribution, groups: dict[str, tuple[list[Site], float]]) -> Compared:
+    """Name -> heads, and what they are said to contribute together."""
+    scores = silenced_scores(found.host, found.tokens, found.target, [[], *(sites for sites, _ in groups.values())])
+    predicted = np.array([price for _, price in groups.values()])
+    return Compared(tuple(groups), predicted, _numbers(scores[0].double() - scores[1:]))
 
 
 def _numbers(x: Tensor) -> NDArray[np.float64]:

@@ -46,7 +46,7 @@ class Command:
     top: int = 10
     """How many entries are listed."""
     check: bool = False
-    """Delete the listed native writes and atoms, and every head, for real, and compare."""
+    """Delete the listed native writes and atoms, and every head and layer, for real, and compare."""
     html: Path | None = None
     """Write heat maps (tokens x atoms, tokens x heads) to this page."""
     json: Path | None = None
@@ -78,6 +78,8 @@ def run(command: Command) -> None:
     checks = {}
     if command.check:
         checks = {"writes": attribution.ablate_writes(found, command.top), "heads": attribution.ablate_heads(found)}
+        if len(found.layers) > 1:
+            checks["layers"] = attribution.ablate_layers(found)
         if found.atoms:
             checks["atoms"] = attribution.ablate_atoms(found, command.top)
     if command.json is not None:
