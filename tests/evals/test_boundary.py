@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import rankdata, wilcoxon
 from sklearn.metrics import roc_auc_score
 
 from small_results import SITE, small_sae
@@ -12,6 +14,7 @@ from writesae.causal.writes import head_writes
 from writesae.errors import InputError
 from writesae.evals import boundary
 from writesae.evals.boundary import BoundaryConfig
+from writesae.evals.boundary.measure import separation
 from writesae.evals.boundary.summary import summarise
 from writesae.evals.common.patterns import matching
 from writesae.hosts import Host
@@ -31,6 +34,32 @@ def test_against_scikit_learn(host: Host, passages: torch.Tensor) -> None:
     for pattern, message in (("(", "no regular expression"), ("", "both kinds are needed")):
         with pytest.raises(InputError, match=message):
             boundary(host, sae, passages, pattern=pattern)
+
+
+def test_p_is_of_passages() -> None:
+    random = np.random.default_rng(5)
+    codes = random.normal(size=(11, 13, 3)).clip(0).astype(np.float32)
+    member = random.random((11, 13)) < 0.3
+    member[2] = False  # holds no token of the class, and takes no part
+    codes[..., 1] += member * random.random((11, 13))
+    codes[..., 2] = 0
+    found = separation(codes, member)
+    for feature in (0, 1):
+        ranks = rankdata(codes[..., feature]).reshape(11, 13)
+        gaps = [r[m].mean() - r[~m].mean() for r, m in zip(ranks, member, strict=True) if m.any()]
+        assert found.p_raw[feature] == pytest.approx(wilcoxon(gaps).pvalue)
+        assert found.auroc[feature] == pytest.approx(roc_auc_score(member.ravel(), codes[..., feature].ravel()))
+    assert found.p_raw[1] < 0.01
+    assert found.loc[2, ["auroc", "p_raw"]].isna().all()
+    assert found.firings[2] == 0
+
+
+def test_few_tokens_of_the_class_decide_nothing() -> None:
+    """A feature that fires at both tokens of the class and nowhere else: one passage says as much as it can."""
+    codes, member = np.zeros((5, 29, 1), np.float32), np.zeros((5, 29), bool)
+    codes[3, [7, 11]], member[3, [7, 11]] = 1.0, True
+    found = separation(codes, member)
+    assert (found.auroc[0], found.p_raw[0]) == (1.0, 1.0)
 
 
 def test_by_hand() -> None:

@@ -74,3 +74,14 @@ def test_a_dictionary_of_writes_is_read_by_its_code_and_not_twice(host: Host, pa
         for reading in ("state", "increment")
     )
     pd.testing.assert_frame_equal(state, increment)
+
+
+def test_every_way_has_its_own_line_and_mark(host: Host, passages: Tensor) -> None:
+    result = EVALUATIONS["substitution"](host, dictionary(), passages, site=SITE, firings=5, horizon=2)
+    plots = {plot.name: plot.figure for plot in result.panel.plots}
+    cells = result.summary.main
+    assert len(cells) == 8  # two timings, two forms of the write, two readings
+    lines = [trace for trace in plots["steps-wins"].data if trace.mode == "lines+markers"]
+    assert len({(line.line.color, line.line.dash) for line in lines}) == len(cells)
+    dots = [trace.marker for trace in plots["wins"].data if trace.mode == "markers"]
+    assert len({(dot.color, dot.line.color, dot.symbol) for dot in dots}) == len(cells)

@@ -134,7 +134,7 @@ class Dot:
 
 def dots(
     figure: go.Figure, series: str, entries: Sequence[Dot], colour: str, shift: float,
-    write: Callable[[float | None], str], hollow: bool = False,
+    write: Callable[[float | None], str], hollow: bool = False, symbol: str = "circle",
 ) -> None:  # fmt: skip
     """One dot with its whiskers a line; `shift` moves a series off the line's middle, up to half a line."""
     ink = f"var(--{colour})"
@@ -154,7 +154,12 @@ def dots(
             y=[i + shift for i, _ in kept],
             name=label(series),
             mode="markers",
-            marker={"color": "var(--surface)" if hollow else ink, "size": 9, "line": {"color": ink, "width": 2}},
+            marker={
+                "color": "var(--surface)" if hollow else ink,
+                "size": 9,
+                "symbol": symbol,
+                "line": {"color": ink, "width": 2},
+            },
             error_x={
                 "type": "data",
                 "symmetric": False,

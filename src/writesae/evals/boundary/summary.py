@@ -20,7 +20,7 @@ COLUMNS = common("feature") | {
     "firings": "tokens at which it fires",
     "firings_inside": "of these, tokens of the class",
     "auroc": "separation, NaN where it never fires",
-    "p_raw": "Mann-Whitney's p",
+    "p_raw": "p of signed ranks over passages, of mean ranks at tokens of the class minus at others",
     "p": "the same, Holm-corrected over the features that fire",
     "inside": "tokens of the class, the same in every row",
     "outside": "all other tokens",
@@ -90,7 +90,7 @@ def panel(result: Result[BoundaryConfig, Summary]) -> Panel:
     note = (
         f"A token is of the class where the pattern {words.visible(result.config.pattern)} is found in its text. "
         "AUROC: the probability that the coefficient at a random token of the class exceeds that at a random other "
-        "one; one half says nothing."
+        "one; one half says nothing. p: signed ranks over the passages that hold tokens of both kinds."
     )
     plots = (_separation(records[records.auroc.notna()], result.config.alpha), _where(summary))
     return Panel(plots, table_of(Feature, summary.best), note)

@@ -154,6 +154,9 @@ def _by_step(records: pd.DataFrame, condition: str) -> list[np.ndarray[tuple[int
 
 
 COLOUR = {"delta": "atom", "value": "violet"}
+SYMBOL = {"state": "circle", "increment": "diamond", "write": "circle"}
+DASHES = ("solid", "dot", "dash", "dashdot")
+"""Of the timings and readings."""
 
 
 def finding(result: Result[SubstitutionConfig, Summary]) -> str:
@@ -230,7 +233,8 @@ def _lines(figure: go.Figure, names: Sequence[str], summary: Summary, sizeless: 
 
 
 def _looks(summary: Summary) -> list[tuple[Cell, str, float, bool]]:
-    """(cell, colour, place on the line, hollow) of each series: colour says the write, hollow the second timing."""
+    """(cell, colour, place on the line, hollow) of each series: colour says the write, hollow the second timing.
+    By increment, dots are diamonds."""
     cells, first = summary.main, summary.cells[0].timing
     step = 0.68 / max(1, len(cells))
     return [
@@ -255,7 +259,7 @@ def _wins(summary: Summary) -> Plot:
             share = at.wins if name == "delete" else at.wins_against[name]
             text = f"{words.condition(name)}, {words.amplitude(size)}"
             entries.append(Dot(text, share.value, share.interval, f"{words.count(share.n)} firings"))
-        dots(figure, cell.named, entries, colour, shift, words.percent, hollow)
+        dots(figure, cell.named, entries, colour, shift, words.percent, hollow, SYMBOL[cell.reading])
     upright(figure, 0.5)
     figure.update_xaxes(title="firings where the atom is closer", range=[-0.02, 1.02], tickformat=".0%", dtick=0.25)
     caption = (
@@ -291,7 +295,7 @@ def _distances(summary: Summary, records: pd.DataFrame) -> Plot:
             low, middle, high = (float(q) for q in np.maximum(np.quantile(kl, [0.25, 0.5, 0.75]), NUMERICAL_ZERO))
             ends += [low, high]
             entries.append(Dot(f"{words.condition(name)}, {words.amplitude(size)}", middle, (low, high)))
-        dots(figure, cell.named, entries, colour, shift, words.quantity, hollow)
+        dots(figure, cell.named, entries, colour, shift, words.quantity, hollow, SYMBOL[cell.reading])
     figure.update_xaxes(title="KL from the native model (nats)", **log_ticks(min(ends) / 1.3, max(ends) * 1.3))
     caption = "Dot: median over firings; bar: the middle half. Smaller is closer."
     return Plot("distances", "How far each replacement is", figure, caption)
@@ -300,8 +304,9 @@ def _distances(summary: Summary, records: pd.DataFrame) -> Plot:
 def _steps(summary: Summary) -> list[Plot]:
     """Where several positions were scored: win rate and median KL at each."""
     wins, kls = canvas(), canvas()
-    dashes = ("solid", "dot", "dash", "dashdot")
-    for cell, dash in zip(summary.main, dashes, strict=False):
+    kinds = list(dict.fromkeys((cell.timing, cell.reading) for cell in summary.main))
+    for cell in summary.main:
+        dash = DASHES[kinds.index((cell.timing, cell.reading))]
         positions, says = list(range(1, len(cell.wins_by_step) + 1)), "position %{x}: %{y:.3g}"
         about = {"dash": dash, "mode": "lines+markers"}
         colour = COLOUR[cell.native_write]
