@@ -175,8 +175,9 @@ def dots(
     )
 
 
-def lines_of(figure: go.Figure, names: Sequence[str]) -> None:
-    """Name the lines of a dot chart, the first on top, and give it its height."""
+def lines_of(figure: go.Figure, names: Sequence[str], series: int = 1) -> None:
+    """Name the lines of a dot chart, the first on top, and give it its height: room for `series` dots a line, and for
+    as many in the legend."""
     figure.update_yaxes(
         tickvals=list(range(len(names))),
         ticktext=[label(name) for name in names],
@@ -184,7 +185,8 @@ def lines_of(figure: go.Figure, names: Sequence[str]) -> None:
         showgrid=False,
         ticks="",
     )
-    figure.update_layout(height=90 + round(ROW * 1.25 * max(2, len(names))))
+    row = max(ROW * 1.25, 13 * series)
+    figure.update_layout(height=80 + 10 * series + round(row * max(2, len(names))))
 
 
 def whiskers(

@@ -228,7 +228,8 @@ def _lines(figure: go.Figure, names: Sequence[str], summary: Summary, sizeless: 
     sizes = list(dict.fromkeys(cell.amplitude for cell in summary.cells))
     lines = [(name, size) for name in names for size in (sizes[:1] if name == sizeless else sizes)]
     marks = [f", {size}" if len(sizes) > 1 and name != sizeless else "" for name, size in lines]
-    lines_of(figure, [words.short_condition(name) + mark for (name, _), mark in zip(lines, marks, strict=True)])
+    named = [words.short_condition(name) + mark for (name, _), mark in zip(lines, marks, strict=True)]
+    lines_of(figure, named, len(summary.main))
     return lines
 
 
