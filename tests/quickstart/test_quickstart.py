@@ -81,6 +81,7 @@ def test_folder_of_another_run(run: Path, host: Host, tmp_path: Path) -> None:
         (["--host", "tiny-gnd"], "tiny-gnd"),
         (["--features", "7", "--k", "8"], "k = 8"),
         (["--tokens", "900000000"], "sample"),
+        (["--features", "2000000000"], "2,000,000,000 features in training need .* GiB"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -23,6 +23,7 @@ from writesae.disk import alone, claim
 from writesae.evals import atoms, spectrum, substitution
 from writesae.evals.common.result import Result
 from writesae.hosts import Host
+from writesae.memory import refuse_unless_free
 from writesae.page import report
 from writesae.quickstart.config import TARGETS, QuickstartConfig
 from writesae.sae import SAE, TopK
@@ -46,6 +47,7 @@ def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Consol
     console = Console() if console is None else console
     if config.site is not None:
         host.check_site(Site.parse(config.site))
+    _check_room(host, config)
     train_text, test = text("sample", host, length=config.length).split(SHARE)
     blocks = train_text.blocks(-(-config.tokens // config.length))
     passages = test.draw(config.passages, config.seed)
@@ -73,18 +75,25 @@ def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Consol
     return page
 
 
+def _check_room(host: Host, config: QuickstartConfig) -> None:
+    """Raise InputError, before any work, where not even the parameters of both dictionaries fit in what is free."""
+    site = Site.parse(config.site) if config.site else Site(min(host.layers), 0)
+    layer = host.layers[site.layer]
+    numbers = sum(recipe.sae(layer.d_k, layer.d_v).numbers for recipe in recipes(config, site))
+    what = f"two dictionaries of {config.features:,} features in training"
+    refuse_unless_free(4 * 4 * numbers, host.device, what, "take fewer features")
+
+
 def _plain(config: QuickstartConfig) -> dict[str, Json]:
     data = to_json(config)
     assert isinstance(data, dict)
     return data
 
 
-def train(
-    path: Path, config: QuickstartConfig, site: Site, store: StreamStore, bars: Callable[[str], Ticker]
-) -> dict[str, SAE]:
-    """Both dictionaries, side by side."""
+def recipes(config: QuickstartConfig, site: Site) -> list[TrainConfig]:
+    """How both dictionaries are trained."""
     steps = max(1, config.train_tokens // config.batch)
-    recipes = [
+    return [
         TrainConfig(
             site=site, target=target, features=config.features, sparsity=TopK(config.k), steps=steps,
             batch=config.batch, lr=3e-3, lr_end=3e-4, init="writes", validation=0.1,
@@ -92,9 +101,16 @@ def train(
         )
         for target in TARGETS.values()
     ]  # fmt: skip
+
+
+def train(
+    path: Path, config: QuickstartConfig, site: Site, store: StreamStore, bars: Callable[[str], Ticker]
+) -> dict[str, SAE]:
+    """Both dictionaries, side by side."""
+    configs = recipes(config, site)
     places = [path / "train" / name for name in TARGETS]
-    loggers = [[_Bar(bars(f"train on the {name}"), steps)] for name in TARGETS]
-    trained = train_many(store, recipes, places, loggers=loggers, workers=min(config.workers, len(recipes)))
+    loggers = [[_Bar(bars(f"train on the {name}"), one.steps or 0)] for name, one in zip(TARGETS, configs, strict=True)]
+    trained = train_many(store, configs, places, loggers=loggers, workers=min(config.workers, len(configs)))
     return {name: result.sae for name, result in zip(TARGETS, trained, strict=True)}
 
 
