@@ -31,6 +31,17 @@ def words(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     return vocabulary(tokenizer)
 
 
+def test_fewer_pairs(words: Vocabulary) -> None:
+    few = words.first(5, 7)
+    assert (few.names, few.things, few.between) == (words.names[:5], words.things[:7], words.between)
+    drawn = draw_facts(few, 11, 5, 3)
+    assert np.isin(drawn.name, few.names).all()
+    assert np.isin(drawn.thing, few.things).all()
+    for names, things in ((41, 7), (5, 65), (0, 7)):
+        with pytest.raises(InputError, match="1 to 40 and 1 to 64"):
+            words.first(names, things)
+
+
 @pytest.fixture(scope="module")
 def between(tokenizer: PreTrainedTokenizerBase, words: Vocabulary) -> list[tuple[int, ...]]:
     return sentences(text("sample", tokenizer), words)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,13 @@ class Vocabulary:
     def length(self) -> int:
         """Tokens of a statement."""
         return len(self.between) + len(self.after) + 2
+
+    def first(self, names: int, things: int) -> Vocabulary:
+        """With its first names and things, for facts of fewer pairs. Raises InputError for more than there are."""
+        if not 0 < names <= len(self.names) or not 0 < things <= len(self.things):
+            most = f"1 to {len(self.names)} and 1 to {len(self.things)}"
+            raise InputError(f"{names} names and {things} things were asked for: give {most}")
+        return replace(self, names=self.names[:names], things=self.things[:things])
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase, pattern: str = PATTERN) -> Vocabulary:
