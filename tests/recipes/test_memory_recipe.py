@@ -16,9 +16,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from writesae.artifacts import load_sae
 from writesae.corpus.facts import NAMES, THINGS, draw_facts, vocabulary
 from writesae.hosts import EMBEDDED, Host, load
 from writesae.recurrence import Stream, replay_reference
+from writesae.sae import TopK
+from writesae.store import open_store
+from writesae.training import train
+from writesae.types import Site
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 BATCH, TIME, HEADS, D_K, D_V = 2, 71, 3, 5, 7
@@ -97,3 +102,29 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     weights = [(tmp_path / out / "host" / "model.safetensors").read_bytes() for out in ("whole", "cut")]
     assert weights[0] == weights[1]
     assert load(tmp_path / "whole" / "host").vocabulary == load("memory-gdn").vocabulary
+
+
+def test_dictionaries_of_a_memory_host(recipe: None, tmp_path: Path) -> None:
+    """Small: what is captured and trained is held out of every other draw, and the choice of `k` is recorded."""
+    made = import_module("dictionaries")
+    options = made.Options(
+        "memory-gdn", tmp_path, targets=("write-delta",), passages=20, held_out=5, features=67, write_ks=(1, 2), steps=3
+    )
+    made.main(options)
+    made.main(options)  # finished runs are read
+    sae = load_sae(tmp_path / "L1.H1-write-delta")
+    assert sae.record is not None
+    assert (sae.host, str(sae.site), sae.target) == ("memory-gdn", "L1.H1", "write-delta")
+    assert sae.record.host_revision == load("memory-gdn").revision
+    table = json.loads((tmp_path / "L1.H1-write-delta.json").read_text())
+    assert sae.record.metrics["k chosen by agreement of seeds"] == table
+    assert [row["k"] for row in table] == [1, 2]
+    assert sae.config.sparsity == TopK(max(table, key=lambda row: row["seeds agree"])["k"])
+    assert sae.record.corpus == "facts, 8 of 11 names and 33 things a passage, seed 2000003 0, train"
+    store = open_store(tmp_path / "train.zarr")
+    configs = [made.settings(options, Site(1, 1), "write-delta", 1, seed) for seed in (0, 1)]
+    k = sae.config.sparsity.k
+    assert 0 < int(made.firings(store, configs[0], sae).sum()) <= k * store.sequences * store.length
+    runs = [train(store, one, tmp_path / "runs" / f"L1.H1-write-delta-k1-seed{one.seed}") for one in configs]
+    assert made.agreement(store, runs[0], runs[0]) == pytest.approx(1)
+    assert made.agreement(store, *runs) < 0.2  # hardly trained
