@@ -1,6 +1,6 @@
 """The forked-run substitution against the cache-copy protocol: the same firings, the same machine, both KLs.
 
-    python benchmarks/eval_speed.py [--host tiny-gdn|tiny-mamba2|qwen3.5-0.8b-shaped] [--firings 200]
+    PYTHONPATH=tests python benchmarks/eval_speed.py [--host tiny-gdn|tiny-mamba2|qwen3.5-0.8b-shaped] [--firings 200]
 
 The slow protocol runs each firing's prefix, deep-copies the cache once a condition, edits the state in the copy and
 feeds the next token (`slow_protocol`). Both score the same five conditions: the atom and a random matrix at both

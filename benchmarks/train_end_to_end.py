@@ -93,6 +93,9 @@ class RandomHost:
         """There is none."""
         raise InputError("random streams have no tokenizer")
 
+    def need_writes(self) -> None:
+        """It writes."""
+
     def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
         """Random streams, the same for the same tokens."""
         g = torch.Generator().manual_seed(int(tokens.sum()))
