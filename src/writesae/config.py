@@ -12,6 +12,7 @@ from dataclasses import is_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
 from inspect import signature
+from itertools import islice
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -38,8 +39,8 @@ def _strict(converter: cattrs.Converter, kind: type, allowed: tuple[type, ...], 
     converter.register_structure_hook(kind, check)
 
 
-def _made(null: object = None, *, extra: bool = False) -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=not extra)
+def _made(null: object = None, *, extra: bool = False, detailed: bool = True) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=not extra, detailed_validation=detailed)
     _strict(converter, int, (int,))
     _strict(converter, float, (int, float), null)
     _strict(converter, bool, (bool,))
@@ -69,11 +70,16 @@ def _named_tuple(converter: cattrs.Converter, value: object, kind: type) -> obje
 
 
 _converter, _lenient, _newer = _made(), _made(null=math.nan), _made(extra=True)
+_quick = {_converter: _made(detailed=False), _lenient: _made(math.nan, detailed=False)}
+_quick[_newer] = _made(extra=True, detailed=False)
+"""The same that stop at the first error: one error each of a million entries would fill the memory."""
+_TOLD = 5
+"""Wrong fields that are told."""
 
 
 def register_union(union: object) -> None:
     """Declare a union of config classes; its members are written with their class name under `"kind"`."""
-    for converter in (_converter, _lenient, _newer):
+    for converter in (*_quick, *_quick.values()):
         configure_tagged_union(union, converter, tag_name="kind")
 
 
@@ -83,15 +89,26 @@ def to_json(config: object) -> Json:
 
 
 def from_json(cls: type[T], data: object, converter: cattrs.Converter = _converter) -> T:
-    """Build `cls` from its JSON form; raises ConfigError naming every field that is wrong."""
+    """Build `cls` from its JSON form; raises ConfigError naming the first fields that are wrong."""
     try:
-        return converter.structure(data, cls)
-    except (ClassValidationError, CattrsError, TypeError, ValueError, KeyError) as error:
-        if isinstance(error, ClassValidationError):
-            reasons = "; ".join(cattrs.transform_error(error, path=cls.__name__, format_exception=_told))
-        else:
-            reasons = str(error)
-        raise ConfigError(f"cannot read a {getattr(cls, '__name__', cls)}: {reasons}") from None
+        return _quick[converter].structure(data, cls)
+    except (CattrsError, TypeError, ValueError, LookupError, AttributeError, OverflowError, WritesaeError) as error:
+        reasons = [str(error)]
+    try:
+        converter.structure(_first(data), cls)
+    except ClassValidationError as error:
+        reasons = cattrs.transform_error(error, path=cls.__name__, format_exception=_told)
+    except (CattrsError, TypeError, ValueError, LookupError, WritesaeError) as error:
+        reasons = [str(error)]
+    more = f"; and {len(reasons) - _TOLD} more" * (len(reasons) > _TOLD)
+    raise ConfigError(f"cannot read a {getattr(cls, '__name__', cls)}: {'; '.join(reasons[:_TOLD])}{more}") from None
+
+
+def _first(data: object) -> object:
+    """Data without what is behind the first hundred members of its lists and objects."""
+    if isinstance(data, dict):
+        return {key: _first(value) for key, value in islice(data.items(), 100)}
+    return [_first(value) for value in data[:100]] if isinstance(data, list | tuple) else data
 
 
 def _told(error: BaseException, kind: type | None) -> str:

@@ -135,8 +135,8 @@ def test_a_dictionary_of_version_1_0_is_read(folder: Path) -> None:
     ("tensors", "meaning", "message"),
     [
         ({"windows": torch.tensor([5, 3])}, {"window": "32", "limit": "32768"}, "rising hashes"),
-        ({"windows": torch.tensor([3.0, 5.0])}, {"window": "32", "limit": "32768"}, "rising hashes"),
-        ({"windows": torch.tensor([3.0]).bfloat16()}, {"window": "32", "limit": "32768"}, "safetensors"),
+        ({"windows": torch.tensor([3.0, 5.0])}, {"window": "32", "limit": "32768"}, "holds F32"),
+        ({"windows": torch.tensor([3.0]).bfloat16()}, {"window": "32", "limit": "32768"}, "holds BF16"),
         ({"windows": torch.tensor([3, 5])}, {"window": "16", "limit": "32768"}, "no fingerprint of windows of 32"),
         ({"hashes": torch.tensor([3, 5])}, {"window": "32", "limit": "32768"}, "no fingerprint"),
         (None, None, "safetensors"),
@@ -374,7 +374,7 @@ def damage(folder: Path) -> dict[str, tuple[Callable[[], object], str]]:
         "an odd version": (lambda: edit(manifest, lambda data: data.update(version="1e9")), "not written like 1.0"),
         "an empty weights file": (lambda: rewrite(weights, b""), "cut short"),
         "a header longer than the file": (lambda: rewrite(weights, struct.pack("<Q", 1 << 62) + b"{}"), "cut short"),
-        "a header that is no JSON": (lambda: rewrite(weights, struct.pack("<Q", 2) + b"{["), "not a valid safetensors"),
+        "a header that is no JSON": (lambda: rewrite(weights, struct.pack("<Q", 2) + b"{["), "not valid JSON"),
         "a header that lies about a shape": (
             lambda: with_header(lambda data: data["v_dec"].update(shape=[10**6, 10**6])),
             "not a valid safetensors file",
@@ -389,7 +389,7 @@ def damage(folder: Path) -> dict[str, tuple[Callable[[], object], str]]:
         ),
         "a tensor of another type": (
             lambda: with_header(lambda data: data["v_dec"].update(dtype="I32")),
-            "v_dec holds torch.int32",
+            "I32 .* is no tensor",
         ),
         "a tensor of another name": (
             lambda: with_header(lambda data: data.update(other=data.pop("v_dec"))),

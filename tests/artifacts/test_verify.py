@@ -18,10 +18,10 @@ from dictionaries import K, N, V, random_sae
 from safetensors.torch import load_file, save_file
 from test_folder import RECORD, damage, relist
 
-from writesae.artifacts import add_to_collection, save_sae
+from writesae.artifacts import add_to_collection, load_sae, save_sae
 from writesae.artifacts.verify import verify
 from writesae.corpus import TokenBlocks
-from writesae.errors import InputError
+from writesae.errors import DataError, InputError
 from writesae.hosts import Host
 from writesae.sae import SAEConfig, TopK
 from writesae.store import capture
@@ -63,7 +63,7 @@ def test_everything_that_loading_refuses_is_found(name: str, folder: Path) -> No
     assert all(str(folder) in line for line in found)
 
 
-def test_what_loading_lets_pass_is_found_too(folder: Path) -> None:
+def test_what_is_not_finite_is_found_and_not_loaded(folder: Path) -> None:
     weights = folder / "weights.safetensors"
     tensors = load_file(weights)
     tensors["bias"][2, 3] = float("nan")
@@ -72,10 +72,11 @@ def test_what_loading_lets_pass_is_found_too(folder: Path) -> None:
     relist(folder)
     (folder / "extra.bin").write_bytes(b"x")
     found = problems(folder)
-    assert len(found) == 3
+    assert len(found) == 2
     assert "extra.bin: is not listed" in found[0]
-    assert any("bias holds 1 numbers that are NaN" in line for line in found)
-    assert any("b_enc holds 2 numbers" in line for line in found)
+    assert "NaN or infinity in 'b_enc, bias'" in found[1]
+    with pytest.raises(DataError, match="NaN or infinity in 'b_enc, bias'"):
+        load_sae(folder)
 
 
 def test_a_changed_card_is_found_and_a_missing_one_is_not(folder: Path) -> None:
@@ -154,7 +155,7 @@ def test_results(tmp_path: Path) -> None:
     (run / "link.json").symlink_to("/etc/passwd")
     found = problems(run)
     messages = ["NaN is not JSON", "line 2 is not valid JSON", "negative index -3", "kl holds 1 numbers"]
-    messages += ["list holds 1 numbers", "a holds NaN", "cut.parquet: is not a readable Parquet"]
+    messages += ["list holds 1 numbers", "infinity in 'a'", "cut.parquet: is not a readable Parquet"]
     messages += [".x.partial: is unfinished", "link.json: is a link"]
     for message in messages:
         assert any(message in line for line in found), (message, found)

@@ -9,16 +9,15 @@ from pathlib import Path
 
 from writesae.artifacts.card import collection_card
 from writesae.artifacts.folder import dictionaries_in, read_config, save_sae
-from writesae.artifacts.manifest import MANIFEST, known, library_version, read_manifest, read_versioned
+from writesae.artifacts.manifest import MANIFEST, NAMES, known, library_version, read_manifest, read_versioned
 from writesae.config import Json, to_json
-from writesae.disk import FileEntry, check_name, files_under, inside, read_json, write_json, write_text
-from writesae.errors import InputError
+from writesae.disk import LARGE, FileEntry, check_name, files_under, inside, read_json, write_json, write_text
+from writesae.errors import DataError, InputError
 from writesae.sae import SAE, Record
 from writesae.types import Site
 
 INDEX, COLLECTION_CARD, RESULTS = "collection.json", "README.md", "results"
 FORMAT, VERSION = "writesae.collection", (1, 0)
-_INDEX_LIMIT = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +84,13 @@ def add_to_collection(sae: SAE, root: str | Path, record: Record, *, replace: bo
 
 def read_collection(root: str | Path) -> Collection:
     """Read the index of a collection; raises DataError where it is damaged or of a newer major version."""
-    found = read_versioned(Collection, inside(Path(root), INDEX), FORMAT, VERSION, _INDEX_LIMIT)
+    found = read_versioned(Collection, inside(Path(root), INDEX), FORMAT, VERSION, LARGE)
     for cell in found.cells:
-        check_name(cell.path, Path(root))
+        check_name(cell.path, Path(root), NAMES)
+    for name in found.files:
+        check_name(name, Path(root))
+    if len({cell.path for cell in found.cells}) < len(found.cells):
+        raise DataError(f"{Path(root) / INDEX} names a dictionary twice")
     return found
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from writesae.corpus import Fingerprint
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import sync
+from writesae.disk import map_tensors, sync, tensor_header
 from writesae.errors import DataError
 
 TEXT = "text.safetensors"
@@ -25,15 +24,10 @@ def write_fingerprint(path: Path, text: Fingerprint) -> None:
 
 def read_fingerprint(path: Path) -> Fingerprint:
     """Read the file; raises DataError where it is damaged, or was made of other windows than are compared here."""
-    try:
-        with safe_open(path, "np") as file:
-            meant = (file.metadata(), list(file.keys())) == (_MEANING, [_TENSOR])
-            hashes = file.get_tensor(_TENSOR) if meant else None
-    except (SafetensorError, TypeError) as error:  # TypeError: a number type that numpy does not have
-        raise DataError(f"{path} is not a valid safetensors file: {error}") from None
-    if hashes is None:
+    metadata, told = tensor_header(path)
+    if (metadata, list(told)) != (_MEANING, [_TENSOR]):
         raise DataError(f"{path} is no fingerprint of windows of {WINDOW} tokens ({LIMIT:,} at most)")
     try:
-        return Fingerprint(hashes)
+        return Fingerprint(map_tensors(path, ("I64",))[_TENSOR].numpy())
     except DataError as error:
         raise DataError(f"{path}: {error}") from None

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from writesae.artifacts.card import model_card
@@ -30,7 +28,7 @@ from writesae.artifacts.manifest import (
 )
 from writesae.calls import worded
 from writesae.config import Json, from_json, to_json
-from writesae.disk import PARTIAL, files_under, inside, new_folder, read_json, sync, write_json, write_text
+from writesae.disk import PARTIAL, files_under, inside, map_tensors, new_folder, read_json, sync, write_json, write_text
 from writesae.errors import DataError, OutputError, WritesaeError
 from writesae.sae import SAE, BatchTopK, Bilinear, Factored, Record, SAEConfig, TopK
 
@@ -111,9 +109,12 @@ def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
     if folder.name.endswith(PARTIAL):
         raise DataError(f"{folder} is an unfinished folder: writing it was interrupted")
     manifest = read_manifest(folder)
-    if missing := {CONFIG, WEIGHTS} - manifest.files.keys():
-        raise DataError(f"{folder}: the manifest does not list {' and '.join(sorted(missing))}")
     check_files(folder, {name: manifest.files[name] for name in content(manifest)}, hashes)
+    return read_listed(folder, manifest)
+
+
+def read_listed(folder: Path, manifest: Manifest) -> Loaded:
+    """What the files of a manifest, which were compared with it, hold. Raises as `load_folder`."""
     sae = build(read_config(folder), map_tensors(inside(folder, WEIGHTS)), str(folder / WEIGHTS))
     text = read_fingerprint(inside(folder, TEXT)) if TEXT in manifest.files else None
     sae.record = dataclasses.replace(manifest.record, text=text)
@@ -121,7 +122,12 @@ def load_folder(folder: str | Path, *, hashes: bool = True) -> Loaded:
 
 
 def content(manifest: Manifest) -> tuple[str, ...]:
-    """The files that a dictionary is loaded from: its config, its weights and, where there is one, its fingerprint."""
+    """The files that a dictionary is loaded from: its config, its weights and, where there is one, its fingerprint.
+
+    Raises DataError where the manifest does not list them.
+    """
+    if missing := {CONFIG, WEIGHTS} - manifest.files.keys():
+        raise DataError(f"the manifest does not list {' and '.join(sorted(missing))}")
     return (CONFIG, WEIGHTS, TEXT) if TEXT in manifest.files else (CONFIG, WEIGHTS)
 
 
@@ -143,8 +149,6 @@ def build(config: SAEConfig, tensors: dict[str, torch.Tensor], name: str) -> SAE
         if expected.get(key) != given.get(key):
             wanted = expected.get(key, "no such tensor")
             raise DataError(f"{name}: {key} has shape {given.get(key, 'missing')} where the config asks for {wanted}")
-        if not tensors[key].is_floating_point():
-            raise DataError(f"{name}: {key} holds {tensors[key].dtype}, not floating-point numbers")
     learnt = dict(sae.named_parameters())
     for key, tensor in tensors.items():
         setattr(sae, key, torch.nn.Parameter(tensor) if key in learnt else tensor)
@@ -170,20 +174,6 @@ def read_config(folder: Path) -> SAEConfig:
     if not newer and (unknown := data.keys() - {"format", "version", "sae"}):
         raise DataError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
     return from_json(SAEConfig, data.get("sae"))
-
-
-def map_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, memory-mapped; raises DataError for a header that does not fit the file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-    if len(start) < 8 or struct.unpack("<Q", start)[0] > size - 8:
-        raise DataError(f"{path} is cut short: its header does not fit into its {size:,} bytes")
-    try:
-        with safe_open(path, "pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise DataError(f"{path} is not a valid safetensors file: {error}") from None
 
 
 def dictionaries_in(root: Path) -> list[Path]:

@@ -14,16 +14,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from writesae.artifacts.folder import build, map_tensors
+from writesae.artifacts.folder import build
 from writesae.artifacts.legacy.convert import Converted
 from writesae.config import Json
-from writesae.disk import inside, new_folder, read_json, sha256, sync, write_json
+from writesae.disk import inside, map_tensors, new_folder, read_json, sha256, sync, write_json
 from writesae.errors import DataError, InputError
 from writesae.sae import SAE, BatchTopK, Factored, Flat, Gated, JumpReLU, Linear, Record, SAEConfig, TopK
 from writesae.types import Target
 
 Side = Literal["matrix", "key", "value"]
 _CFG, _SAELENS, _SPARSIFY = "cfg.json", "sae_weights.safetensors", "sae.safetensors"
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _SAELENS_VERSION = "6.0.0"
 
 
@@ -93,7 +94,7 @@ def import_vectors(folder: str | Path, shape: tuple[int, int], *, target: Target
     if not isinstance(config, dict):
         raise DataError(f"{folder / _CFG} is not an object")
     name = _SAELENS if (folder / _SAELENS).exists() else _SPARSIFY
-    tensors = {key: value.to(torch.float64) for key, value in map_tensors(inside(folder, name)).items()}
+    tensors = {key: value.to(torch.float64) for key, value in map_tensors(inside(folder, name), _FLOATS).items()}
     parts = _from_saelens(config, tensors, folder) if name == _SAELENS else _from_sparsify(config, tensors, folder)
     encoder, b_enc, decoder, b_dec = (parts[key] for key in ("enc", "b_enc", "dec", "bias"))
     d_k, d_v = shape

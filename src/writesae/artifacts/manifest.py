@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from writesae.config import Json, from_json, from_newer, to_json
-from writesae.disk import JSON_LIMIT, FileEntry, files_under, inside, read_json, write_json
+from writesae.disk import JSON_LIMIT, FileEntry, check_name, files_under, inside, read_json, write_json
 from writesae.errors import ConfigError, DataError
 from writesae.sae.record import Record
 
 T = TypeVar("T")
+NAMES = r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*"
+"""What the names of dictionaries, and of the files in them, are like."""
 MANIFEST = "manifest.json"
 FORMAT = "writesae.sae"
 VERSION = (1, 1)
@@ -64,13 +66,16 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check `manifest.json`; raises DataError where it is missing, damaged or of a newer major version."""
     if not (folder / MANIFEST).exists():
         raise DataError(f"{folder} has no {MANIFEST}: it is no dictionary folder, or writing it was interrupted")
-    return read_versioned(Manifest, inside(folder, MANIFEST), FORMAT, VERSION)
+    manifest = read_versioned(Manifest, inside(folder, MANIFEST), FORMAT, VERSION)
+    for name in manifest.files:
+        check_name(name, folder, NAMES)
+    return manifest
 
 
 def read_versioned(cls: type[T], path: Path, name: str, version: tuple[int, int], limit: int = JSON_LIMIT) -> T:
     """A JSON file of a format with a version; additions of a newer minor version are left out.
 
-    Raises DataError for anything else, naming every field that is wrong.
+    Raises DataError for anything else, naming the fields that are wrong.
     """
     data = read_json(path, limit)
     newer = check_version(data, path, name, version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
 from writesae.artifacts.collection import INDEX, read_collection, scan_cell
-from writesae.artifacts.fingerprints import TEXT, read_fingerprint
-from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, build, map_tensors, read_config
+from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, content, read_listed
 from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest
-from writesae.disk import PARTIAL, files_under, inside, is_system, parse_json, read_json
+from writesae.disk import LARGE, PARTIAL, files_under, inside, is_system, map_tensors, read_json, read_lines
+from writesae.disk.tensors import SIZES
 from writesae.errors import DataError, InputError, WritesaeError
 
-_RESULT_LIMIT = 64 << 20
 _RESULTS = (".json", ".jsonl", ".parquet", ".safetensors")
 
 
@@ -106,23 +105,12 @@ def _dictionary(folder: Path) -> Iterator[str | Finding]:
         except WritesaeError as error:
             bad = True
             yield Finding(str(folder / name), str(error))
-    for name in (CONFIG, WEIGHTS):
-        if name not in manifest.files:
-            bad = True
-            yield Finding(str(folder / name), "is not listed in the manifest")
-    if bad:
-        return
     try:
-        tensors = map_tensors(inside(folder, WEIGHTS))
-        build(read_config(folder), tensors, str(folder / WEIGHTS))
-        if TEXT in manifest.files:
-            read_fingerprint(inside(folder, TEXT))
+        content(manifest)
+        if not bad:
+            read_listed(folder, manifest)
     except WritesaeError as error:
         yield Finding(str(folder), str(error))
-        return
-    for name, tensor in tensors.items():
-        if count := int((~torch.isfinite(tensor)).sum()):
-            yield Finding(str(folder / WEIGHTS), f"{name} holds {count:,} numbers that are NaN or infinite")
 
 
 def _collection(root: Path) -> Iterator[str | Finding]:
@@ -191,15 +179,11 @@ def _result(path: Path) -> Iterator[str | Finding]:
         if path.suffix == ".parquet":
             yield from _parquet(path)
         elif path.suffix == ".safetensors":
-            for name, tensor in map_tensors(path).items():
-                if not torch.isfinite(tensor).all():
-                    yield Finding(str(path), f"{name} holds NaN or infinity")
+            map_tensors(path, SIZES)
         elif path.suffix == ".jsonl":
-            with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    parse_json(line, f"{path} line {number}")
+            deque(read_lines(path, LARGE), 0)
         else:
-            read_json(path, _RESULT_LIMIT)
+            read_json(path, LARGE)
     except WritesaeError as error:
         yield Finding(str(path), str(error))
 

@@ -1,16 +1,11 @@
 """Reading and writing: files whole or not at all, folders that belong to one run, refusals in one line."""
 
 from writesae.disk.files import (
-    JSON_LIMIT,
-    LARGE,
     PARTIAL,
     FileEntry,
     json_bytes,
     make_folder,
-    parse_json,
     partial_beside,
-    read_json,
-    read_table,
     sha256,
     sync,
     whole,
@@ -20,12 +15,24 @@ from writesae.disk.files import (
     write_text,
     writing,
 )
-from writesae.disk.folders import check_name, files_under, holds, inside, is_system, new_folder, recover
+from writesae.disk.folders import (
+    check_name,
+    files_under,
+    holds,
+    inside,
+    is_system,
+    new_folder,
+    recover,
+    regular_files,
+)
 from writesae.disk.places import MARK, alone, check_owner, check_place, check_there, claim, difference, missing
+from writesae.disk.read import JSON_LIMIT, LARGE, parse_json, read_json, read_lines, read_table
+from writesae.disk.tensors import map_tensors, tensor_header
 
 __all__ = [
     "JSON_LIMIT", "LARGE", "MARK", "PARTIAL", "FileEntry", "alone", "check_name", "check_owner", "check_place",
     "check_there", "claim", "difference", "files_under", "holds", "inside", "is_system", "json_bytes", "make_folder",
-    "missing", "new_folder", "parse_json", "partial_beside", "read_json", "read_table", "recover", "sha256", "sync",
-    "whole", "write_bytes", "write_json", "write_table", "write_text", "writing",
+    "map_tensors", "missing", "new_folder", "parse_json", "partial_beside", "read_json", "read_lines", "read_table",
+    "recover", "regular_files", "sha256", "sync", "tensor_header", "whole", "write_bytes", "write_json",
+    "write_table", "write_text", "writing",
 ]  # fmt: skip

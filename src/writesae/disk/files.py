@@ -2,8 +2,7 @@
 
 A file is written beside its place as `.NAME.RANDOM.partial`, synced, and renamed: whoever reads sees the old bytes or
 the new ones, and a kill leaves nothing but that partial file, which never counts. What the disk refuses (no permission,
-no room, a file where a folder should be, a folder that vanished) is one OutputError that names the path; what cannot be
-read is one DataError.
+no room, a file where a folder should be, a folder that vanished) is one OutputError that names the path.
 """
 
 from __future__ import annotations
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 """Ending of a file or folder that is still being written; such a one never counts."""
-JSON_LIMIT = 4 << 20
-"""Largest JSON file (bytes) that is parsed if not said otherwise; parsing needs up to some 30 times as much memory."""
-LARGE = 1 << 30
-"""Limit for files that grow with the data: tables of contents, results."""
-JSON_DEPTH = 64
-"""Deepest nesting of JSON that is parsed."""
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{\]}]', re.DOTALL)
 
 
 @contextmanager
@@ -110,7 +102,7 @@ def write_json(path: Path, data: Json, *, indent: int = 2, nulls: bool = False) 
 
     Raises DataError where a number is not finite, unless `nulls` asks for null in its place.
     """
-    write_bytes(path, json_bytes(_nulls(data) if nulls else data, path.name, indent=indent))
+    write_bytes(path, json_bytes(data, path.name, indent=indent, nulls=nulls))
 
 
 def _nulls(data: Json) -> Json:
@@ -122,8 +114,9 @@ def _nulls(data: Json) -> Json:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def json_bytes(data: Json, name: str, *, indent: int = 2) -> bytes:
-    """What `write_json` writes; raises DataError that names `name`."""
+def json_bytes(data: Json, name: str, *, indent: int | None = 2, nulls: bool = False) -> bytes:
+    """What `write_json` writes, in one line where `indent` is None; raises DataError that names `name`."""
+    data = _nulls(data) if nulls else data
     try:
         return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except UnicodeEncodeError:
@@ -136,54 +129,6 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write or replace a Parquet file, without the index."""
     with whole(path) as partial, partial.open("wb") as file:
         table.to_parquet(file, index=False)
-
-
-def read_json(path: Path, limit: int = JSON_LIMIT) -> Json:
-    """Parse a JSON file of at most `limit` bytes and 64 levels; raises DataError for anything else."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {reason(error)}") from None
-    if len(data) > limit:
-        raise DataError(f"{path} is larger than {limit:,} bytes, the most that is read as JSON here")
-    return parse_json(data, str(path))
-
-
-def parse_json(data: bytes, name: str) -> Json:
-    """Parse JSON bytes with bounded nesting, no NaN and no repeated keys; raises DataError naming `name`."""
-    depth = 0
-    for match in _BRACKETS.finditer(data):
-        token = match[0]
-        depth += (token in b"[{") - (token in b"]}")
-        if depth > JSON_DEPTH:
-            raise DataError(f"{name} is nested deeper than {JSON_DEPTH} levels")
-
-    def refuse(constant: str) -> float:
-        raise ValueError(f"{constant} is not JSON")
-
-    def unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a key occurs twice in one object")
-        return result
-
-    try:
-        parsed: Json = json.loads(data.decode("utf-8-sig"), parse_constant=refuse, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is not valid JSON: {error}") from None
-    return parsed
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A Parquet file as a table; raises DataError where it cannot be read."""
-    import pandas as pd
-    import pyarrow as pa
-
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path} as Parquet: {reason(error)}") from None
 
 
 @dataclass(frozen=True)

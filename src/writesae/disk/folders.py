@@ -13,11 +13,12 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from writesae.disk.files import PARTIAL, make_folder, partial_beside, sync, writing
+from writesae.disk.files import PARTIAL, make_folder, partial_beside, reason, sync, writing
 from writesae.disk.lock import beside, locked
 from writesae.errors import DataError, InputError, OutputError
 
@@ -57,12 +58,37 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def check_name(name: str, folder: Path) -> None:
-    """Raise DataError for a name that is not relative, plain and inside (`..`, absolute, drives, `./`)."""
-    pure = PurePosixPath(name)
-    unusual = any(character in name for character in "\\:\0") or any(part == ".." for part in pure.parts)
-    if not name or unusual or pure.is_absolute() or str(pure) != name or name == ".":
-        raise DataError(f"{folder}: the name {name!r} is not a plain name inside the folder; refused")
+def check_name(name: str, folder: Path, pattern: str = r"[^/]+(/[^/]+)*") -> None:
+    """Raise DataError for a name that we do not write: not relative (`..`, absolute, drives, `./`), longer than 255
+    bytes a part or 4,096 in all, with characters that are not shown or that look like others, not like `pattern`."""
+    parts = name.split("/")
+    shown = name.isprintable() and unicodedata.is_normalized("NFKC", name) and not set(name) & {"\\", ":"}
+    short = shown and len(name) < 4096 and all(0 < len(part.encode()) <= 255 for part in parts)
+    if not short or {".", ".."} & set(parts) or not re.fullmatch(pattern, name):
+        told = name if len(name) <= 80 else name[:80] + ".."
+        raise DataError(f"{folder}: the name {told!a} is not a plain name inside the folder; refused")
+
+
+def regular_files(folder: Path) -> dict[str, int]:
+    """The names and sizes of all files below a folder, without those of systems and tools; raises DataError for links,
+    devices and the like."""
+    found, waiting = dict[str, int](), [""]
+    try:
+        for place in waiting:
+            with os.scandir(folder / place) as entries:
+                for entry in entries:
+                    name = place + entry.name
+                    if is_system(entry.name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{name}/")
+                    elif entry.is_file(follow_symlinks=False):
+                        found[name] = entry.stat(follow_symlinks=False).st_size
+                    else:
+                        raise DataError(f"{folder}: {name!a} is a link or no regular file; refused")
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {reason(error)}") from None
+    return found
 
 
 def _hub_blobs(folder: Path) -> Iterator[Path]:

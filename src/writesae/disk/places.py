@@ -11,9 +11,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from writesae.config import Json, from_json, to_json
-from writesae.disk.files import json_bytes, make_folder, read_json, reason, write_json, writing
+from writesae.disk.files import json_bytes, make_folder, reason, write_json, writing
 from writesae.disk.folders import holds, recover
 from writesae.disk.lock import check_unlocked, locked, within
+from writesae.disk.read import read_json
 from writesae.errors import ConfigError, InputError, OutputError
 from writesae.hub import is_hub_id
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
 
-from writesae.config import from_plain
-from writesae.errors import ConfigError
+from writesae.config import Json, from_plain
+from writesae.disk import read_lines
+from writesae.errors import ConfigError, DataError
 from writesae.show import words
 from writesae.show.document import Chapter, render
 from writesae.show.figures import canvas, curve, label, marks
@@ -67,13 +68,14 @@ def training(folder: Path) -> list[Chapter]:
 def read_history(path: Path) -> list[Row]:
     """The records of a history that can be read; its last line may be cut."""
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            data = json.loads(line)
-            rows.append(from_plain(Row, {name: data[name] for name in Row.__annotations__ if name in data}))
-        except (ValueError, ConfigError, TypeError):
-            break
+    with suppress(DataError, ConfigError):
+        for line, _ in read_lines(path, cut=True):
+            rows.append(from_plain(Row, _drawn(line)))
     return rows
+
+
+def _drawn(line: Json) -> Json:
+    return {name: line[name] for name in Row.__annotations__ if name in line} if isinstance(line, dict) else line
 
 
 def _last(values: Sequence[float]) -> float | None:

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from writesae.config import from_json, to_json
-from writesae.disk import LARGE, FileEntry, read_json, write_json, write_text, writing
+from writesae.disk import LARGE, FileEntry, json_bytes, read_json, read_lines, write_json, write_text, writing
 from writesae.errors import ConfigError, DataError
 
 LEDGER, MANIFEST = "shards.jsonl", "manifest.json"
@@ -31,6 +31,14 @@ class Manifest:
     """Path inside the store -> size and SHA-256."""
 
 
+@dataclass(frozen=True)
+class _Line:
+    """One of the ledger."""
+
+    shard: int
+    files: dict[str, FileEntry]
+
+
 def append_shard(root: Path, shard: int, files: dict[str, FileEntry]) -> None:
     """Note that a shard is finished."""
     with writing(root / LEDGER), (root / LEDGER).open("a", encoding="utf-8") as ledger:
@@ -41,20 +49,14 @@ def append_shard(root: Path, shard: int, files: dict[str, FileEntry]) -> None:
 
 def finished_shards(root: Path) -> list[dict[str, FileEntry]]:
     """The files of the shards 0, 1, ... that are finished and still in place."""
-    try:
-        lines = (root / LEDGER).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
     done: list[dict[str, FileEntry]] = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            files = {name: from_json(FileEntry, rest) for name, rest in entry["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
-            break
-        if entry["shard"] != len(done) or any(file.problem(root / name, hashes=False) for name, file in files.items()):
-            break
-        done.append(files)
+    with suppress(DataError, ConfigError):  # there is none, or a line of it was cut short
+        for line, _ in read_lines(root / LEDGER, cut=True):
+            entry = from_json(_Line, line)
+            there = not any(file.problem(root / name, hashes=False) for name, file in entry.files.items())
+            if entry.shard != len(done) or not there:
+                break
+            done.append(entry.files)
     return done
 
 
@@ -91,4 +93,4 @@ def content_hash(files: dict[str, FileEntry]) -> str:
 
 
 def _line(shard: int, files: dict[str, FileEntry]) -> str:
-    return json.dumps({"shard": shard, "files": to_json(files)}, separators=(",", ":")) + "\n"
+    return json_bytes(to_json(_Line(shard, files)), LEDGER, indent=None).decode()

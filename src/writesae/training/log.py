@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
-from writesae.errors import DataError, InputError, OutputError
+from writesae.config import Json, from_plain
+from writesae.disk import json_bytes, read_lines
+from writesae.errors import ConfigError, DataError, InputError, OutputError
 
 Service = Literal["console", "tensorboard", "wandb", "trackio"]
 
@@ -62,7 +63,7 @@ class JsonLines:
 
     def record(self, record: StepRecord) -> None:
         """Append; raises OutputError where the disk refuses."""
-        line = (json.dumps(asdict(record)) + "\n").encode()
+        line = json_bytes(cast(Json, asdict(record)), self.path.name, indent=None, nulls=True)
         with self._refusal():
             while line:  # a disk that fills up takes a part first
                 line = line[self.file.write(line) :]
@@ -85,12 +86,11 @@ def read_history(path: Path) -> list[StepRecord]:
 
 def _lines(path: Path) -> Iterator[tuple[StepRecord, int]]:
     """Records and the bytes of their lines."""
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1]):  # what follows the last line end is empty or was cut short
+    for number, (line, size) in enumerate(read_lines(path, cut=True), 1):
         try:
-            yield StepRecord(**json.loads(line)), len(line) + 1
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}, line {number + 1} is no record of a run: {error}") from None
+            yield from_plain(StepRecord, line), size
+        except ConfigError as error:
+            raise DataError(f"{path}, line {number} is no record of a run: {error}") from None
 
 
 class Console:
