@@ -7,6 +7,7 @@ An evaluation is a folder `evals/NAME/`:
     measure.py    measure(subject, config, keep) -> Measured                                    (torch, the model)
     summary.py    what the records say: Summary, COLUMNS, MORE, summarise(tables, config) -> Summary in numbers,
                   finding(result) -> str in words, panel(result) -> Panel of figures and a table    (no torch)
+    show.py       finding and panel, where these would make summary.py long
 
 The entry knows its other files by these names and loads them when they are needed, so that all entries together are
 free to import.
@@ -18,6 +19,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from writesae.config import from_json, to_json
@@ -137,6 +139,10 @@ class Evaluation(Generic[C]):
     def _part(self, name: str) -> Any:
         return import_module(f"writesae.evals.{self.name}.{name}")
 
+    @property
+    def _shown(self) -> Any:
+        return self._part("show" if find_spec(f"writesae.evals.{self.name}.show") else "summary")
+
     def measure(self, subject: Subject, config: C, keep: Keep) -> Measured:
         """The records, and what was refused."""
         return cast("Measured", self._part("measure").measure(subject, config, keep))
@@ -158,8 +164,8 @@ class Evaluation(Generic[C]):
 
     def finding(self, result: Result[Any, Any]) -> str:
         """One or two sentences with the numbers, the same everywhere."""
-        return cast(str, self._part("summary").finding(result))
+        return cast(str, self._shown.finding(result))
 
     def panel(self, result: Result[Any, Any]) -> Panel:
         """Figures, table and note."""
-        return cast("Panel", self._part("summary").panel(result))
+        return cast("Panel", self._shown.panel(result))
