@@ -88,7 +88,7 @@ def test_summaries_are_computed_anew_when_asked(folder: Path, tmp_path: Path) ->
     for path, text in zip(paths, before, strict=True):
         path.write_text(json.dumps(json.loads(text) | {"version": 2, "summary": {}, "finding": "?"}))
     main(["report", str(tmp_path / "results"), "--recompute"])
-    assert all('"version": 3' in path.read_text() for path in paths)
+    assert all('"version": 4' in path.read_text() for path in paths)
     findings = [[json.loads(text)["finding"] for text in texts] for texts in (before, map(Path.read_text, paths))]
     assert findings[0] == findings[1]
 

@@ -81,10 +81,32 @@ def parse(words: list[str]) -> Command:
         text = "Run every evaluation that fits what is given, with its usual protocol."
         return Command(name, parse_flags(Request, "writesae eval all", words[1:], text))
     kind = named(name, "all").config
-    groups = [(key, Annotated[group, FLAT]) for key, group in (("config", kind), ("request", Request))]
-    flags = make_dataclass("Flags", groups)
-    given = cast(Any, parse_flags(flags, f"writesae eval {name}", words[1:], kind.__doc__ or ""))
+    rest, start = _preset(named(name), words[1:])
+    config = ("config", Annotated[kind, FLAT], field(default_factory=lambda: start))
+    flags = make_dataclass("Flags", [config, ("request", Annotated[Request, FLAT])], kw_only=True)
+    text = f"{kind.__doc__} {_of_presets(named(name))}"
+    given = cast(Any, parse_flags(flags, f"writesae eval {name}", rest, text))
     return Command(name, given.request, given.config)
+
+
+def _preset(evaluation: Evaluation[Any], words: list[str]) -> tuple[list[str], object]:
+    """The words without `--preset NAME`, and the protocol that the others change."""
+    rest, found = list[str](), None
+    given = iter(words)
+    for word in given:
+        flag, equals, value = word.partition("=")
+        if flag != "--preset":
+            rest.append(word)
+            continue
+        if found is not None:
+            raise InputError("--preset is given more than once, and takes one value")
+        found = evaluation.preset(value if equals else next(given, ""))
+    return rest, evaluation.config() if found is None else found
+
+
+def _of_presets(evaluation: Evaluation[Any]) -> str:
+    names = ", ".join(evaluation.presets)
+    return f"--preset sets the flags below as one of {names} does; those that are given change it." if names else ""
 
 
 def _print_help() -> None:

@@ -43,11 +43,12 @@ def heat_map(
     around: float | None = None,
     signed: bool = False,
     ringed: Sequence[tuple[int, int]] = (),
+    marked: Mapping[tuple[int, int], str] | None = None,
 ) -> go.Figure:
     """Cells shaded by value, linearly; by logarithm above `floor`; by logarithm to both sides of `around`; or `signed`,
     linearly to both sides of 0.
 
-    `ringed` cells (row, column) are outlined.
+    `ringed` cells (row, column) are outlined, `marked` ones too, with their name under the number.
     """
 
     def scaled(value: float | None) -> float | None:
@@ -68,6 +69,7 @@ def heat_map(
         high = max(abs(low), abs(high)) or 1.0
         low = -high
     wide = len(grid.columns) > 8
+    names = {place: f"<br>{label(name)}" for place, name in (marked or {}).items()}
     cold, middle, hot = ("var(--write)", "var(--sunken)", "var(--heat)")
     scale = [[0, middle], [1, hot]] if not both_sides else [[0, cold], [0.5, middle], [1, hot]]
     row = 20 if wide else min(80, max(34, 250 // max(1, len(grid.rows))))
@@ -96,7 +98,7 @@ def heat_map(
             go.Scatter(
                 x=[label(grid.columns[c]) for _, c, _ in cells],
                 y=[label(grid.rows[r]) for r, _, _ in cells],
-                text=[written(grid.values[r][c]) for r, c, _ in cells],
+                text=[written(grid.values[r][c]) + names.get((r, c), "") for r, c, _ in cells],
                 mode="text",
                 textfont={"size": 12, "color": ["var(--heat-ink)" if d else "var(--ink)" for d in deep]},
                 hoverinfo="skip",
@@ -106,7 +108,7 @@ def heat_map(
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", type="category")
     named = [label(name) for name in grid.columns[:: -(-len(grid.columns) // MOST_COLUMNS)]]
     figure.update_xaxes(side="top", showgrid=False, ticks="", type="category", tickangle=0, tickvals=named)
-    for row, column in ringed:
+    for row, column in (*ringed, *names):
         figure.add_shape(
             type="rect",
             x0=column - 0.48,

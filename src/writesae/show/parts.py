@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 import plotly.graph_objects as go
 
+from writesae.show import words
+
 
 class Reading(NamedTuple):
     """What the page shows about a firing that is pointed at: plain text, set as text."""
@@ -38,6 +40,14 @@ class Table:
 
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    brief: int = 0
+    """Columns, from the first on, that stand beneath the finding on a terminal too."""
+
+    def text(self) -> list[str]:
+        """Those columns as lines."""
+        rows = [[words.plain_spaces(cell) for cell in row[: self.brief]] for row in (self.head, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,18 +15,25 @@ if TYPE_CHECKING:
 Size = Literal["coefficient", "norm", "projection"]
 """How large what stands in a write's place is."""
 
-Control = Literal["orthogonal", "other_atom", "pca", "flat_svd", "all_active"]
-"""`orthogonal`: a random rank-1 matrix, both sides orthogonal to the native write's.
-`other_atom`: another atom that is alive in the passages.
+Control = Literal["random_coefficient", "random_norm", "orthogonal", "other_atom", "pca", "flat_svd", "all_active"]
+"""`random_coefficient`, `random_norm`: the random rank-1 matrix at one size (`SIZED`), whatever the atom's.
+`orthogonal`: a random rank-1 matrix, both sides orthogonal to the native write's.
+`other_atom`: another atom, alive in the passages but silent at the token.
 `pca`: the best rank-1 part of the writes' first principal direction (uncentred).
 `flat_svd`: the top feature of a flat dictionary at the same token, its atom cut to its largest singular pair.
 `all_active`: all the features that are active at the token together, each at its coefficient, the most that the
 dictionary says; by increment, as many as are active in the state, those that the write raises most.
-At the amplitude `coefficient` the first two are as large as the atom's contribution, `pca` is the native write's
-projection, and `flat_svd` has its own coefficient; at `norm` all have the native write's Frobenius norm."""
+At the amplitude `coefficient` `orthogonal` and `other_atom` are as large as the atom's contribution, `pca` is the
+native write's projection, and `flat_svd` has its own coefficient; at `norm` they have the write's Frobenius norm."""
+
+SIZED: Mapping[str, Size] = {"random_coefficient": "coefficient", "random_norm": "norm"}
+"""Controls that are the condition `random` at a size of their own."""
 
 CONDITIONS = ("atom", "delete", "random")
 """What is always put in the place of the native write: the atom, nothing, a random rank-1 matrix."""
+
+RANDOM = ("random", "random_coefficient", "random_norm", "orthogonal", "other_atom")
+"""Those that are drawn."""
 
 ADDED = ("atom", "random", "orthogonal_to_atom")
 """What is added to a state in turn, at the native write's norm: the atom, a random rank-1 matrix, and a random one both

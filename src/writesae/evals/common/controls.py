@@ -13,7 +13,7 @@ from torch.nn.functional import normalize as _normalize
 from writesae.causal.budget import passages_at_once
 from writesae.causal.writes import HeadWrites, stream_writes
 from writesae.errors import InputError
-from writesae.evals.common.conditions import Control
+from writesae.evals.common.conditions import RANDOM, Control
 from writesae.evals.common.draws import generator_for
 from writesae.hosts import Host
 from writesae.sae import SAE, Codes
@@ -164,10 +164,11 @@ def background(
 
 def control_component(
     name: Control, firings: Firings, writes: HeadWrites, sae: SAE, flat: SAE | None, common: Background | None,
-    generator: torch.Generator,
+    generator: torch.Generator, codes: Codes | None = None,
 ) -> Component:  # fmt: skip
-    """One control at every firing. `common` is needed for the controls of `NEEDS_BACKGROUND`. Raises InputError for
-    `flat_svd` without a flat dictionary, and for `other_atom` where only one atom is alive."""
+    """One control at every firing. `common` is needed for the controls of `NEEDS_BACKGROUND`, and the `codes` of the
+    places for `other_atom`, where they are not to be computed here. Raises InputError for
+    `flat_svd` without a flat dictionary, and for `other_atom` where every alive atom fires."""
     size = firings.coefficient * firings.atom_norm
     if name == "orthogonal":
         loose = random_component(firings, generator)
@@ -181,7 +182,8 @@ def control_component(
     if common is None:
         raise ValueError(f"the control {name} needs the background of its passages")
     if name == "other_atom":
-        other = _others(firings.feature, common.alive, generator)
+        known = writes.at(sae, firings.passage, firings.position) if codes is None else codes
+        other = _others(known, firings.feature, common.alive, generator)
         atoms = sae.atoms()
         return Component(normalize(atoms.v[other]), normalize(atoms.w[other]), size)
     amount = (firings.key @ common.key) * (firings.value @ common.value)
@@ -206,9 +208,6 @@ class ScoredHead:
     """What the control `all_active` needs."""
 
 
-RANDOM = ("random", "orthogonal", "other_atom")
-
-
 def replacement(head: ScoredHead, name: Control | Literal["atom", "random"], seed: int, offset: int) -> Component:
     """What stands in the place of the write at every firing: a sum of rank-1 matrices, `[R, J, d]` and `[R, J]`."""
     if name == "all_active":
@@ -226,18 +225,19 @@ def drawn(head: ScoredHead, name: Control | Literal["random"], seed: int, offset
     """One component at every firing. What is random is drawn passage by passage from a seed of its own, so that it
     depends on neither the other passages nor the other controls."""
     whole = head.firings
+    codes = head.writes.at(head.sae, whole.passage, whole.position) if name == "other_atom" else None
 
-    def make(firings: Firings, generator: torch.Generator) -> Component:
+    def make(firings: Firings, generator: torch.Generator, codes: Codes | None) -> Component:
         if name == "random":
             return random_component(firings, generator)
-        return control_component(name, firings, head.writes, head.sae, head.flat, head.common, generator)
+        return control_component(name, firings, head.writes, head.sae, head.flat, head.common, generator, codes)
 
     if name not in RANDOM or not len(whole.passage):
-        return make(whole, torch.Generator())
+        return make(whole, torch.Generator(), codes)
     pieces = []
     for passage in torch.unique_consecutive(whole.passage).tolist():
-        generator = generator_for(seed, str(head.site), passage + offset, name)
-        pieces.append(make(whole[whole.passage == passage], generator))
+        generator, here = generator_for(seed, str(head.site), passage + offset, name), whole.passage == passage
+        pieces.append(make(whole[here], generator, codes and Codes(*(x[here] for x in codes))))
     return Component(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
 
@@ -246,12 +246,16 @@ def _without(x: Tensor, direction: Tensor) -> Tensor:
     return normalize(x - (x * unit).sum(-1, keepdim=True) * unit)
 
 
-def _others(feature: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
-    if len(alive) < 2:
-        raise InputError(f"only {len(alive)} atom fires in these passages: there is no other atom to compare with")
-    drawn = torch.randint(len(alive) - 1, feature.shape, generator=generator)
-    own = torch.searchsorted(alive, feature.cpu())
-    chosen: Tensor = alive[drawn + (drawn >= own).long()]
+def _others(codes: Codes, feature: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
+    """For each of some places `[R]` with these codes and features, one that is alive and neither of them, `[R]`."""
+    firing = torch.cat([torch.where(codes.value > 0, codes.index, feature[:, None]), feature[:, None]], 1).cpu()
+    silent = (alive[None, :, None] != firing[:, None, :]).all(-1)
+    if not silent.any(-1).all():
+        raise InputError(
+            f"all of the {len(alive)} atoms that are alive in these passages fire at one token: there is no other atom "
+            "to compare with"
+        )
+    chosen: Tensor = alive[torch.multinomial(silent.float(), 1, generator=generator)[:, 0]]
     return chosen.to(feature.device)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
@@ -70,6 +70,8 @@ class Evaluation(Generic[C]):
     """Targets of dictionaries that it can take where a token adds two rank-1 matrices (RWKV-7)."""
     second: bool = False
     """Whether a second dictionary of a head has a use (the flat one of a control)."""
+    presets: Mapping[str, C] = field(default_factory=dict, compare=False)
+    """Protocols with a name."""
 
     @property
     def word(self) -> str:
@@ -85,6 +87,7 @@ class Evaluation(Generic[C]):
         model: Host,
         *given: Dictionaries | Text | Passages | TextLike,
         config: C | None = None,
+        preset: str | None = None,
         site: Sites | None = None,
         passages: int | None = None,
         length: int | None = None,
@@ -99,29 +102,37 @@ class Evaluation(Generic[C]):
         `dictionaries` is one, several, or a mapping from head to dictionary; `text` a `Text` (of which `passages` are
         drawn under `text_seed`), drawn `Passages`, or token ids `[B, T]` without padding. `site` names the head of a
         dictionary that does not know it, or the heads of an evaluation that takes no dictionary. Options are the
-        config's fields; one value stands for a tuple of one. In `out` finished pieces are kept, a run that was stopped
-        goes on there, and the result is saved at the end. `allow` overrules a refusal, and is named in the result:
-        "mismatch" (a dictionary of another head or host), "overlap" (text that a dictionary was trained on),
-        "precision" (a host in less than float32).
+        config's fields, or what is changed of a `preset`; one value stands for a tuple of one. In `out` finished pieces
+        are kept, a run that was stopped goes on there, and the result is saved at the end. `allow` overrules a refusal,
+        and is named in the result: "mismatch" (a dictionary of another head or host), "overlap" (text that a
+        dictionary was trained on), "precision" (a host in less than float32).
 
         Raises InputError for what cannot be measured, OutputError for an `out` of another evaluation.
         """
         from writesae.evals.common.frame import evaluate
         from writesae.evals.common.subject import subject_of
 
-        asked = self.configured(options) if config is None else config
-        if config is not None and options:
-            raise InputError(f"{self.name} was given a config and {', '.join(options)} beside it: give one of the two")
+        beside = [*options, *([] if preset is None else ["preset"])]
+        if config is not None and beside:
+            raise InputError(f"{self.name} was given a config and {', '.join(beside)} beside it: give one of the two")
+        asked = self.configured(options, preset) if config is None else config
         overruled = (allow,) if isinstance(allow, str) else tuple(allow)
         subject = subject_of(self, model, given, site, passages, length, text_seed, overruled)
         return evaluate(self, subject, asked, out, progress)
 
-    def configured(self, options: Mapping[str, object]) -> C:
+    def preset(self, name: str) -> C:
+        """The protocol of this name; raises InputError where there is none."""
+        if name not in self.presets:
+            known = f"it has {', '.join(self.presets)}" if self.presets else "it has none"
+            raise InputError(f"{self.name} has no preset {name!r}: {known}")
+        return self.presets[name]
+
+    def configured(self, options: Mapping[str, object], preset: str | None = None) -> C:
         """The options as a config, one value under a list's name in the singular too (`native_write="value"`).
 
-        Raises InputError naming an unknown option or a wrong value.
+        Raises InputError naming an unknown option, preset or a wrong value.
         """
-        default, plain = self.config(), dict[str, object]()
+        default, plain = self.config() if preset is None else self.preset(preset), dict[str, object]()
         known = [field.name for field in fields(cast(Any, self.config))]
         for given, value in options.items():
             listed = given not in known and isinstance(getattr(default, f"{given}s", None), tuple)
@@ -134,7 +145,7 @@ class Evaluation(Generic[C]):
                 raise InputError(f"{self.name} was given {name} twice: give it once")
             many = isinstance(getattr(default, name), tuple) and not isinstance(value, tuple | list)
             plain[name] = to_json((value,) if many else value)
-        return from_json(self.config, plain)
+        return from_json(self.config, cast(dict[str, object], to_json(default)) | plain)
 
     def _part(self, name: str) -> Any:
         return import_module(f"writesae.evals.{self.name}.{name}")

@@ -76,14 +76,14 @@ def verdict(standing: float, among: Share) -> Verdict:
     return "loses" if among.interval.high < 0.5 else "undecided"
 
 
-def rate(wins: Share, floor: Floor) -> str:
-    """A win rate with its interval in words, or why there is none."""
+def rate(wins: Share, floor: Floor, by: str = "passage") -> str:
+    """A win rate with its interval in words, or why there is none. `by` says what is resampled."""
     if floor.verdict == "too small to decide":
         return (
             f"too small to decide: the effect of deletion stands above rounding at {words.percent(floor.above)} of "
             f"{words.count(wins.n)} firings"
         )
-    bounds = f"95 % interval by passage {words.interval(wins.interval)}"
+    bounds = f"95 % interval by {by} {words.interval(wins.interval)}"
     if wins.wilson is not None:
         bounds += f", Wilson\u2019s {words.interval(wins.wilson)}"
     rest = "" if floor.above == 1 else f"; above rounding {words.percent(floor.above)}"

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 PARTS = "parts"
 """Folder of finished pieces inside a result's."""
-FORMAT, VERSION = "writesae.result", 3
-"""Of the summary; the records of version 2 are the same."""
+FORMAT, VERSION = "writesae.result", 4
+"""Of the summary."""
+OLDER = (2, 3)
+"""Versions whose records are the same (those of 2 have no readings)."""
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -84,8 +86,9 @@ class Result(Generic[C, S]):
         return self.evaluation.panel(self)
 
     def __str__(self) -> str:
-        """The finding, and what was scored."""
-        return f"{self.name}: {words.plain_spaces(self.finding)}\n{' | '.join(self.facts())}"
+        """The finding, the columns of the table that go with it, and what was scored."""
+        table = self.panel.table.text() if self.panel.table.brief else []
+        return "\n".join([f"{self.name}: {words.plain_spaces(self.finding)}", *table, " | ".join(self.facts())])
 
     def facts(self) -> list[str]:
         """What it was measured on, each in a few words."""
@@ -154,8 +157,8 @@ class Result(Generic[C, S]):
         file = place / SUMMARY
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise DataError(f"{file} is not the summary of an evaluation of this version: run the evaluation again")
-        if data.get("version") not in ((2, VERSION) if anew else (VERSION,)):
-            older = data.get("version") == 2
+        if data.get("version") not in ((*OLDER, VERSION) if anew else (VERSION,)):
+            older = data.get("version") in OLDER
             hint = f": compute it from its records (writesae report {place} --recompute)" if older else ""
             raise DataError(f"{file} has version {data.get('version')}; this writesae reads {VERSION}{hint}")
         try:

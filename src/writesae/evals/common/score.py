@@ -18,7 +18,7 @@ from torch import Tensor
 
 from writesae.causal.divergence import kl_divergences, smallest_kl
 from writesae.causal.patching import Edits, patched_logits
-from writesae.evals.common.conditions import CELL, CONDITIONS, Control, Grid, Size, step_column
+from writesae.evals.common.conditions import CELL, CONDITIONS, SIZED, Control, Grid, Size, step_column
 from writesae.evals.common.controls import OF_THE_WRITE, Component, Firings, ScoredHead, View, replacement
 from writesae.hosts.fork import NativeRun
 from writesae.recurrence import replay
@@ -64,10 +64,7 @@ def score_firings(run: NativeRun, heads: Heads, grid: Grid, offset: int) -> pd.D
     for timing in grid.timings:
         kl, moved, floor = _measured(run, edits, timing, grid)
         for (form, reading), amplitude in product(heads, grid.amplitudes):
-            where = [
-                rows.index(Condition(form, n) if n == "delete" else Condition(form, n, reading, amplitude))
-                for n in names
-            ]
+            where = [rows.index(_row(n, View(form, reading), amplitude)) for n in names]
             for d, direction in enumerate(grid.directions):
                 cell = dict(zip(CELL, (timing, form, reading, amplitude, direction), strict=True))
                 own = kl[d][:, where]
@@ -110,11 +107,15 @@ def _measured(run: NativeRun, edits: dict[int, Edits], timing: Timing, grid: Gri
 
 def _conditions(grid: Grid, views: Sequence[View]) -> list[Condition]:
     """What is put in the writes' place, in the order of the rows."""
-    replaced = [name for name in (*CONDITIONS, *grid.controls) if name != "delete"]
-    found = [Condition(form, "delete") for form in dict.fromkeys(view.native_write for view in views)]
-    for (form, reading), amplitude, name in product(views, grid.amplitudes, replaced):
-        found.append(Condition(form, name, reading, amplitude))
-    return found
+    names = (*CONDITIONS, *grid.controls)
+    return list(dict.fromkeys(_row(name, view, size) for view, size, name in product(views, grid.amplitudes, names)))
+
+
+def _row(name: str, view: View, amplitude: Size) -> Condition:
+    """What is called so in a cell of the grid."""
+    if name == "delete":
+        return Condition(view.native_write, name)
+    return Condition(view.native_write, "random" if name in SIZED else name, view.reading, SIZED.get(name, amplitude))
 
 
 def _about(run: NativeRun, heads: Sequence[ScoredHead]) -> dict[str, Tensor]:
@@ -179,7 +180,7 @@ def _head_edits(head: Mapping[View, ScoredHead], grid: Grid, offset: int) -> tup
     used, made = len(forms), dict[tuple[str, ...], tuple[slice, Component]]()
     found = dict[tuple[str, View], tuple[slice, Component]]()
     replacing: tuple[Control | Literal["atom", "random"], ...] = ("atom", "random", *grid.controls)
-    for name, view in product(replacing, head):
+    for name, view in product([name for name in replacing if name not in SIZED], head):
         own = name in OF_THE_WRITE or view.reading == "increment"
         key = (name, view.reading, view.native_write if own else "")
         if key not in made:

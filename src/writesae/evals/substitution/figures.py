@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from writesae.evals.common.cells import inside
-from writesae.evals.common.conditions import CONDITIONS, Size, conditions
-from writesae.evals.substitution.summary import Cell, Summary
+from writesae.evals.common.conditions import CONDITIONS, SIZED, Size, conditions
+from writesae.evals.substitution.summary import Cell, Summary, accounts
 from writesae.show import words
 from writesae.show.figures import (
     NUMERICAL_ZERO,
@@ -88,11 +88,13 @@ def _reading(row: Mapping[object, object]) -> Reading:
     return Reading(before.lstrip(), words.visible_token(token), words.visible(", ".join([*features, *numbers, cosine])))
 
 
-def _lines(figure: go.Figure, names: Sequence[str], summary: Summary, sizeless: str = "") -> list[tuple[str, Size]]:
-    """The lines of a chart: every condition at every amplitude, once for one that has none."""
+def _lines(
+    figure: go.Figure, names: Sequence[str], summary: Summary, sizeless: Container[str] = ()
+) -> list[tuple[str, Size]]:
+    """The lines of a chart: every condition at every amplitude, once for those that have none."""
     sizes = list(dict.fromkeys(cell.amplitude for cell in summary.cells))
-    lines = [(name, size) for name in names for size in (sizes[:1] if name == sizeless else sizes)]
-    marks = [f", {size}" if len(sizes) > 1 and name != sizeless else "" for name, size in lines]
+    lines = [(name, size) for name in names for size in (sizes[:1] if name in sizeless else sizes)]
+    marks = [f", {size}" if len(sizes) > 1 and name not in sizeless else "" for name, size in lines]
     named = [words.short_condition(name) + mark for (name, _), mark in zip(lines, marks, strict=True)]
     lines_of(figure, named, len(summary.main))
     return lines
@@ -130,29 +132,46 @@ def wins(summary: Summary) -> Plot:
     figure.update_xaxes(title="firings where the atom is closer", range=[-0.02, 1.02], tickformat=".0%", dtick=0.25)
     caption = (
         "Share of firings where the KL of the atom is strictly smaller than with this in its place, both at the same "
-        "amplitude; bars: 95 % intervals resampling passages. Dashed: one half."
+        "amplitude; bars: 95 % intervals resampling what was drawn. Dashed: one half."
     )
     return Plot("wins", "The atom against everything else", figure, caption)
 
 
 def grid(summary: Summary) -> Plot:
-    """The win rate over deletion in every cell of the grid: which of the ways of measuring carries a claim."""
+    """How often the atom is closer than deletion, and than each random control, in every cell of the grid: which ways
+    of measuring carry a claim. Published ones are outlined and named."""
     several = len({cell.direction for cell in summary.cells}) > 1
+    drawn = list(summary.cells[0].strict_chain)
+    against = ["delete", *(drawn[1:] if set(SIZED) <= set(drawn) else drawn)]
 
-    def column(cell: Cell) -> str:
-        return cell.amplitude + (f", {cell.direction}" if several else "")
+    def row(cell: Cell) -> str:
+        return cell.named + (f", {cell.direction}" if several else "")
 
-    rows, columns = (list(dict.fromkeys(map(name, summary.cells))) for name in (lambda cell: cell.named, column))
-    decided = {(c.named, column(c)): c.wins.value for c in summary.cells if c.floor.verdict != "too small to decide"}
-    grid = Grid(rows, columns, [[decided.get((row, name)) for name in columns] for row in rows])
-    caption = "Share of firings where the atom is closer than deletion. Blue-green: more than half, orange: less."
-    return Plot("grid", "Every way of measuring", heat_map(grid, words.percent, around=0.5), caption)
+    sizes, rows = (list(dict.fromkeys(x)) for x in ([c.amplitude for c in summary.cells], map(row, summary.cells)))
+    columns = [(size, name) for size in sizes for name in against]
+    values = dict[tuple[int, int], float]()
+    named = dict[tuple[int, int], str]()
+    for cell in (cell for cell in summary.cells if cell.floor.verdict != "too small to decide"):
+        r = rows.index(row(cell))
+        for name in against:
+            share = cell.wins if name == "delete" else cell.wins_against[name]
+            values[r, columns.index((cell.amplitude, name))] = share.value
+        for account, random in accounts(cell).items():
+            for name in ("delete", random if random in against else "random"):
+                named[r, columns.index((cell.amplitude, name))] = account
+    heads = [f"{size}: {words.short_condition(name)}" for size, name in columns]
+    shown = Grid(rows, heads, [[values.get((r, c)) for c in range(len(columns))] for r in range(len(rows))])
+    caption = (
+        "Share of firings where the atom, at this amplitude, is closer than this in its place. Blue-green: more than "
+        "half, orange: less."
+    ) + (" Outlined: the published protocols." if named else "")
+    return Plot("grid", "Every way of measuring", heat_map(shown, words.percent, around=0.5, marked=named), caption)
 
 
 def distances(summary: Summary, records: pd.DataFrame) -> Plot:
     """Median and middle half of the KL of every condition."""
     figure = canvas()
-    lines = _lines(figure, conditions(records), summary, sizeless="delete")
+    lines = _lines(figure, conditions(records), summary, sizeless=("delete", *SIZED))
     ends = []
     for cell, colour, shift, hollow in _looks(summary):
         entries = []

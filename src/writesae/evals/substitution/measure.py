@@ -36,6 +36,7 @@ from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_g
 from writesae.evals.common.score import score_firings
 from writesae.evals.common.subject import Subject
 from writesae.evals.substitution import Silent, SubstitutionConfig
+from writesae.evals.substitution.features import measure_features
 from writesae.hosts import Host
 from writesae.hosts.fork import NativeRun
 from writesae.sae import SAE
@@ -53,6 +54,9 @@ def measure(subject: Subject, config: SubstitutionConfig, keep: Keep) -> Measure
     Raises InputError where there are too few places, where nothing fires, and for a second dictionary of a head
     without the control `flat_svd`, or that control without one.
     """
+    if config.choose == "features":
+        found = measure_features(subject, config, keep)
+        return found._replace(records=found.records.assign(**_texts(subject.host, subject.tokens, found.records)))
     tokens = subject.tokens
     test = _prepared(subject, config)
     places = draw(tokens, config)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from writesae.evals.common.cells import Cells, ScoredCell, cells
-from writesae.evals.common.conditions import common, conditions, step_column
+from writesae.evals.common.conditions import CELL, RANDOM, common, conditions, step_column
 from writesae.evals.common.floor import Floor, floor_of
 from writesae.evals.common.stats import (
     Interval,
@@ -23,7 +23,7 @@ from writesae.evals.common.stats import (
     share,
     wilcoxon,
 )
-from writesae.evals.substitution import SubstitutionConfig
+from writesae.evals.substitution import PRESETS, SubstitutionConfig
 
 COLUMNS = common("passage", "position", "token", "timing") | {
     "context?": "the text up to and including the token, where the host has a tokenizer",
@@ -51,16 +51,21 @@ class Cell(ScoredCell):
 
     passages: int
     """Passages that hold firings."""
+    features: int
+    """Features that stand at them (combinations of features where several heads are edited)."""
     wins: Share
-    """Firings where the atom has a strictly smaller KL than deletion; its interval is by passage."""
+    """Firings where the atom has a strictly smaller KL than deletion. Here and below, intervals resample what was
+    drawn: passages, or the features that were chosen."""
+    by_passage: Interval
+    """The same share, resampling passages."""
     by_feature: Interval
-    """The same, resampling features (combinations of features where several heads are edited)."""
+    """The same share, resampling features."""
     floor: Floor
     """The same among firings where the effect of deletion stands above rounding, and what they decide."""
     wins_against: dict[str, Share]
     """Every other condition -> share of firings where the atom has a strictly smaller KL."""
-    strict_chain: float
-    """Share with KL of atom < deletion < random."""
+    strict_chain: dict[str, float]
+    """What is drawn at random (a matrix at some size, another atom) -> share with KL of atom < deletion < that."""
     median_kl: dict[str, float]
     """Condition -> median KL in nats a token."""
     top1: dict[str, float]
@@ -70,7 +75,7 @@ class Cell(ScoredCell):
     share: float
     """Median norm of the native write over that of the state after the token."""
     wilcoxon: Test
-    """Signed ranks of KL of atom against deletion, paired by passage, on the passages' means."""
+    """Signed ranks of KL of atom against deletion, on the means of what was drawn (passages, features)."""
     paired_delta: float
     """Share of firings where the atom is closer than deletion minus the share where it is farther."""
     cliffs_delta: float
@@ -86,33 +91,44 @@ class Cell(ScoredCell):
 Summary = Cells[Cell]
 
 
+def accounts(cell: Cell) -> dict[str, str]:
+    """The published accounts of the test that measure so, and what each calls random."""
+    found = {name: preset for name, preset in PRESETS.items() if name != "grid"}
+    own = {f"{name}s": (getattr(cell, name),) for name in CELL}
+    return {n: p.controls[0] for n, p in found.items() if all(getattr(p, name) == x for name, x in own.items())}
+
+
 def summarise(tables: Mapping[str, pd.DataFrame], config: SubstitutionConfig) -> Summary:
     """The summary of the records."""
-    return Cells(tuple(_cell(how, table, config.seed) for how, table in cells(tables["records"])))
+    return Cells(tuple(_cell(how, table, config) for how, table in cells(tables["records"])))
 
 
-def _cell(how: dict[str, Any], records: pd.DataFrame, seed: int) -> Cell:
+def _cell(how: dict[str, Any], records: pd.DataFrame, config: SubstitutionConfig) -> Cell:
     names = conditions(records)
     kl = {name: records[f"kl_{name}"].to_numpy() for name in names}
     steps = {name: _by_step(records, name) for name in names}
-    atom, delete, passage = kl["atom"], kl["delete"], records.passage.to_numpy()
-    wins = atom < delete
+    atom, delete = kl["atom"], kl["delete"]
+    standing = [str(c) for c in records.columns if c == "feature" or str(c).startswith("feature_")]
+    passage, feature = records.passage.to_numpy(), records.groupby(standing).ngroup().to_numpy()
+    unit = feature if config.choose == "features" else passage
+    wins, seed = atom < delete, config.seed
     quartile = np.searchsorted(np.quantile(delete, [0.25, 0.5, 0.75]), delete, side="left")
     failed = [float(1 - wins[quartile == q].mean()) if (quartile == q).any() else float("nan") for q in range(4)]
-    features = [str(c) for c in records.columns if c == "feature" or str(c).startswith("feature_")]
     return Cell(
         **how,
         passages=len(np.unique(passage)),
-        wins=share(wins, passage, seed),
-        by_feature=clustered(wins, records.groupby(features).ngroup().to_numpy(), seed),
-        floor=floor_of(wins, delete, records.floor.to_numpy(), passage, seed),
-        wins_against={n: share(atom < x, passage, seed) for n, x in kl.items() if n not in ("atom", "delete")},
-        strict_chain=float((wins & (delete < kl["random"])).mean()),
+        features=len(np.unique(feature)),
+        wins=share(wins, unit, seed),
+        by_passage=clustered(wins, passage, seed),
+        by_feature=clustered(wins, feature, seed),
+        floor=floor_of(wins, delete, records.floor.to_numpy(), unit, seed),
+        wins_against={n: share(atom < x, unit, seed) for n, x in kl.items() if n not in ("atom", "delete")},
+        strict_chain={name: float((wins & (delete < kl[name])).mean()) for name in RANDOM if name in kl},
         median_kl={name: float(np.median(x)) for name, x in kl.items()},
         top1={name: float(records[f"top1_{name}"].mean()) for name in names},
         cosine=float(np.median(records.cosine)),
         share=float(np.median(records.share)),
-        wilcoxon=wilcoxon(cluster_means(atom, passage), cluster_means(delete, passage)),
+        wilcoxon=wilcoxon(cluster_means(atom, unit), cluster_means(delete, unit)),
         paired_delta=paired_delta(delete, atom),
         cliffs_delta=cliffs_delta(delete, atom),
         failures_by_quartile=tuple(failed),
