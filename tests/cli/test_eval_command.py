@@ -13,7 +13,7 @@ import pytest
 from small_results import SITE, SMALL, small_sae
 from writesae.artifacts import save_sae
 from writesae.cli import main
-from writesae.cli.eval import parse
+from writesae.cli.eval import fitting, parse
 from writesae.corpus import read_documents
 from writesae.errors import InputError
 from writesae.evals import EVALUATIONS
@@ -184,3 +184,48 @@ def test_a_folder_of_something_else_is_refused_before_a_host_is_loaded(
         main(["eval", "boundary", "--out", str(tmp_path), "--sae", str(sae)])
     assert "holds run.json and no result: choose another folder, or empty it" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_each_dictionary_by_itself_and_the_picture_of_their_shares(
+    corpus: Path, sae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_sae(small_sae(Site(2, 0), seed=6), tmp_path / "other")
+    saes, text = f"--sae {sae} {tmp_path}/other", f"--corpus {corpus} --part all --passages 5 --length 29"
+    words = f"--out {tmp_path}/out {saes} {text} --firings 7 --native-writes value --each"
+    main(["eval", "substitution", *words.split()])
+    found = {site: Result.load(tmp_path / "out" / site) for site in ("L5.H2", "L2.H0")}
+    assert [one.provenance.site for one in found.values()] == ["L5.H2", "L2.H0"]
+    for site, one in found.items():
+        assert 0 < one.shares[site]["value"] == pytest.approx(one.summary.cells[0].share, rel=0.9)
+        assert f"of the state of {site} is its value write" in str(one)
+    main(["report", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "shares-after_token" in page
+    assert "share of the state" in page
+    capsys.readouterr()
+    for name, message in (("population", "measure each by itself (--each)"), ("sign --each", "leave out --each")):
+        with pytest.raises(SystemExit):
+            main(["eval", *name.split(), *f"--out {tmp_path}/no {saes} {text}".split()])
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "flag"), [("substitution", "--sae"), ("quality", "--sae"), ("sign", "--site L5.H0")])
+def test_what_the_words_lack_is_said_before_a_host_is_loaded(
+    name: str, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("writesae.hosts.load", lambda *_, **__: pytest.fail("a host was loaded"))
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", name, "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert flag in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_all_that_fit_those_of_heads_are_run_at_the_dictionaries_own() -> None:
+    saes = [small_sae(), small_sae(seed=6), small_sae(Site(2, 0))]
+    some = [EVALUATIONS[name] for name in ("sign", "installs", "substitution")]
+    found = {name: [[str(sae.site) for sae in group] for group in groups] for name, groups in fitting(some, saes, ())}
+    assert found["sign"] == found["installs"] == [["L5.H2"], ["L2.H0"]]
+    assert dict(fitting(some, saes, ("L4.H1",)))["sign"] == [[]]
+    assert len(dict(fitting(some, [saes[0], saes[2]], ()))["substitution"]) == 1
+    assert len(dict(fitting(some, [saes[0], saes[2]], (), True))["substitution"]) == 2

@@ -24,13 +24,15 @@ class Request:
     """What every evaluation is run on."""
 
     out: Path
-    """Folder of the result; of `eval all` the folder in which each gets its own."""
+    """Folder of the result; of `eval all` and with --each the folder in which each gets its own."""
     sae: tuple[str, ...] = ()
     """Dictionaries: folders or Hub repositories; of a folder with several (a collection, what `train` wrote), all, or
     those of the heads named by --site."""
     site: tuple[str, ...] = ()
     """Head of a dictionary that does not say it itself, or the heads of an evaluation without a dictionary: "L5.H0",
     several, or "all"."""
+    each: bool = False
+    """Measure every dictionary by itself, instead of several heads together: a result each."""
     host: Flat[HostOptions] = field(default_factory=HostOptions)
     """Which host."""
     text: Flat[TextOptions] = field(default_factory=TextOptions)
@@ -128,23 +130,29 @@ def run(command: Command) -> None:
     from writesae.evals import EVALUATIONS
     from writesae.evals.common.result import refuse_other
 
-    request = command.request
+    request, asked = command.request, EVALUATIONS.get(command.name)
     check_place(request.out)
-    if command.name != "all":
-        refuse_other(request.out, command.name)
+    if asked is not None:
+        refuse_other(request.out, asked.name)
+        check_asked(asked, request)
     request.text.check()
     at_least(request, passages=1, length=1)
-    if command.name != "all" and EVALUATIONS[command.name].takes == "none" and request.site:
-        raise InputError(f"{command.name} measures every head: leave out --site")
     saes = dictionaries(request.sae, request.site)  # before a large host is loaded
     host = request.host.open()
     part = request.text.open(host, request.length or LENGTH)
-    if command.name != "all":
-        _measure(EVALUATIONS[command.name], host, saes, part, request, request.out, command.config)
+    if asked is not None:
+        places = {request.out: saes}
+        if request.each:
+            names = [str(sae.site or "dictionary") for sae in saes]
+            twice = [f"-{names[: i + 1].count(name)}" if names.count(name) > 1 else "" for i, name in enumerate(names)]
+            places = {request.out / (a + b): [sae] for a, b, sae in zip(names, twice, saes, strict=True)}
+        with shared_runs():
+            for place, group in places.items():
+                _measure(asked, host, group, part, request, place, command.config)
         return
     done = 0
     with shared_runs():
-        for name, some in fitting(list(EVALUATIONS.values()), saes, request.site):
+        for name, some in fitting(list(EVALUATIONS.values()), saes, request.site, request.each):
             for number, group in enumerate(some, 1):
                 place = request.out / (name if len(some) == 1 else f"{name}-{number}")
                 try:
@@ -157,23 +165,38 @@ def run(command: Command) -> None:
     print(f"{done} results in {request.out}; `writesae report {request.out}` makes one page of them")
 
 
+def check_asked(evaluation: Evaluation[Any], request: Request) -> None:
+    """Raise InputError where the words alone say that an evaluation cannot be run, before anything is loaded."""
+    name, takes = evaluation.name, evaluation.takes
+    if takes == "none" and request.site:
+        raise InputError(f"{name} measures every head: leave out --site")
+    if takes in ("one", "heads", "seeds") and not request.sae:
+        raise InputError(f"{name} measures dictionaries: give at least one with --sae")
+    if takes == "sites" and not (request.site or request.sae):
+        raise InputError(f"{name} needs a head: name one with --site, such as --site L5.H0")
+    if request.each and takes not in ("one", "heads"):
+        raise InputError(f"{name} does not measure dictionaries one by one: leave out --each")
+
+
 def fitting(
-    evaluations: Sequence[Evaluation[Any]], saes: Sequence[SAE], sites: tuple[str, ...]
+    evaluations: Sequence[Evaluation[Any]], saes: Sequence[SAE], sites: tuple[str, ...], each: bool = False
 ) -> Iterator[tuple[str, list[list[SAE]]]]:
     """Evaluation -> the groups of dictionaries that it is run on, one result each; none where it does not fit."""
     by_site: dict[object, list[SAE]] = {}
     for sae in saes:
         by_site.setdefault(sae.site, []).append(sae)
     for one in evaluations:
-        if one.takes == "none" or (one.takes == "sites" and (sites or saes)):
+        if one.takes == "none" or (one.takes == "sites" and sites):
             yield one.name, [[]]
+        elif one.takes == "sites" and saes:
+            yield one.name, [group[:1] for group in by_site.values()]
         elif one.takes == "one" and saes:
             yield one.name, [[sae] for sae in saes]
         elif one.takes == "seeds" and any(len(group) > 1 for group in by_site.values()):
             yield one.name, [group for group in by_site.values() if len(group) > 1]
         elif one.takes == "heads" and saes:
             same = {sae.target for sae in saes}
-            apart = len(by_site) < len(saes) or len(same) > 1
+            apart = each or len(by_site) < len(saes) or len(same) > 1
             yield one.name, [[sae] for sae in saes] if apart else [list(saes)]
 
 

@@ -8,6 +8,7 @@ from writesae.disk import write_text
 from writesae.evals import EVALUATIONS
 from writesae.page.answer import answer
 from writesae.page.find import Found, Unreadable, find
+from writesae.page.shares import shares
 from writesae.page.training import training
 from writesae.show.document import Chapter, Shown, chapter_of, document, render
 
@@ -40,6 +41,7 @@ def page(found: Found, folder: Path) -> str:
     chapters = answer(found, folder)
     if len(found.results) > 1 or found.unreadable:
         chapters.append(overview(found, shown, hosts, sites))
+    chapters += shares(found)
     for name, some in shown.items():
         about = EVALUATIONS[name]
         chapters.append(chapter_of(name, about.word, about.title, about.intro, some))

@@ -48,6 +48,7 @@ amplification = Evaluation(
     "amplification",
     AmplificationConfig,
     takes="heads",
+    causal=True,
     title="Does amplifying a class\u2019s features change how much of it is said?",
     intro=(
         "The features that fire most at tokens of a class, newlines unless it says otherwise, are amplified at every "

@@ -70,6 +70,8 @@ class Evaluation(Generic[C]):
     """Targets of dictionaries that it can take where a token adds two rank-1 matrices (RWKV-7)."""
     second: bool = False
     """Whether a second dictionary of a head has a use (the flat one of a control)."""
+    causal: bool = False
+    """Whether it edits what the heads write: its results then say how much of the state a write is."""
     presets: Mapping[str, C] = field(default_factory=dict, compare=False)
     """Protocols with a name."""
 

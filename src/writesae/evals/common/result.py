@@ -57,6 +57,9 @@ class Result(Generic[C, S]):
     """One row an item, or several."""
     more: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
     """Further tables that the summary needs."""
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Where something was edited: head -> form of the native write -> its norm over that of the state after it, the
+    median over tokens of the passages."""
 
     @property
     def n(self) -> int:
@@ -97,6 +100,9 @@ class Result(Generic[C, S]):
         text = f"{p.text.passages} passages of {p.text.length} tokens, {p.text.corpus}, {p.text.part}"
         refused = "".join(f"; refused: {words.count(n)} {reason}" for reason, n in self.refused.items())
         facts = [f"{p.host}, {p.dtype}", p.site, *dictionaries, text]
+        if len(self.shares) == 1:
+            ((site, own),) = self.shares.items()
+            facts += [f"{words.percent(x)} of the state of {site} is its {form} write" for form, x in own.items()]
         seed = getattr(self.config, "seed", None)
         facts += [] if seed is None else [f"seed {seed}"]
         facts += [f"overlap with the training of {one.name} unknown" for one in p.dictionaries if one.overlap is None]
@@ -132,6 +138,7 @@ class Result(Generic[C, S]):
             "finding": self.finding,
             "table": {"head": list(self.panel.table.head), "rows": [list(row) for row in self.panel.table.rows]},
             "facts": list(self.facts()),
+            "shares": plain(self.shares),
             "summary": plain(self.summary),
         }
 
@@ -163,7 +170,8 @@ class Result(Generic[C, S]):
             raise DataError(f"{file} has version {data.get('version')}; this writesae reads {VERSION}{hint}")
         try:
             evaluation = named(str(data.get("name")))
-            header = from_plain(_Header, {k: data.get(k) for k in ("provenance", "attempted", "n", "refused")})
+            known = ("provenance", "attempted", "n", "refused", "shares")
+            header = from_plain(_Header, {k: data[k] for k in known if k in data})
             config: object = from_json(evaluation.config, data.get("config"))
             summary: object = None if anew else from_plain(evaluation.summary, data.get("summary"))
         except InputError as error:
@@ -182,7 +190,15 @@ class Result(Generic[C, S]):
         summary = evaluation.summarise(tables, config) if anew else summary
         records = tables.pop("records")
         return Result(
-            evaluation.name, header.provenance, config, header.attempted, header.refused, summary, records, tables
+            evaluation.name,
+            header.provenance,
+            config,
+            header.attempted,
+            header.refused,
+            summary,
+            records,
+            tables,
+            header.shares,
         )
 
 
@@ -194,6 +210,7 @@ class _Header:
     attempted: int
     n: int
     refused: dict[str, int]
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def _table(path: Path, columns: Mapping[str, str], added: Mapping[str, str]) -> pd.DataFrame:

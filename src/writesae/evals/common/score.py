@@ -20,8 +20,8 @@ from writesae.causal.divergence import kl_divergences, smallest_kl
 from writesae.causal.patching import Edits, patched_logits
 from writesae.evals.common.conditions import CELL, CONDITIONS, SIZED, Control, Grid, Size, step_column
 from writesae.evals.common.controls import OF_THE_WRITE, Component, Firings, ScoredHead, View, replacement
+from writesae.evals.common.share import state_norms
 from writesae.hosts.fork import NativeRun
-from writesae.recurrence import replay
 from writesae.types import NativeWrite, ReadAs, Timing
 
 CHUNK = 1 << 17
@@ -120,7 +120,8 @@ def _row(name: str, view: View, amplitude: Size) -> Condition:
 
 def _about(run: NativeRun, heads: Sequence[ScoredHead]) -> dict[str, Tensor]:
     """What stands at each place: of one head, or of all together and of each under its name."""
-    states = [_state_norms(run, head) for head in heads]
+    streams = [run.streams[head.site.layer].heads(head.site.head) for head in heads]
+    states = [state_norms(x, h.firings.passage, h.firings.position) for x, h in zip(streams, heads, strict=True)]
     if len(heads) == 1:
         f = heads[0].firings
         return {
@@ -144,14 +145,6 @@ def _about(run: NativeRun, heads: Sequence[ScoredHead]) -> dict[str, Tensor]:
         "share": (writes / squares).sqrt(),
     }  # fmt: skip
     return together | own
-
-
-def _state_norms(run: NativeRun, head: ScoredHead) -> Tensor:
-    """Frobenius norms of the head's native states after the tokens of its firings, `[R]`."""
-    stream, f = run.streams[head.site.layer].heads(head.site.head), head.firings
-    states = replay(stream, keep=(f.passage, f.position)).states
-    norms: Tensor = torch.linalg.vector_norm(states.flatten(1), dim=-1)
-    return norms
 
 
 def _edits(heads: Heads, grid: Grid, offset: int) -> Edits:

@@ -135,7 +135,7 @@ def _heads(evaluation: Evaluation[Any], host: Host, named: tuple[Site, ...]) -> 
             raise InputError(f"{evaluation.name} measures every head: leave out the site")
         return ()
     if not named:
-        raise InputError(f"{evaluation.name} needs a head: give site, such as {host.sites[0]}")
+        raise InputError(f"{evaluation.name} needs a head: give site (--site), such as {host.sites[0]}")
     for one in named:
         host.check_site(one)
     return named
@@ -159,7 +159,7 @@ def _placed(given: object, named: tuple[Site, ...], name: str) -> Iterable[tuple
             raise InputError(f"{name} takes dictionaries (writesae.SAE), not {type(sae).__name__}")
         own = site or sae.site
         if own is None:
-            raise InputError("a dictionary does not know its head: give site, such as L5.H0")
+            raise InputError("a dictionary does not know its head: give site (--site), such as L5.H0")
         yield own, sae
 
 
@@ -167,7 +167,7 @@ def check_counts(evaluation: Evaluation[Any], saes: tuple[tuple[Site, SAE], ...]
     """Raise InputError where there are too few or too many dictionaries, or two of a head."""
     takes, count = evaluation.takes, len(saes)
     if takes in ("one", "heads", "seeds") and count == 0:
-        raise InputError(f"{evaluation.name} measures dictionaries: give at least one")
+        raise InputError(f"{evaluation.name} measures dictionaries: give at least one (--sae)")
     if takes == "seeds" and (count < 2 or len(sites) != 1):
         heads = ", ".join(map(str, sites))
         raise InputError(f"{evaluation.name} compares two or more dictionaries of one head, not {count} of {heads}")
@@ -178,7 +178,7 @@ def check_counts(evaluation: Evaluation[Any], saes: tuple[tuple[Site, SAE], ...]
             if own > most:
                 raise InputError(f"{own} dictionaries of {site} were given; {evaluation.name} takes {most} of a head")
     if takes == "one" and len(sites) > 1:
-        raise InputError(f"{evaluation.name} takes one dictionary, not {count}")
+        raise InputError(f"{evaluation.name} takes one dictionary, not {count}: measure each by itself (--each)")
 
 
 def check_precision(host: Host, allow: tuple[Allowance, ...]) -> list[Allowance]:

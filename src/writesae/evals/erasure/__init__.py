@@ -39,6 +39,7 @@ erasure = Evaluation(
     "erasure",
     ErasureConfig,
     takes="one",
+    causal=True,
     title="What does taking out a feature\u2019s write do to its token?",
     intro=(
         "At firings of a feature the native write is taken out, a dose of it; as a control, the same writes are added "

@@ -31,6 +31,7 @@ fidelity = Evaluation(
     "fidelity",
     FidelityConfig,
     takes="heads",
+    causal=True,
     title="What do reconstructed states cost?",
     intro="A prefix runs natively; then the states become their reconstruction (or zero, for scale), and the text that "
     "follows is scored.",

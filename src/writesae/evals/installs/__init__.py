@@ -34,6 +34,7 @@ installs = Evaluation(
     "installs",
     InstallsConfig,
     takes="sites",
+    causal=True,
     title="Can a token be installed?",
     intro=(
         "The direction of a target token is written at the last tokens of each prompt, and the greedy continuation is "

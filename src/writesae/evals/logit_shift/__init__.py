@@ -53,6 +53,7 @@ logit_shift = Evaluation(
     "logit_shift",
     LogitShiftConfig,
     takes="one",
+    causal=True,
     title="Can a formula say what a write does?",
     intro="A small rank-1 write is added after a token and the change of later logits measured. Closed form: decays, "
     "read, output projection, unembedding. Direct path: the same with erase terms and the norms\u2019 Jacobians. Exact "

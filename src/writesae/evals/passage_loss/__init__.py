@@ -36,6 +36,7 @@ passage_loss = Evaluation(
     "passage_loss",
     PassageLossConfig,
     takes="one",
+    causal=True,
     title="What if every such write is replaced?",
     intro="Wherever the top feature of a token belongs to the class, what the head then writes is deleted or replaced, "
     "over whole passages.",

@@ -45,6 +45,7 @@ population = Evaluation(
     "population",
     PopulationConfig,
     takes="one",
+    causal=True,
     title="How many atoms can stand in for writes?",
     intro=(
         "The substitution test for a sample of atoms one by one: for each, the share of its firings where it is closer "

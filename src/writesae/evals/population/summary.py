@@ -52,6 +52,8 @@ class Cell(ScoredCell):
     """Mean over atoms."""
     interval: Interval
     """Of it, resampling atoms."""
+    share: float
+    """Median over firings of the norm of the native write over that of the state after the token."""
     floor: Floor
     """Wins of single firings among those where deletion stands above rounding (interval resampling atoms), and what
     they decide."""
@@ -105,6 +107,7 @@ def _cell(how: dict[str, Any], records: pd.DataFrame, config: PopulationConfig) 
         atoms=len(atoms),
         win_rate=float(atoms.win_rate.mean()),
         interval=clustered(atoms.win_rate.to_numpy(), atoms.index.to_numpy(), config.seed),
+        share=float(records.share.median()),
         floor=floor,
         deciles=tuple(float(q) for q in np.quantile(atoms.win_rate, np.linspace(0, 1, 11))),
         classes={name: _class(group) for name, group in groups.items()},

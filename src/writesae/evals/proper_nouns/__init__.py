@@ -36,6 +36,7 @@ proper_nouns = Evaluation(
     "proper_nouns",
     ProperNounsConfig,
     takes="sites",
+    causal=True,
     title="Can a name be installed or erased?",
     intro=(
         "Contexts end right before a name of the text, or before an ordinary word. The direction of that token is "

@@ -18,6 +18,7 @@ readers = Evaluation(
     "readers",
     ReadersConfig,
     takes="one",
+    causal=True,
     title="Which later heads read an atom?",
     intro="The atom, at the native write\u2019s norm, is added to the state, and the change in every later head\u2019s "
     "output compared with that by random writes of the same size.",

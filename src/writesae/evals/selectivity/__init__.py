@@ -29,6 +29,7 @@ selectivity = Evaluation(
     "selectivity",
     SelectivityConfig,
     takes="one",
+    causal=True,
     title="Does an atom move tokens of its own?",
     intro="The atom, a random rank-1 matrix and one orthogonal to the atom, all of the native write\u2019s norm, are "
     "added in turn, and the tokens that each moves most are compared.",

@@ -32,6 +32,7 @@ sign = Evaluation(
     "sign",
     SignConfig,
     takes="sites",
+    causal=True,
     title="Does a write move the target\u2019s logit the predicted way?",
     intro="One rank-1 matrix is written at one token of each context, and the next-token logit of the target is read.",
     passages=2000,

@@ -78,6 +78,7 @@ substitution = Evaluation(
     "substitution",
     SubstitutionConfig,
     takes="heads",
+    causal=True,
     title="Can one atom stand in for one write?",
     intro=(
         "At a firing, the head\u2019s write is replaced by the atom that fires there, deleted, or replaced by a random "
