@@ -98,7 +98,7 @@ def from_json(cls: type[T], data: object, converter: cattrs.Converter = _convert
         converter.structure(_first(data), cls)
     except ClassValidationError as error:
         reasons = cattrs.transform_error(error, path=cls.__name__, format_exception=_told)
-    except (CattrsError, TypeError, ValueError, LookupError, WritesaeError) as error:
+    except (CattrsError, TypeError, ValueError, LookupError, AttributeError, WritesaeError) as error:
         reasons = [str(error)]
     more = f"; and {len(reasons) - _TOLD} more" * (len(reasons) > _TOLD)
     raise ConfigError(f"cannot read a {getattr(cls, '__name__', cls)}: {'; '.join(reasons[:_TOLD])}{more}") from None
@@ -173,6 +173,14 @@ def at_least(config: object, **least: float) -> None:
         given = getattr(config, name)
         if given is not None and any(x < bound for x in (given if isinstance(given, tuple) else (given,))):
             raise ConfigError(f"{name.replace('_', ' ')} {given} is too small: give at least {bound}")
+
+
+def at_most(config: object, **most: float) -> None:
+    """Raises ConfigError where a field, or a member of it, is larger than it may be."""
+    for name, bound in most.items():
+        given = getattr(config, name)
+        if any(x > bound for x in (given if isinstance(given, tuple) else (given,))):
+            raise ConfigError(f"{name.replace('_', ' ')} {given} is too large: give at most {bound:,}")
 
 
 def not_empty(config: object, *names: str) -> None:

@@ -1,7 +1,10 @@
 """A host without a model: its streams are a fixed function of the tokens, whatever the batch."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -11,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from writesae import store
 from writesae.corpus import TokenBlocks
+from writesae.disk import FileEntry
 from writesae.errors import InputError
 from writesae.recurrence import Stream
 from writesae.store import StreamStore
@@ -106,3 +110,14 @@ def some_blocks() -> TokenBlocks:
     """13 sequences of 11 tokens from two documents."""
     tokens = np.random.default_rng(3).integers(0, 997, (SEQUENCES, LENGTH))
     return TokenBlocks(tokens, ("first", "second"), (np.arange(SEQUENCES) >= 5).astype(np.int64))
+
+
+def relist(root: Path, edit: Callable[[dict[str, FileEntry]], object] = lambda files: None) -> None:
+    """A manifest of what is there now, or of an `edit` of that, with the hash that fits it."""
+    (root / "manifest.json").unlink()
+    files = {path.relative_to(root).as_posix(): FileEntry.of(path) for path in root.rglob("*") if path.is_file()}
+    edit(files)
+    lines = "".join(f"{name}\0{files[name].sha256}\n" for name in sorted(files)).encode("utf-8", "surrogatepass")
+    told = {name: {"sha256": file.sha256, "size": file.size} for name, file in files.items()}
+    manifest = {"hash": hashlib.sha256(lines).hexdigest(), "size": sum(f.size for f in files.values()), "files": told}
+    (root / "manifest.json").write_text(json.dumps(manifest))

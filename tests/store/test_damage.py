@@ -72,7 +72,7 @@ def test_a_damaged_manifest(root: Path) -> None:
     manifest = json.loads(text)
     manifest["files"][SHARD]["sha256"] = "0" * 64
     (root / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="its hash does not fit"):
+    with pytest.raises(DataError, match="its hash or size does not fit"):
         open_store(root)
     assert len(verify(root)) == 1
 

@@ -43,7 +43,7 @@ class MemoryStore(StreamStore):
             "writesae-streams", 2, "planted", "r0", "float32", None, "c0", sequences, length, (3,), "float32", 1, {},
             "planted", "train of 0.8",
         )  # fmt: skip
-        super().__init__(Path("memory"), origin, {3: layer}, f"memory-{seed}-{decays}", 0)
+        super().__init__(Path("memory"), origin, {3: layer}, f"memory-{seed}-{decays}", 0, {})
         text = Fingerprint.of(np.random.default_rng(seed).integers(0, 97, (sequences, length)))
         padded = np.array([*padding, *[0] * (sequences - len(padding))], np.int64)
         self.__dict__.update(text=text, padded=padded, data=[], erased=[])

@@ -149,12 +149,16 @@ class FileEntry:
         """Of a file as it is now."""
         return cls(sha256(path), path.stat().st_size)
 
+    def other_size(self, size: int) -> str | None:
+        """How a file of `size` bytes differs; None where it does not."""
+        return None if size == self.size else f"has {size:,} bytes instead of {self.size:,}"
+
     def problem(self, path: Path, *, hashes: bool = True) -> str | None:
         """How a file differs in presence, size and, with `hashes`, content; None where it does not."""
         if not path.is_file():
             return "is missing"
-        if (size := path.stat().st_size) != self.size:
-            return f"has {size:,} bytes instead of {self.size:,}"
+        if problem := self.other_size(path.stat().st_size):
+            return problem
         if hashes and (found := sha256(path)) != self.sha256:
             return f"has changed (SHA-256 {found[:16]}.., not {self.sha256[:16]}..)"
         return None

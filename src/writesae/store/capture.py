@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -14,27 +14,25 @@ import torch
 import zarr
 from numpy.typing import NDArray
 from torch import Tensor
-from zarr.codecs import BloscCodec
 
 from writesae.calls import worded
-from writesae.config import to_json
+from writesae.config import Json, to_json
 from writesae.corpus import Boundaries, Fingerprint, Text, TokenBlocks, tokenizer_hash
 from writesae.corpus.fingerprint import LIMIT, WINDOW
 from writesae.disk import PARTIAL, FileEntry, alone, check_place, difference, files_under, holds
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
+from writesae.store.arrays import create_array, open_array
 from writesae.store.layout import (
     FORMAT,
     HEADER,
     SMALL,
     TEXT,
     VERSION,
+    Grid,
     Precision,
     Provenance,
-    StoredLayer,
-    array_path,
-    chunk_sequences,
-    layer_arrays,
+    grids,
     shard_path,
 )
 from writesae.store.pieces import check_padding, layer_of, stored_arrays
@@ -56,8 +54,6 @@ ProgressCallback = Callable[[int, int], None]
 
 _TELLING = ("host", "source", "part", "sequences", "length", "layers", "dtype", "batch", "host_dtype")
 """Of the provenance, what is told first where two captures differ: hashes say less."""
-TOKEN_ROWS = 1024
-"""Sequences a chunk of the token array."""
 
 
 @worded
@@ -103,7 +99,8 @@ def _run(host: Host, blocks: TokenBlocks, root: Path, header: Provenance, progre
     done = finished_shards(root)
     if done:
         rewrite_ledger(root, done)
-    group = zarr.open_group(root, mode="a", zarr_format=3) if done else _begin(root, header, blocks)
+    else:
+        _begin(root, header, blocks)
     with _reporter(progress, f"capture {host.name}") as report:
         report(header.shard(len(done))[0], header.sequences)
         for index in range(len(done), header.shards):
@@ -116,7 +113,7 @@ def _run(host: Host, blocks: TokenBlocks, root: Path, header: Provenance, progre
                 stream = streams.pop(layer)
                 if seen is not None:
                     check_padding(stream, seen, f"{host.name} layer {layer}", start)
-                files |= _store_layer(root, group, header, host, layer, stream, index)
+                files |= _store_layer(root, header, host, layer, stream, index)
             append_shard(root, index, files)
             done.append(files)
             report(stop, header.sequences)
@@ -199,7 +196,7 @@ def _begun(root: Path, header: Provenance) -> bool:
     complete = (root / MANIFEST).is_file()
     before, now = asdict(found), asdict(header)
     # a finished store stays what it is, whatever libraries are installed now; the corpus is known by its hash
-    free = {"source", "part", *(["versions"] if complete else [])}
+    free = {"source", "part", *(["version", "versions"] if complete else [])}
     if any(before[name] != now[name] for name in now.keys() - free):
         told = [name for name in (*_TELLING, *now) if name not in free or before["corpus"] != now["corpus"]]
         theirs, mine = ({name: held[name] for name in told} for held in (before, now))
@@ -210,82 +207,49 @@ def _begun(root: Path, header: Provenance) -> bool:
     return complete
 
 
-def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> zarr.Group:
+def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> None:
     """A store with header and tokens and no shard yet; what a killed start left behind is overwritten."""
-    group = zarr.open_group(root, mode="a", zarr_format=3, attributes={HEADER: cast(Any, to_json(header))})
-    tokens = group.create_array(
-        "tokens",
-        shape=blocks.tokens.shape,
-        dtype="int32",
-        chunks=(min(TOKEN_ROWS, len(blocks)), blocks.length),
-        config={"write_empty_chunks": True},
-        overwrite=True,
-    )
-    tokens[:] = blocks.tokens.astype(np.int32)
-    document = _numbers(group, "document", blocks.document)
-    document.attrs.update({"names": list(blocks.documents), "read": blocks.read, "twins": dict(blocks.twins)})
+    zarr.open_group(root, mode="a", zarr_format=3, attributes={HEADER: cast(Any, to_json(header))})
+    small = grids(header, {})
+    _small(root, "tokens", blocks.tokens, small["tokens"])
+    about: dict[str, Json] = {"names": list(blocks.documents), "read": blocks.read, "twins": dict(blocks.twins)}
+    _small(root, "document", blocks.document, small["document"], about)
     if blocks.padding is not None:
-        _numbers(group, "padding", blocks.padding)
+        _small(root, "padding", blocks.padding, small["padding"])
     if print_ := Fingerprint.of(blocks):
-        _numbers(group, TEXT, print_.hashes, "int64").attrs.update({"window": WINDOW, "limit": LIMIT})
-    return group
+        hashes = print_.hashes
+        _small(root, TEXT, hashes, Grid(hashes.shape, "int64", hashes.shape), {"window": WINDOW, "limit": LIMIT})
 
 
-def _numbers(
-    group: zarr.Group, name: str, values: NDArray[np.int64], dtype: Literal["int32", "int64"] = "int32"
-) -> zarr.Array[Any]:
-    """A small array of one chunk, such as one number a sequence."""
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=dtype,
-        chunks=values.shape,
-        config={"write_empty_chunks": True},
-        overwrite=True,
-    )
-    array[:] = values.astype(dtype)
-    return array
+def _small(
+    root: Path, name: str, values: NDArray[np.int64], grid: Grid, about: Mapping[str, Json] | None = None
+) -> None:
+    """An array that is written at once."""
+    create_array(root, name, grid, about)
+    open_array(root, name, grid, checksums=True, write=True)[:] = values.astype(grid.dtype)
 
 
 def _store_layer(
-    root: Path,
-    group: zarr.Group,
-    header: Provenance,
-    host: Host,
-    layer: int,
-    stream: Stream,
-    shard: int,
+    root: Path, header: Provenance, host: Host, layer: int, stream: Stream, shard: int
 ) -> dict[str, FileEntry]:
     start, stop = header.shard(shard)
     stored = layer_of(stream, host.layers[layer].family)
     arrays = stored_arrays(stream, stored, header.dtype, f"{host.name} layer {layer}", start)
     if shard == 0:
-        _create_arrays(group, header, layer, stored)
-    for name, values in arrays.items():
-        (root / shard_path(layer, name, shard)).unlink(missing_ok=True)  # Zarr would read what a kill left there
-        # a shard of zeros (the decay of DeltaNet) must be a file too; the setting is not kept with the array
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            target = group[array_path(layer, name)]
-        assert isinstance(target, zarr.Array)
-        target[start:stop] = values
-    return {path: FileEntry.of(root / path) for path in (shard_path(layer, name, shard) for name in arrays)}
-
-
-def _create_arrays(group: zarr.Group, header: Provenance, layer: int, stored: StoredLayer) -> None:
-    group.require_group(f"layers/{layer}").attrs.put({HEADER: to_json(stored)})
-    for spec in layer_arrays(stored, header.dtype):
-        shape = (header.sequences, header.length, stored.heads, spec.width)
-        some = chunk_sequences(header.batch, header.length, spec.width, spec.dtype)
-        group.create_array(
-            array_path(layer, spec.name),
-            shape=shape,
-            dtype=spec.dtype,
-            shards=(header.batch, *shape[1:]),
-            chunks=(some, header.length, 1, spec.width),
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
-            fill_value=0,
-            overwrite=True,
+        zarr.open_group(root, mode="a", zarr_format=3).require_group(f"layers/{layer}").attrs.put(
+            {HEADER: to_json(stored)}
         )
+    files = {}
+    for path, grid in grids(header, {layer: stored}).items():
+        if (name := path.rpartition("/")[2]) not in arrays:
+            continue
+        if shard == 0:
+            create_array(root, path, grid)
+        file = shard_path(layer, name, shard)
+        (root / file).unlink(missing_ok=True)  # Zarr would read what a kill left there
+        open_array(root, path, grid, checksums=True, write=True)[start:stop] = arrays[name]
+        files[file] = FileEntry.of(root / file)
+    return files
 
 
 def _finish(root: Path, done: list[dict[str, FileEntry]]) -> None:

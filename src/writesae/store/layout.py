@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-FORMAT, VERSION = "writesae-streams", 1
+from writesae.config import at_least, at_most, not_empty
+from writesae.errors import ConfigError
+
+FORMAT, VERSION = "writesae-streams", 2
+"""Version 2: every chunk ends with its CRC-32C. Stores of version 1 are read."""
 HEADER = "writesae"
 """The attribute of the root group that holds the `Provenance`."""
 SMALL, TEXT = ("tokens", "document", "padding"), "text"
 """Arrays of one number or row a sequence, and the one that holds the fingerprint of all of them."""
 CHUNK_BYTES = 1 << 20
 """Uncompressed size that a chunk (some sequences of one head) does not exceed unless one sequence does."""
+TOKEN_ROWS = 1024
+"""Sequences a chunk of the token array."""
 
 Precision = Literal["float16", "float32"]
 
@@ -51,6 +59,13 @@ class Provenance:
     part: str | None = None
     """Which part of the corpus: `all`, `train of 0.8`, `test of 0.8`; None where unknown."""
 
+    def __post_init__(self) -> None:
+        at_least(self, sequences=1, length=1, batch=1, layers=0)
+        at_most(self, sequences=2**40, length=2**20, batch=2**16, layers=2**16)
+        not_empty(self, "layers")
+        if list(self.layers) != sorted(set(self.layers)):
+            raise ConfigError(f"the layers {list(self.layers)} do not rise")
+
     @property
     def described(self) -> str | None:
         """Name and part of the corpus; None where unknown."""
@@ -83,6 +98,37 @@ class StoredLayer:
     erase: Literal["none", "key", "own"]
     """Nothing is erased; along the key with a gate (delta family); along a direction of its own (RWKV-7)."""
 
+    def __post_init__(self) -> None:
+        at_least(self, heads=1, d_k=1, d_v=1)
+        at_most(self, heads=2**16, d_k=2**16, d_v=2**16)
+
+
+class Grid(NamedTuple):
+    """Shape, type and pieces of an array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None = None
+    """Of one file; None where every chunk is one."""
+
+    @property
+    def files(self) -> int:
+        """How many files hold its chunks; they lie along the first axis."""
+        return -(-self.shape[0] // (self.shards or self.chunks)[0])
+
+    def paths(self, name: str) -> list[str]:
+        """Those files, for an array of this name."""
+        return [f"{name}/c/{number}{'/0' * (len(self.shape) - 1)}" for number in range(self.files)]
+
+    def plausible(self, sizes: list[int]) -> bool:
+        """Whether files of these sizes can hold it: an index of 16 bytes a chunk, chunks that Blosc can unpack, and
+        tokens, which never pack to a thousandth and are read at once."""
+        if self.shards is None:
+            return 4 * math.prod(self.shape) <= 2**26 + 1000 * sum(sizes)
+        chunks = math.prod(-(-whole // part) for whole, part in zip(self.shards, self.chunks, strict=True))
+        return 4 * math.prod(self.chunks) < 2**31 and 16 * chunks <= min(sizes)
+
 
 class ArraySpec(NamedTuple):
     """One array `[N, T, H, width]` of a layer."""
@@ -104,6 +150,24 @@ def layer_arrays(layer: StoredLayer, dtype: Precision) -> tuple[ArraySpec, ...]:
     if layer.erase == "own":
         arrays += [ArraySpec("erase_write", layer.d_k, dtype), ArraySpec("erased", layer.d_v, dtype)]
     return tuple(arrays)
+
+
+def grids(header: Provenance, layers: Mapping[int, StoredLayer]) -> dict[str, Grid]:
+    """Every array of a store but its fingerprint, by name; `padding` is there where sequences are padded."""
+    rows = (header.sequences,)
+    tokens = (*rows, header.length)
+    found = {"tokens": Grid(tokens, "int32", (min(TOKEN_ROWS, header.sequences), header.length))}
+    found |= {name: Grid(rows, "int32", rows) for name in ("document", "padding")}
+    for index, layer in layers.items():
+        for spec in layer_arrays(layer, header.dtype):
+            some = chunk_sequences(header.batch, header.length, spec.width, spec.dtype)
+            found[array_path(index, spec.name)] = Grid(
+                (*tokens, layer.heads, spec.width),
+                spec.dtype,
+                (some, header.length, 1, spec.width),
+                (header.batch, header.length, layer.heads, spec.width),
+            )
+    return found
 
 
 def chunk_sequences(batch: int, length: int, width: int, dtype: Precision) -> int:

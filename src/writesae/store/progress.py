@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from writesae.config import from_json, to_json
-from writesae.disk import LARGE, FileEntry, json_bytes, read_json, read_lines, write_json, write_text, writing
+from writesae.disk import (
+    LARGE,
+    FileEntry,
+    check_name,
+    json_bytes,
+    read_json,
+    read_lines,
+    write_json,
+    write_text,
+    writing,
+)
 from writesae.errors import ConfigError, DataError
 
 LEDGER, MANIFEST = "shards.jsonl", "manifest.json"
@@ -79,8 +89,11 @@ def read_manifest(root: Path) -> Manifest:
         manifest = from_json(Manifest, read_json(root / MANIFEST, LARGE))
     except (ConfigError, DataError) as error:
         raise DataError(f"the store {root} has a damaged manifest: {error}") from None
-    if content_hash(manifest.files) != manifest.hash:
-        raise DataError(f"the store {root} has a damaged manifest: its hash does not fit the files it lists")
+    for name in manifest.files:
+        check_name(name, root)
+    held = content_hash(manifest.files), sum(file.size for file in manifest.files.values())
+    if held != (manifest.hash, manifest.size):
+        raise DataError(f"the store {root} has a damaged manifest: its hash or size does not fit the files it lists")
     return manifest
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,13 +18,16 @@ from writesae.calls import worded
 from writesae.config import from_json
 from writesae.corpus import Fingerprint
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import read_json
+from writesae.disk import regular_files
 from writesae.errors import ConfigError, DataError, InputError
 from writesae.recurrence.written import Written, native_update
+from writesae.store.arrays import attributes, open_array, shape
 from writesae.store.display import store_html, store_text
-from writesae.store.layout import FORMAT, HEADER, TEXT, VERSION, Provenance, StoredLayer, array_path
-from writesae.store.progress import MANIFEST, finished_shards, read_manifest
+from writesae.store.layout import FORMAT, HEADER, TEXT, VERSION, Grid, Provenance, StoredLayer, array_path, grids
+from writesae.store.progress import MANIFEST, Manifest, finished_shards, read_manifest
 from writesae.types import Site
+
+T = TypeVar("T")
 
 
 class Erasure(NamedTuple):
@@ -49,6 +53,8 @@ class StreamStore:
     """SHA-256 of the content."""
     size: int
     """Bytes on disk."""
+    arrays: dict[str, Grid] = field(repr=False)
+    """Every array in it, by name."""
 
     @property
     def sequences(self) -> int:
@@ -71,28 +77,29 @@ class StreamStore:
 
     def document(self, rows: slice = slice(None)) -> NDArray[np.int64]:
         """Which of `documents` each sequence begins in, `[B]`."""
-        return self._load("document", rows).astype(np.int64)
+        found = self._load("document", rows).astype(np.int64)
+        return self._within("document", found, len(self.documents) - 1)
 
     def padding(self, rows: slice = slice(None)) -> NDArray[np.int64]:
         """How many tokens at each sequence's start are padding, `[B]`: nothing is written there."""
-        if "padding" not in self._group:
+        if "padding" not in self.arrays:
             return np.zeros(len(range(*rows.indices(self.sequences))), np.int64)
-        return self._load("padding", rows).astype(np.int64)
+        return self._within("padding", self._load("padding", rows).astype(np.int64), self.length)
 
-    @cached_property
+    @property
     def documents(self) -> tuple[str, ...]:
         """Names of the documents that the sequences come from."""
-        return tuple(str(name) for name in self._array("document").attrs["names"])  # type: ignore[union-attr]
+        return self._documents.names
 
     @property
     def documents_read(self) -> int:
         """How many documents were looked at for those; 0 where unknown."""
-        return cast(int, self._array("document").attrs.get("read", 0))
+        return self._documents.read
 
     @property
     def twins(self) -> dict[str, str]:
         """Documents that were looked at and hold the words of another -> that other."""
-        return cast(dict[str, str], self._array("document").attrs.get("twins", {}))
+        return self._documents.twins
 
     @cached_property
     def text(self) -> Fingerprint | None:
@@ -100,14 +107,11 @@ class StreamStore:
 
         Raises DataError where it is damaged, or was made of other windows than are compared here.
         """
-        if TEXT not in self._group:
+        if TEXT not in self.arrays:
             return None
-        if dict(self._array(TEXT).attrs) != {"window": WINDOW, "limit": LIMIT}:
+        if attributes(self.path, TEXT) != {"window": WINDOW, "limit": LIMIT}:
             raise DataError(f"the store {self.path} has a fingerprint of other windows than of {WINDOW} tokens")
-        try:
-            return Fingerprint(self._load(TEXT, slice(None)).astype(np.int64, casting="no"))
-        except TypeError:
-            raise DataError(f"the store {self.path} has a fingerprint of a wrong kind") from None
+        return Fingerprint(self._load(TEXT, slice(None)).astype(np.int64, casting="no"))
 
     def read(self, site: Site, start: int, stop: int) -> Written:
         """The writes of one head over the sequences `start <= n < stop`, float32.
@@ -180,9 +184,14 @@ class StreamStore:
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"cannot read {name} of the store {self.path}: {error}; run `writesae verify`") from None
 
+    def _within(self, name: str, found: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+        if len(found) and not 0 <= found.min() <= found.max() <= most:
+            raise DataError(f"{name} of the store {self.path} holds {found.min()} to {found.max()}, beyond 0 to {most}")
+        return found
+
     @cached_property
-    def _group(self) -> zarr.Group:
-        return zarr.open_group(self.path, mode="r", zarr_format=3)
+    def _documents(self) -> _Documents:
+        return _told(_Documents, attributes(self.path, "document"), f"the documents of the store {self.path}")
 
     @cached_property
     def _opened(self) -> dict[str, zarr.Array[Any]]:
@@ -190,9 +199,7 @@ class StreamStore:
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._opened:
-            array = self._group[name]
-            assert isinstance(array, zarr.Array)
-            self._opened[name] = array
+            self._opened[name] = open_array(self.path, name, self.arrays[name], checksums=self.provenance.version > 1)
         return self._opened[name]
 
     def __repr__(self) -> str:
@@ -206,7 +213,8 @@ class StreamStore:
 def open_store(path: str | Path) -> StreamStore:
     """Open a complete store. Every file is checked for presence and size; `verify` checks contents too.
 
-    Raises InputError where there is no store, DataError where it is incomplete or damaged.
+    Raises InputError where there is no store, DataError where it is incomplete, damaged, or no store of ours. A store
+    without checksums is warned of.
     """
     root = Path(path)
     provenance = read_header(root)
@@ -219,12 +227,38 @@ def open_store(path: str | Path) -> StreamStore:
             f"the store {root} is not complete: {done} of {provenance.shards} shards are captured; "
             "run the same capture again to finish it"
         )
-    manifest = read_manifest(root)
+    manifest, present = read_manifest(root), regular_files(root)
     for name, file in manifest.files.items():
-        if problem := file.problem(root / name, hashes=False):
+        if problem := "is missing" if name not in present else file.other_size(present[name]):
             raise DataError(f"the store {root} is cut short: {name} {problem}; capture it again into a new folder")
     layers = {index: _stored_layer(root, index) for index in provenance.layers}
-    return StreamStore(root, provenance, layers, manifest.hash, manifest.size)
+    arrays = _arrays(root, provenance, layers, manifest)
+    if provenance.version == 1:
+        warnings.warn(f"the store {root} has no checksums: only `writesae verify` finds flipped bits", stacklevel=2)
+    return StreamStore(root, provenance, layers, manifest.hash, manifest.size, arrays)
+
+
+def _arrays(root: Path, header: Provenance, layers: dict[int, StoredLayer], manifest: Manifest) -> dict[str, Grid]:
+    """The arrays of a store; raises DataError where the manifest does not list their files, and no others."""
+    arrays = grids(header, layers)
+    if (size := shape(root, TEXT) if f"{TEXT}/zarr.json" in manifest.files else None) is not None:
+        told = _told(tuple[int], size, f"the fingerprint of the store {root}")
+        arrays[TEXT] = Grid(told, "int64", told)
+    if "padding/zarr.json" not in manifest.files:
+        del arrays["padding"]
+    if sum(grid.files for grid in arrays.values()) > len(manifest.files):
+        raise DataError(f"the store {root} lists fewer files than its {header.sequences:,} sequences take")
+    files = {name: grid.paths(name) for name, grid in arrays.items()}
+    names = {"zarr.json", "layers/zarr.json", *(f"layers/{index}/zarr.json" for index in layers)}
+    names |= {f"{name}/zarr.json" for name in arrays} | {path for paths in files.values() for path in paths}
+    if wrong := sorted(names ^ manifest.files.keys()):
+        listed = "lists" if wrong[0] in manifest.files else "does not list"
+        raise DataError(f"the manifest of the store {root} {listed} {wrong[0][:200]!a}, which a capture would not do")
+    for name, grid in arrays.items():
+        sizes = [manifest.files[path].size for path in files[name]]
+        if not grid.plausible(sizes):
+            raise DataError(f"{name} of the store {root} has {sum(sizes):,} bytes, too few for {list(grid.shape)}")
+    return arrays
 
 
 def read_header(root: Path) -> Provenance | None:
@@ -232,28 +266,33 @@ def read_header(root: Path) -> Provenance | None:
 
     Raises DataError for a header that is damaged or of another version.
     """
-    found = _attributes(root / "zarr.json")
+    if not (root / "zarr.json").is_file():
+        return None
+    found = attributes(root, "").get(HEADER)
     if found is None:
         return None
-    if not isinstance(found, dict) or (found.get("format"), found.get("version")) != (FORMAT, VERSION):
-        raise DataError(f"the store {root} is not of the format {FORMAT} version {VERSION}, which this writesae reads")
-    try:
-        return from_json(Provenance, found)
-    except ConfigError as error:
-        raise DataError(f"the store {root} has a damaged header: {error}") from None
+    version = found.get("version") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or found.get("format") != FORMAT or version not in range(1, VERSION + 1):
+        raise DataError(f"the store {root} is not of the format {FORMAT} version 1 to {VERSION}, which are read here")
+    return _told(Provenance, found, f"the header of the store {root}")
 
 
 def _stored_layer(root: Path, index: int) -> StoredLayer:
+    found = attributes(root, f"layers/{index}").get(HEADER)
+    return _told(StoredLayer, found, f"the header of layer {index} of the store {root}")
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """What is said of the documents of a store."""
+
+    names: tuple[str, ...]
+    read: int = 0
+    twins: dict[str, str] = field(default_factory=dict)
+
+
+def _told(cls: type[T], data: object, what: str) -> T:
     try:
-        return from_json(StoredLayer, _attributes(root / f"layers/{index}/zarr.json"))
+        return from_json(cls, data)
     except ConfigError as error:
-        raise DataError(f"the store {root} has a damaged header of layer {index}: {error}") from None
-
-
-def _attributes(path: Path) -> object:
-    """Our attribute of a Zarr group; None where the file or the attribute is missing."""
-    if not path.is_file():
-        return None
-    metadata = read_json(path)
-    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
-    return attributes.get(HEADER) if isinstance(attributes, dict) else None
+        raise DataError(f"{what} is damaged: {error}") from None

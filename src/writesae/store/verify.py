@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from writesae.disk import files_under
+from writesae.disk import regular_files
 from writesae.errors import DataError, WritesaeError
-from writesae.store.layout import TEXT, Provenance, array_path, layer_arrays
+from writesae.store.arrays import open_array
+from writesae.store.layout import Provenance
 from writesae.store.progress import MANIFEST, finished_shards, read_manifest
 from writesae.store.reader import StreamStore, open_store, read_header
 
@@ -38,8 +39,7 @@ def _files(root: Path, provenance: Provenance) -> Iterator[str]:
         yield f"{MANIFEST} is missing: {len(finished_shards(root))} of {provenance.shards} shards are captured"
         return
     manifest = read_manifest(root)
-    present = {path.relative_to(root).as_posix() for path in files_under(root)}
-    for name in sorted(present - set(manifest.files) - {MANIFEST}):
+    for name in sorted(regular_files(root).keys() - set(manifest.files) - {MANIFEST}):
         yield f"{name} does not belong to the store"
     for name, file in manifest.files.items():
         if problem := file.problem(root / name):
@@ -47,28 +47,15 @@ def _files(root: Path, provenance: Provenance) -> Iterator[str]:
 
 
 def _arrays(store: StreamStore) -> Iterator[str]:
-    header = store.provenance
-    group = zarr.open_group(store.path, mode="r", zarr_format=3)
-    expected: list[tuple[str, tuple[int, ...], str]] = [
-        ("tokens", (header.sequences, header.length), "int32"),
-        ("document", (header.sequences,), "int32"),
-    ]
-    if (text := store.text) is not None:
-        expected.append((TEXT, (len(text),), "int64"))
-    if "padding" in group:
-        expected.append(("padding", (header.sequences,), "int32"))
-    for index, layer in store.layers.items():
-        for spec in layer_arrays(layer, header.dtype):
-            wide = (header.sequences, header.length, layer.heads, spec.width)
-            expected.append((array_path(index, spec.name), wide, spec.dtype))
-    for name, shape, dtype in expected:
-        array = group.get(name)
-        if not isinstance(array, zarr.Array):
-            yield f"{name} is missing"
-        elif (array.shape, str(array.dtype)) != (shape, dtype):
-            yield f"{name} is {array.dtype} {list(array.shape)}, not {dtype} {list(shape)}"
-        elif name.startswith("layers/"):
-            yield from _not_finite(array, name, header)
+    tokens, _, _ = store.tokens(), store.document(), store.padding()
+    if tokens.min() < 0:
+        yield f"tokens holds {tokens.min()}"
+    if (text := store.text) is not None and text.overlap(tokens) == 0:
+        yield "text is not the fingerprint of its tokens"
+    for name, grid in store.arrays.items():
+        if grid.shards is not None:
+            array = open_array(store.path, name, grid, checksums=store.provenance.version > 1)
+            yield from _not_finite(array, name, store.provenance)
 
 
 def _not_finite(array: zarr.Array[Any], name: str, header: Provenance) -> Iterator[str]:

@@ -1,0 +1,156 @@
+"""The arrays of a store: made and opened in one way, and no other is opened.
+
+Every chunk ends with its CRC-32C, so that reading finds a flipped bit; those of version 1 had none. What an array's
+`zarr.json` says is compared with what the header asks for before Zarr sees it, and a compressed chunk that claims
+another size than its chunk has is refused before it is unpacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.array_spec import ArraySpec as ChunkSpec
+from zarr.core.buffer import Buffer
+from zarr.registry import register_codec
+
+from writesae.config import Json
+from writesae.disk import LARGE, read_json
+from writesae.errors import DataError
+from writesae.store.layout import Grid
+
+
+def create_array(root: Path, name: str, grid: Grid, attributes: Mapping[str, Json] | None = None) -> None:
+    """Make an array with its checksums, and replace what a killed start left of it."""
+    packed: BytesBytesCodec = ZstdCodec(level=0)
+    if grid.shards is not None:
+        packed = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+    zarr.create_array(
+        root / name,
+        shape=grid.shape,
+        dtype=grid.dtype,
+        shards=grid.shards,
+        chunks=grid.chunks,
+        compressors=(packed, Crc32cCodec()),
+        fill_value=0,
+        attributes=cast(Any, attributes),
+        overwrite=True,
+    )
+
+
+def open_array(root: Path, name: str, grid: Grid, *, checksums: bool, write: bool = False) -> zarr.Array[Any]:
+    """An array that is as the header asks for; raises DataError naming what is otherwise."""
+    if wrong := _difference(read_json(root / name / "zarr.json", LARGE), grid, checksums):
+        raise DataError(f"the array {name} of the store {root} is none that a capture writes: {wrong}; refused")
+    # a shard of zeros (the decay of DeltaNet) must be a file too; the setting is not kept with the array
+    with zarr.config.set({"array.write_empty_chunks": True, "codecs.blosc": _BLOSC, "codecs.zstd": _ZSTD}):
+        return zarr.open_array(root / name, mode="r+" if write else "r", zarr_format=3)
+
+
+def attributes(root: Path, name: str) -> dict[str, Json]:
+    """The attributes of an array or group; raises DataError where there is none."""
+    data = read_json(root / name / "zarr.json", LARGE)
+    found = data.get("attributes", {}) if isinstance(data, dict) else None
+    if not isinstance(found, dict) or (isinstance(data, dict) and data.get("consolidated_metadata") is not None):
+        raise DataError(f"{root / name / 'zarr.json'} is damaged: it tells of no array or group as a capture writes it")
+    return found
+
+
+def shape(root: Path, name: str) -> Json:
+    """What an array says of its shape."""
+    data = read_json(root / name / "zarr.json", LARGE)
+    return data.get("shape") if isinstance(data, dict) else None
+
+
+def _difference(data: Json, grid: Grid, checksums: bool) -> str | None:
+    """The first thing that an array's metadata says otherwise than we write it, in words."""
+    found = dict(data) if isinstance(data, dict) else {}
+    if not isinstance(found.pop("attributes", {}), dict):
+        return "its attributes are no object"
+    crc: list[Json] = ["crc32c"] if checksums else []
+    codecs: list[Json] = ["bytes little", "zstd", *crc]
+    if grid.shards is not None:
+        inner: list[Json] = ["bytes little", "blosc", *crc]
+        codecs = [["sharding_indexed", list(grid.chunks), inner, ["bytes little", "crc32c"], "end"]]
+    wanted: dict[str, Json] = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(grid.shape),
+        "data_type": grid.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(grid.shards or grid.chunks)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": codecs,
+        "storage_transformers": [],
+        "dimension_names": None,
+    }
+    told = found | {"codecs": _plain(found.get("codecs"))}
+    for key in (*wanted, *sorted(told.keys() - wanted.keys())):
+        given = told.get(key, [] if key == "storage_transformers" else None)
+        if given != wanted.get(key) or isinstance(given, bool):
+            return f"{key} is {str(given)[:160]!a}, not {wanted.get(key)}"
+    return None
+
+
+def _plain(codecs: Json) -> Json:
+    """Names of codecs with what decides how their bytes are read; anything else as it is."""
+    if not isinstance(codecs, list):
+        return codecs
+    plain: list[Json] = []
+    for codec in codecs:
+        name = codec.get("name") if isinstance(codec, dict) else codec
+        held = codec.get("configuration") if isinstance(codec, dict) else None
+        held = held if isinstance(held, dict) else {}
+        if name == "bytes":
+            plain.append(f"bytes {held.get('endian')}")
+        elif name == "sharding_indexed":
+            parts = (_plain(held.get("codecs")), _plain(held.get("index_codecs")), held.get("index_location", "end"))
+            plain.append([name, held.get("chunk_shape"), *parts])
+        else:
+            plain.append(name)
+    return plain
+
+
+class _Blosc(BloscCodec):
+    """Blosc that unpacks a chunk only where its frame claims the chunk's size."""
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
+        head = chunk_bytes[:16].to_bytes()
+        _check_claim(int.from_bytes(head[4:8], "little") if len(head) == 16 else None, chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+class _Zstd(ZstdCodec):
+    """The same of Zstandard (RFC 8878, 3.1.1.1)."""
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
+        head = chunk_bytes[:18].to_bytes()
+        _check_claim(_zstd_size(head), chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+def _zstd_size(head: bytes) -> int | None:
+    """What a frame says of its unpacked size; None where it does not."""
+    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < 6:
+        return None
+    said, single = head[4] >> 6, head[4] >> 5 & 1
+    start = 5 + (not single) + (0, 1, 2, 4)[head[4] & 3]
+    size = (single, 2, 4, 8)[said]
+    return int.from_bytes(head[start : start + size], "little") + 256 * (said == 1) if size else None
+
+
+def _check_claim(claimed: int | None, chunk: ChunkSpec) -> None:
+    size = int(np.prod(chunk.shape, dtype=object)) * chunk.dtype.to_native_dtype().itemsize
+    if claimed != size:
+        raise ValueError(f"a chunk claims {claimed} bytes where it has {size:,}")
+
+
+register_codec("blosc", _Blosc)
+register_codec("zstd", _Zstd)
+_BLOSC, _ZSTD = (f"{kind.__module__}.{kind.__qualname__}" for kind in (_Blosc, _Zstd))
+"""Named where an array of ours is opened; everybody else's are opened with Zarr's own."""
