@@ -35,7 +35,7 @@ def sae_hash(sae: SAE) -> str:
     digest = hashlib.sha256(repr(to_json(sae.config)).encode())
     for name, tensor in sorted(sae.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
