@@ -5,8 +5,8 @@
 
 A block begins with `<!-- results EVALUATION -->` (every result of it under docs/results, by host), with
 `<!-- results EVALUATION HOST -->` (those of one host), with `<!-- wins HOST -->` (how often an atom beats deletion, by
-dictionary, reading and timing), with `<!-- published PREFIX -->` (published numbers whose name begins so, from
-docs/published.toml), with `<!-- evaluations -->` or `<!-- columns -->` (what there is), and ends with `<!-- end -->`.
+dictionary, reading and timing), with `<!-- published PREFIX -->` (published claims whose name begins so), with
+`<!-- evaluations -->` or `<!-- columns -->` (what there is), and ends with `<!-- end -->`.
 Results are the `summary.json` files that `benchmarks/all_evaluations.py` leaves there.
 """
 
@@ -15,12 +15,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from writesae.evals import EVALUATIONS
+from writesae.reproduce.claims import claims
 from writesae.show import words
 
 DOCS = Path(__file__).parent
@@ -77,28 +77,11 @@ def wins_block(host: str) -> str:
 
 def published_block(prefix: str) -> str:
     """Published numbers whose id begins so, one a line."""
-    claims = tomllib.loads((DOCS / "published.toml").read_text(encoding="utf-8"))["claim"]
-    found = [claim for claim in claims if claim["id"] == prefix or claim["id"].startswith(prefix + ".")]
+    found = [claim for claim in claims() if claim.id == prefix or claim.id.startswith(prefix + ".")]
     if not found:
-        raise SystemExit(f"docs/published.toml holds no claim called {prefix}")
+        raise SystemExit(f"published.toml holds no claim called {prefix}")
     head = ["published", "host", "value", "n", "where"]
-    rows = [[c["text"], c["host"], _values(c), str(c.get("n", "")), c.get("where", "")] for c in found]
-    return table({"head": head, "rows": rows})
-
-
-def _values(claim: dict[str, Any]) -> str:
-    """Everything that a claim says in numbers."""
-    said = []
-    for name, value in claim.items():
-        if name in ("id", "text", "host", "n", "where", "unmet"):
-            continue
-        if name == "rows":
-            said += ["; ".join(", ".join(f"{k} {v}" for k, v in row.items()) for row in value)]
-        elif isinstance(value, dict):
-            said.append(f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items()))
-        else:
-            said.append(f"{value}" if name == "value" else f"{name} {value}")
-    return "; ".join(said)
+    return table({"head": head, "rows": [[c.text, c.host, c.figures, str(c.n or ""), c.where] for c in found]})
 
 
 def evaluations_block() -> str:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "eval": "measure a dictionary: substitution, population, partition, logit shift, fidelity and more",
     "attribute": "which past writes and atoms made the model say this",
     "edit": "erase, install or amplify what a host writes, and read both continuations side by side",
+    "reproduce": "every published claim, measured here and set beside its published number",
     "report": "one page of all results under a folder",
     "convert": "import released checkpoints (either layout) without running code from them",
     "verify": "check every file of a dictionary, collection, store or run",

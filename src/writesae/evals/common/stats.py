@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 from scipy.optimize import brentq
@@ -51,6 +53,22 @@ def clustered(values: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
         n_resamples=RESAMPLES, rng=np.random.default_rng(seed),
     )  # fmt: skip
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def clustered_statistic(
+    table: pd.DataFrame, clusters: str, statistic: Callable[[pd.DataFrame], float], seed: int, resamples: int = 500
+) -> tuple[float, Interval]:
+    """Any statistic of a table, with the percentile bootstrap that resamples whole values of the column `clusters`.
+
+    (value, (nan, nan)) with fewer than two of them.
+    """
+    rows = [np.asarray(at) for at in table.reset_index(drop=True).groupby(clusters).indices.values()]
+    if len(rows) < 2:
+        return statistic(table), Interval(float("nan"), float("nan"))
+    random = np.random.default_rng(seed)
+    drawn = (np.concatenate([rows[i] for i in random.integers(len(rows), size=len(rows))]) for _ in range(resamples))
+    low, high = np.nanpercentile([statistic(table.iloc[at]) for at in drawn], [2.5, 97.5])
+    return statistic(table), Interval(float(low), float(high))
 
 
 def cluster_means(values: ArrayLike, clusters: ArrayLike) -> NDArray[np.float64]:

@@ -1,0 +1,47 @@
+"""`writesae reproduce`"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from writesae.cli.options import Flat
+from writesae.reproduce import ReproduceConfig
+
+
+@dataclass(frozen=True)
+class Command:
+    """Measure every published claim here, and set each beside its published number: capture, train what claims need,
+    evaluate, one table and one page. Run it again to resume."""
+
+    out: Path = Path("reproduction")
+    """Folder for everything that the run makes."""
+    config: Flat[ReproduceConfig] = field(default_factory=ReproduceConfig)
+    """Its settings."""
+
+
+def run(command: Command) -> None:
+    """Run it, print the table."""
+    from writesae.disk import check_place
+
+    check_place(command.out)
+    from rich.console import Console
+    from rich.table import Table
+
+    from writesae.reproduce.page import headline, line, write_page
+    from writesae.reproduce.run import reproduce
+
+    console = Console()
+    rows = reproduce(command.config, command.out, console)
+    table = Table()
+    for name in ("claim", "host", "published", "here", "95 % interval", "n", "verdict"):
+        table.add_column(name, overflow="fold")
+    for one in map(line, headline(rows)):
+        row = one.row
+        published = "" if row.published is None else f"{row.published:g}"
+        why = row.differs if row.verdict == "not comparable" else ""
+        verdict = f"{row.verdict}: {why}" if why else str(row.verdict or "")
+        table.add_row(row.claim, row.host, published, one.number, one.bounds, str(row.n or ""), verdict)
+    console.print(table)
+    settings = "quick" if command.config.quick else command.config.preset
+    console.print(f"Page: [bold]{write_page(command.out, rows, f'{settings} sizes')}[/bold]")

@@ -1,0 +1,193 @@
+"""Which measurement answers which claim, how its number is read, and what would be no effect.
+
+A claim that is bound to nothing says why. To bind a new one: an entry here, and where its measurement is new, a line in
+`MEASUREMENTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from writesae.reproduce import answers
+from writesae.reproduce.answers import Read
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One evaluation with what it is given."""
+
+    evaluation: str
+    dictionaries: tuple[str, ...] = ()
+    """`KIND/SEED` (`dictionaries.KINDS`); `layer/SEED` are all heads of the layer, one result each; `*` all seeds, one
+    result each; none where the evaluation takes none."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    site: bool = False
+    """Whether the audited head is named, as no dictionary names it."""
+
+
+MEASUREMENTS: Mapping[str, Measurement] = {
+    "substitution-states": Measurement("substitution", ("states/*",)),
+    "substitution-writes": Measurement("substitution", ("writes/0",)),
+    "substitution-flat": Measurement(
+        "substitution", ("states/0 flat/0",), {"controls": ("flat_svd",), "amplitudes": ("coefficient",)}
+    ),
+    "substitution-layer": Measurement(
+        "substitution", ("layer/0",), {"amplitudes": ("coefficient",), "timings": ("after_token",)}
+    ),
+    "population-states": Measurement("population", ("states/0",)),
+    "population-norm": Measurement("population", ("states/0",), {"amplitudes": ("norm",), "timings": ("after_token",)}),
+    "partition-states": Measurement("partition", ("states/*",)),
+    "partition-batchtopk": Measurement("partition", ("batchtopk/0",)),
+    "partition-jumprelu": Measurement("partition", ("jumprelu/0",)),
+    "passage_loss-states": Measurement("passage_loss", ("states/0",)),
+    "fidelity-states": Measurement("fidelity", ("states/0",)),
+    "fidelity-rank2": Measurement("fidelity", ("rank2/0",)),
+    "fidelity-flat": Measurement("fidelity", ("flat/0",)),
+    "fidelity-matrix": Measurement("fidelity", ("matrix/0",)),
+    **{f"quality-{kind}": Measurement("quality", (f"{kind}/*",)) for kind in ("states", "flat", "matrix")},
+    **{f"quality-{kind}": Measurement("quality", (f"{kind}/0",)) for kind in ("bilinear-flat", "tied")},
+    "logit_shift-states": Measurement("logit_shift", ("states/0",)),
+    "selectivity-states": Measurement("selectivity", ("states/0",)),
+    "readers-states": Measurement("readers", ("states/0",)),
+    "erasure-measured": Measurement("erasure", ("states/0",), {"follow": "measured"}),
+    "sign": Measurement("sign", (), {}, site=True),
+    "installs-one-head": Measurement("installs", (), {}, site=True),
+    "installs-all-heads": Measurement("installs", (), {"site": "all", "timings": ("at_token",)}),
+    "amplification-writes": Measurement("amplification", ("writes/0",)),
+    "seeds-states": Measurement("seeds", ("states/+",)),
+}
+"""Every measurement that a claim asks for, once. `states/+` gives all seeds to one evaluation together."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What answers one claim."""
+
+    claim: str
+    asks: tuple[str, ...]
+    """Names of measurements."""
+    read: Read
+    published: str
+    """Which of its figures ours stand beside: a path like `value` or `rows.0.win`."""
+    nothing: float
+    """The value of no effect."""
+    compares: int = 100
+    """How many of our numbers the claim is about, from the first on; what follows is shown beside them."""
+    rising: bool = True
+    """Whether the claim, where it holds, lies above `nothing`."""
+    no_effect: bool = False
+    """Whether the claim is that nothing happens."""
+    differs: str = ""
+    """What is done otherwise than published, beside host and sizes."""
+    family: str = ""
+    """The only family of hosts on which the claim has a meaning; empty for all."""
+
+
+STATES = ("substitution-states",)
+WINS = answers.wins(*STATES)
+BINDINGS: tuple[Binding, ...] = (
+    Binding(
+        "substitution.pooled", (*STATES, "substitution-writes"), answers.wins(*STATES, "substitution-writes"), "value",
+        0.5, differs="one head, tokens drawn at random",
+    ),
+    Binding(
+        "substitution.per_layer", STATES, answers.of_records("substitution-states", answers.median_ratio),
+        "derived.ratio", 1.0, rising=False,
+        differs="median KL of the atom over that of deletion (published: 0.73, 0.37, 0.70)",
+    ),
+    Binding(
+        "substitution.strict_chain", STATES, answers.of_records("substitution-states", answers.strict_chain), "value",
+        1 / 6, differs="chance is one order of six",
+    ),
+    Binding(
+        "substitution.effect_size", STATES, answers.of_records("substitution-states", answers.paired_delta), "value",
+        0.0,
+    ),
+    Binding(
+        "substitution.failures", STATES, answers.of_records("substitution-states", answers.failures_fall),
+        "derived.fall", 0.0, differs="failure rate in the first quarter minus that in the last",
+    ),
+    Binding("population", ("population-states",), answers.population, "value", 0.5),
+    Binding("all_heads", ("substitution-layer",), answers.all_heads, "value", 0.5),
+    Binding(
+        "partition", ("partition-states",), answers.partition("register_median"), "register_median_cosine", 0.0,
+        differs="median cosine of the registers; their number is in the row",
+    ),
+    Binding("passage_nll", ("passage_loss-states",), answers.passage_loss, "derived.excess", 0.0, compares=1),
+    Binding(
+        "fidelity.ppl", ("fidelity-states", "fidelity-flat", "fidelity-matrix"), answers.fidelity, "rows.0.delta", 0.0,
+        compares=1, differs="one head; states replaced once, after half of each passage",
+    ),
+    Binding(
+        "encoder_swap.mse", tuple(f"quality-{kind}" for kind in ("states", "flat", "matrix", "bilinear-flat", "tied")),
+        answers.difference(
+            answers.quality("mse", "states", "flat", "matrix", "bilinear-flat", "tied"), "bilinear minus flat"
+        ), "derived.excess", 0.0, compares=1, differs="one head",
+    ),
+    Binding(
+        "dead_features", ("quality-flat", "quality-states"),
+        answers.difference(answers.quality("dead share", "flat", "states"), "flat minus bilinear"), "derived.gap", 0.0,
+        compares=1, differs="one head, one k",
+    ),
+    Binding("logit_shift.r2", ("logit_shift-states",), answers.logit_shift, "value", 0.0, compares=1),
+    Binding(
+        "logit_shift.other_hosts", ("logit_shift-states",), answers.logit_shift, "derived.mamba2", 0.0, family="mamba2",
+    ),
+    Binding("selectivity", ("selectivity-states",), answers.selectivity, "value", 0.0),
+    Binding("edit.erase", ("erasure-measured",), answers.erasure("delete", 1.0), "value", 0.0, rising=False),
+    Binding(
+        "edit.erase_control", ("erasure-measured",), answers.erasure("elsewhere", 4.0), "value", 0.0, no_effect=True,
+        differs="published as no effect (p 0.15)",
+    ),
+    Binding("edit.sign", ("sign",), answers.sign, "value", 0.5),
+    Binding(
+        "edit.install", ("installs-one-head", "installs-all-heads"), answers.installs, "derived.lift", 0.0,
+        differs="share beyond the unedited continuations'",
+    ),
+    Binding(
+        "edit.install.mamba2", ("installs-one-head", "installs-all-heads"), answers.installs, "value", 0.0,
+        family="mamba2",
+    ),
+    Binding(
+        "edit.amplify_newlines", ("amplification-writes",), answers.amplification, "derived.change", 0.0, rising=False,
+        differs="dictionary of writes; change against unedited continuations",
+    ),
+    Binding("hosts.cosine", ("partition-states",), answers.partition("register_median"), "rows.1.value", 0.0),
+    Binding("hosts.mamba2", STATES, WINS, "value", 0.5, family="mamba2"),
+    Binding("hosts.rwkv7", STATES, WINS, "value", 0.5, family="rwkv7"),
+    Binding("hosts.qwen4b", STATES, WINS, "value", 0.5, family="gated-deltanet"),
+    Binding("hosts.deltanet", STATES, WINS, "value", 0.5, family="deltanet"),
+    Binding(
+        "flat_svd", ("substitution-flat",), answers.of_records("substitution-flat", answers.beats_flat), "derived.gain",
+        0.0,
+        differs="published: -0.1 (Qwen3.5-0.8B), +6.6 (Mamba-2), -2.5 points (RWKV-7)",
+    ),
+    Binding(
+        "rank2", ("fidelity-states", "fidelity-rank2"), answers.rank_two, "derived.percent", 0.0, no_effect=True,
+        compares=1, differs="one head; states replaced once, after half of each passage",
+    ),
+    Binding(
+        "seeds", ("seeds-states",), answers.seeds, "atom_match", 0.1, rising=False,
+        differs="taken for different dictionaries where fewer than a tenth of atoms match",
+    ),
+    Binding(
+        "sparsity_family", ("partition-batchtopk", "partition-jumprelu"),
+        lambda found: [
+            *answers.partition("register_median", "partition-batchtopk")(found),
+            *answers.partition("register_median", "partition-jumprelu")(found),
+        ], "rows.0.cosine", 0.0, differs="BatchTopK, then JumpReLU",
+    ),
+    Binding(
+        "native_norm_inversion", ("population-norm",),
+        answers.of_records("population-norm", answers.bundle_ratio, "norm"), "derived.ratio", 1.0,
+        differs="median KL over deletion's, firings of all sampled bundle atoms at the write's norm; published: one",
+    ),
+    Binding("readers", ("readers-states",), answers.readers, "derived.least", 1.0),
+    Binding(
+        "causal_axes", ("population-states",), answers.of_records("population-states", answers.more_disruption),
+        "derived.gap", 0.0,
+        differs="share of firings where deletion changes the likeliest token, registers minus bundles",
+    ),
+)  # fmt: skip

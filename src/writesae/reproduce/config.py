@@ -1,0 +1,50 @@
+"""What a reproduction runs. Free of torch, so that the command line can show it at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from writesae.config import at_least, no_repeats, not_empty
+from writesae.reproduce.claims import claim, claims
+from writesae.reproduce.sizes import SIZES, Sizes
+from writesae.types import Site
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """The settings of one reproduction; two runs with equal settings give equal numbers."""
+
+    hosts: tuple[str, ...] = ("tiny-gdn", "tiny-mamba2")
+    """Hosts: embedded ones by name, folders, Hub ids; `all` are all embedded ones."""
+    claims: tuple[str, ...] = ()
+    """Claims by their ids, and all that begin so (`edit` is every edit); all if none is named."""
+    quick: bool = False
+    """Small dictionaries and few places, for a look in minutes."""
+    preset: Literal["default", "published"] = "default"
+    """Sizes: ours for a laptop, or those of the paper (Table 8), for a GPU."""
+    corpus: str = "sample"
+    """Text, where a host has learnt text: the embedded sample, a file or folder, or `hf:` with a data set's name."""
+    site: str | None = None
+    """Head of the dictionaries, like L9.H4; by default the audit chooses one for each host."""
+    workers: int = 2
+    """Dictionaries trained at a time. Changes no number."""
+
+    def __post_init__(self) -> None:
+        not_empty(self, "hosts")
+        no_repeats(self, "hosts", "claims")
+        at_least(self, workers=1)
+        for name in self.claims:
+            chosen(name)
+        if self.site is not None:
+            Site.parse(self.site)
+
+    @property
+    def sizes(self) -> Sizes:
+        """How much of everything."""
+        return SIZES["quick" if self.quick else self.preset]
+
+
+def chosen(name: str) -> list[str]:
+    """The claims of a name or of a beginning; raises InputError where there is none."""
+    return [one.id for one in claims() if one.id == name or one.id.startswith(f"{name}.")] or [claim(name).id]

@@ -1,0 +1,120 @@
+"""Claims as data, what they are bound to, and what a number says of a published one."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from writesae.errors import InputError
+from writesae.evals import EVALUATIONS
+from writesae.evals.common.stats import Interval, clustered_statistic
+from writesae.reproduce import ReproduceConfig, answers
+from writesae.reproduce.answers import Ours
+from writesae.reproduce.bindings import BINDINGS, MEASUREMENTS
+from writesae.reproduce.claims import claim, claims
+from writesae.reproduce.config import chosen
+from writesae.reproduce.dictionaries import KINDS
+from writesae.reproduce.verdict import MEANING, Verdict, verdict
+
+
+def test_every_claim_is_bound_once() -> None:
+    assert [one.id for one in claims()] == [one.claim for one in BINDINGS]
+    assert len(claims()) == 33
+
+
+@pytest.mark.parametrize("binding", BINDINGS, ids=lambda b: b.claim)
+def test_what_a_claim_is_bound_to_exists(binding: object) -> None:
+    assert binding in BINDINGS
+    one = next(b for b in BINDINGS if b is binding)
+    assert math.isfinite(claim(one.claim).number(one.published))
+    assert set(one.asks) <= set(MEASUREMENTS)
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_measurements_fit_their_evaluations(name: str) -> None:
+    one = MEASUREMENTS[name]
+    evaluation = EVALUATIONS[one.evaluation]
+    assert name.partition("-")[0] == one.evaluation
+    options = {key: value for key, value in one.options.items() if key != "site"}
+    evaluation.configured(options)  # raises for an unknown one
+    assert {word.partition("/")[0] for words in one.dictionaries for word in words.split()} <= {*KINDS, "layer"}
+
+
+def test_no_measurement_is_asked_for_by_nobody() -> None:
+    asked = {name for one in BINDINGS for name in one.asks}
+    assert set(MEASUREMENTS) == asked
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "kind", "said"),
+    [
+        (0.9, 0.88, 0.93, {}, "holds"),  # reaches 0.92
+        (0.97, 0.96, 0.98, {}, "holds"),  # beyond it
+        (0.7, 0.6, 0.8, {}, "holds in direction"),
+        (0.52, 0.48, 0.56, {}, "does not hold here"),
+        (0.3, 0.2, 0.4, {}, "does not hold here"),
+        (0.7, 0.6, 0.8, {"unmet": True}, "turns"),
+        (0.48, 0.4, 0.55, {"unmet": True}, "fails here too"),
+        (0.52, 0.48, 0.56, {"no_effect": True}, "holds"),
+        (0.7, 0.6, 0.8, {"no_effect": True}, "does not hold here"),
+        (0.95, math.nan, math.nan, {}, "holds"),  # no interval: taken for exact
+        (math.nan, math.nan, math.nan, {}, "not comparable"),
+    ],
+)
+def test_verdicts(value: float, low: float, high: float, kind: dict[str, bool], said: Verdict) -> None:
+    options = {"unmet": False, "no_effect": False} | kind
+    assert verdict(Ours("", value, Interval(low, high), 9), 0.92, 0.5, True, **options) == said
+    assert said in MEANING
+
+
+def test_a_claim_that_lies_below_no_effect() -> None:
+    number = Ours("", -0.2, Interval(-0.3, -0.1), 9)
+    assert verdict(number, -0.116, 0.0, False, False, False) == "holds"
+    assert verdict(number, -0.5, 0.0, False, False, False) == "holds in direction"
+    assert verdict(number, 0.116, 0.0, True, False, False) == "does not hold here"
+
+
+RECORDS = pd.DataFrame(
+    {
+        "passage": [0, 0, 1, 1, 2, 2, 3, 3],
+        "kl_atom": [1.0, 2.0, 3.0, 9.0, 1.0, 1.0, 1.0, 7.0],
+        "kl_delete": [2.0, 1.0, 4.0, 8.0, 3.0, 5.0, 6.0, 7.0],
+        "kl_random": [3.0, 3.0, 3.5, 9.0, 4.0, 4.0, 9.0, 9.0],
+        "kl_flat_svd": [3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0],
+    }
+)
+
+
+def test_numbers_of_records_by_hand() -> None:
+    assert answers.strict_chain(RECORDS) == 3 / 8  # rows 0, 4 and 6
+    assert answers.paired_delta(RECORDS) == (5 - 2) / 8  # row 7 is a tie
+    assert answers.beats_flat(RECORDS) == 5 / 8 - 5 / 8
+    assert answers.median_ratio(RECORDS) == 1.5 / 4.5
+    # quarters of deletion: rows 1 and 0 (one of them fails), rows 7 and 3 (both fail)
+    assert answers.failures_fall(RECORDS) == 0.5 - 1.0
+
+
+def test_an_interval_resamples_whole_passages() -> None:
+    table = pd.DataFrame({"passage": [0] * 50 + [1] * 50, "x": [0.0] * 50 + [1.0] * 50})
+    value, bounds = clustered_statistic(table, "passage", lambda t: float(t.x.mean()), 0)
+    assert (value, bounds) == (0.5, (0.0, 1.0))
+    value, bounds = clustered_statistic(table[:50], "passage", lambda t: float(t.x.mean()), 0)
+    assert value == 0.0
+    assert math.isnan(bounds.low)
+
+
+def test_seeds_are_joined_by_their_widest_interval() -> None:
+    each = [Ours("a", 0.6, Interval(0.5, 0.7), 10), Ours("a", 0.8, Interval(0.75, 0.9), 20)]
+    joined = answers.over_seeds("a", each)
+    assert joined.what == "a, 2 seeds"
+    assert joined.value == pytest.approx(0.7)
+    assert (joined.interval, joined.n) == ((0.5, 0.9), 30)
+
+
+def test_claims_by_name_and_by_beginning() -> None:
+    assert chosen("edit.install") == ["edit.install", "edit.install.mamba2"]
+    assert chosen("population") == ["population"]
+    with pytest.raises(InputError, match="no published claim is called 'edits'"):
+        ReproduceConfig(claims=("edits",))

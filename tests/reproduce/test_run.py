@@ -1,0 +1,88 @@
+"""A small reproduction from nothing to its page, gone on with, and refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from writesae.cli import main
+from writesae.errors import OutputError
+from writesae.reproduce import ReproduceConfig
+from writesae.reproduce.page import headline, page
+from writesae.reproduce.run import TABLE, reproduce
+from writesae.reproduce.sizes import SIZES
+
+SMALL = replace(
+    SIZES["quick"], tokens=3_000, length=48, features=24, k=3, train_tokens=4_096, passages=4,
+    options={"sign": {"passages": 12}, "substitution": {"firings": 20}, "selectivity": {"atoms": 2, "firings": 2}},
+)  # fmt: skip
+CLAIMS = ("substitution.pooled", "edit.sign", "readers", "hosts.rwkv7", "sparsity_family")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "quick", SMALL)
+        out = tmp_path_factory.mktemp("reproduction") / "out"
+        reproduce(ReproduceConfig(("tiny-gdn",), CLAIMS, quick=True, workers=1), out)
+    return out
+
+
+def test_every_claim_has_a_number_or_a_reason(folder: Path) -> None:
+    rows = json.loads((folder / TABLE).read_text())["rows"]
+    assert list(dict.fromkeys(row["claim"] for row in rows)) == [
+        "substitution.pooled", "edit.sign", "hosts.rwkv7", "sparsity_family", "readers",
+    ]  # fmt: skip
+    for row in rows:
+        assert (row["value"] is None) == (row["verdict"] == "not comparable")
+        assert row["value"] is not None or row["differs"]
+    pooled = [row["what"] for row in rows if row["claim"] == "substitution.pooled"]
+    assert pooled[0] == "read by state, after token"  # the published reading comes first
+    assert {"read by increment, after token", "dictionary of writes, at token"} <= set(pooled)
+    (elsewhere,) = [row for row in rows if row["claim"] == "hosts.rwkv7"]
+    assert elsewhere["differs"] == "is about hosts of the family rwkv7"
+
+
+def test_the_same_call_reads_what_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIZES, "quick", SMALL)
+    before = (folder / TABLE).read_bytes()
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    assert files
+    rows = reproduce(ReproduceConfig(("tiny-gdn",), CLAIMS, quick=True, workers=1), folder)
+    assert (folder / TABLE).read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == files
+    text = page(rows, "quick sizes")
+    assert text == page(rows, "quick sizes")
+    for row in headline(rows):
+        assert f'id="{row.claim}"' in text
+
+
+def test_a_folder_of_other_settings(folder: Path) -> None:
+    with pytest.raises(OutputError, match="belongs to another reproduction"):
+        reproduce(ReproduceConfig(("tiny-gdn",), CLAIMS), folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--claims", "nothing"], "no published claim is called 'nothing'"),
+        (["--hosts", "tiny-gnd"], "tiny-gnd"),
+        (["--hosts", "tiny-gdn", "--site", "L9.H4"], "no recurrent layer 9"),
+        (["--workers", "0"], "workers"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "--out", str(out), *arguments])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.strip()
+    assert re.search(says, message)
+    assert "\n" not in message
+    assert not out.exists()
