@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 def test_dictionaries_of_a_memory_host(recipe: None, tmp_path: Path) -> None:
     """Small: what is captured and trained is held out of every other draw, and the choice of `k` is recorded."""
-    made = import_module("dictionaries")
+    made = import_module("learn")
     options = made.Options(
         "memory-gdn", tmp_path, targets=("write-delta",), passages=20, held_out=5, features=67, write_ks=(1, 2), steps=3
     )

@@ -36,6 +36,7 @@ from writesae.artifacts.collection import (
 )
 from writesae.artifacts.folder import CONFIG, content, dictionaries_in, save_sae
 from writesae.artifacts.manifest import MANIFEST, check_files, read_manifest
+from writesae.artifacts.shipped import place_of
 from writesae.artifacts.verify import verify
 from writesae.calls import worded
 from writesae.disk import check_there, inside, json_bytes, missing, new_folder, read_json
@@ -131,10 +132,11 @@ def fetch_cell(repo: str, choice: Choice, revision: str | None, cache_dir: str |
 def list_cells(
     source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None, offline: bool = False
 ) -> tuple[Cell, ...]:
-    """The dictionaries of a folder or of a Hub repository."""
-    check_there(Path(source), hub=True)
-    if Path(source).exists():
-        return local_cells(Path(source))
+    """The dictionaries of a folder or of a Hub repository, or the one of a name that ships with the package."""
+    path = place_of(source)
+    check_there(path, hub=True)
+    if path.exists():
+        return local_cells(path)
     try:
         repository = Repository(str(source), revision, cache_dir, offline)
     except InputError as error:

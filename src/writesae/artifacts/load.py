@@ -7,6 +7,7 @@ from pathlib import Path
 from writesae.artifacts.collection import Cell, Choice, local_cells
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST
+from writesae.artifacts.shipped import NAMES, place_of
 from writesae.calls import worded
 from writesae.disk import check_there, inside, missing
 from writesae.errors import InputError
@@ -27,15 +28,15 @@ def load_sae(
     offline: bool = False,
     hashes: bool = True,
 ) -> SAE:
-    """Load a dictionary from a folder, from a collection of them, from what `train` wrote, or from the Hub
-    (`user/repo`), in evaluation mode.
+    """Load a dictionary from a folder, from a collection of them, from what `train` wrote, by the name of one that
+    ships with the package (`memory-gdn/state`, `memory-gdn/write`), or from the Hub (`user/repo`), in evaluation mode.
 
     `site`, `variant`, `host` and `seed` choose one of several; a single dictionary must agree with them. From the
     Hub only its JSON and safetensors files are fetched, into the cache, and `offline` uses the cache alone; `revision`
     pins a commit, branch or tag. `hashes=False` skips SHA-256 (sizes are always compared). No code of the files runs.
     Raises InputError (nothing or several there), DataError (damaged, hostile or too new), ConfigError.
     """
-    path, choice = Path(source), Choice(host, site, variant, seed)
+    path, choice = place_of(source), Choice(host, site, variant, seed)
     if not path.exists():
         check_there(path, hub=True)
         from writesae.artifacts.hub import fetch_cell
@@ -43,7 +44,7 @@ def load_sae(
         try:
             return load_folder(fetch_cell(str(source), choice, revision, cache_dir, offline), hashes=hashes).sae
         except InputError as error:
-            raise InputError(f"{missing(path, 'folder')}, and as a Hub id: {error}") from None
+            raise InputError(f"{missing(path, 'folder', NAMES)}, and as a Hub id: {error}") from None
     if path.is_file():
         raise InputError(f"{path} is a file, a dictionary is a folder; `writesae convert` imports checkpoints")
     if cells := cells_in(path):

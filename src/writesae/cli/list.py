@@ -10,10 +10,10 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Command:
-    """List the dictionaries of a folder or of a Hub repository."""
+    """List the dictionaries of a folder or of a Hub repository, or those that ship with writesae."""
 
-    source: Positional[str]
-    """A dictionary, a collection, what `train` wrote, or a Hub id (user/repo)."""
+    source: Positional[str | None] = None
+    """A dictionary, a collection, what `train` wrote, or a Hub id (user/repo); what ships with writesae if not said."""
     revision: str | None = None
     """Commit, branch or tag on the Hub."""
     cache_dir: Path | None = None
@@ -26,13 +26,16 @@ def run(command: Command) -> None:
     """Print a table."""
     from writesae.disk import check_there
 
-    check_there(Path(command.source), hub=True)
+    if command.source is not None:
+        check_there(Path(command.source), hub=True)
     from rich.console import Console
     from rich.table import Table
 
     from writesae.artifacts.hub import list_cells
+    from writesae.artifacts.shipped import SHIPPED
 
-    cells = list_cells(command.source, revision=command.revision, cache_dir=command.cache_dir, offline=command.offline)
+    source = SHIPPED if command.source is None else command.source
+    cells = list_cells(source, revision=command.revision, cache_dir=command.cache_dir, offline=command.offline)
     table = Table()
     for name in ("host", "site", "variant", "seed", "target", "features", "folder"):
         table.add_column(name, overflow="fold")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from writesae.corpus.blocks import TokenBlocks
 from writesae.corpus.texts import Text
 from writesae.errors import InputError
 
@@ -179,6 +180,13 @@ def draw_facts(
         passage.fill(length, between)
     columns = zip(*(passage.columns() for passage in drawn), strict=True)
     return FactPassages(*(np.stack(column) for column in columns))
+
+
+def fact_blocks(words: Vocabulary, count: int, facts: int, seed: Sequence[int], part: str) -> TokenBlocks:
+    """Passages of facts alone as blocks to capture, with what a record says of them."""
+    about = f"{facts} of {len(words.names)} names and {len(words.things)} things a passage"
+    blocks = TokenBlocks.of(draw_facts(words, count, facts, seed, share=0).tokens)
+    return replace(blocks, source="facts", part=f"{about}, seed {' '.join(map(str, seed))}, {part}")
 
 
 class _Passage:

@@ -10,6 +10,12 @@ from writesae.types import Site, Target
 
 TARGETS: dict[str, Target] = {"state": "state", "write": "write-delta"}
 """Name in the results -> the matrix that the dictionary models."""
+HOST = "memory-gdn"
+"""The host of the first chapter."""
+NAMES, THINGS, FACTS = 11, 33, 8
+"""What it is told: few enough pairs that 1,024 features have room for an atom a pair."""
+TAUGHT, SEED = 6000, (2_000_003, 0)
+"""Passages that its dictionaries are trained on, and their seed; no test draws with it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Dictionaries of the writes that hold a fact in a memory host: of states and of writes, at every head that takes part.
 
-    python recipes/memory/dictionaries.py --host memory-gdn --out run
+    python recipes/memory/learn.py --host memory-gdn --out run
 
 `run/SITE-TARGET/` are the dictionaries. Killed at any point, the same command goes on from where it was.
 
@@ -21,8 +21,7 @@ import torch
 import tyro
 
 from writesae.artifacts import save_sae
-from writesae.corpus import TokenBlocks
-from writesae.corpus.facts import Vocabulary, draw_facts, vocabulary
+from writesae.corpus.facts import fact_blocks, vocabulary
 from writesae.hosts import EMBEDDED, Host, load
 from writesae.sae import SAE, TopK
 from writesae.sae.compare import atom_cosines, matched
@@ -80,16 +79,6 @@ def binding_sites(card: dict[str, object]) -> tuple[str, ...]:
     together = card["deleted together"]
     assert isinstance(together, dict)
     return tuple(dict.fromkeys(name.partition("+")[0] for name in together))
-
-
-def passages(words: Vocabulary, options: Options, part: str) -> TokenBlocks:
-    """Passages of facts alone, of one part: `train` or `held out`."""
-    count, seed = (options.passages, 0) if part == "train" else (options.held_out, 1)
-    tokens = draw_facts(words, count, options.facts, (DRAWN, seed), share=0).tokens
-    about = (
-        f"{options.facts} of {options.names} names and {options.things} things a passage, seed {DRAWN} {seed}, {part}"
-    )
-    return replace(TokenBlocks.of(tokens), source="facts", part=about)
 
 
 def firings(store: StreamStore, config: TrainConfig, sae: SAE) -> torch.Tensor:
@@ -152,9 +141,10 @@ def main(options: Options) -> None:
     sites = [Site.parse(site) for site in options.sites or binding_sites(card)]
     layers = sorted({site.layer for site in sites})
     stores = []
-    for part in ("train", "held out"):
+    for number, (part, count) in enumerate((("train", options.passages), ("held out", options.held_out))):
         place = options.out / f"{part.replace(' ', '-')}.zarr"
-        stores.append(capture(host, passages(words, options, part), layers, place, batch=64))
+        blocks = fact_blocks(words, count, options.facts, (DRAWN, number), part)
+        stores.append(capture(host, blocks, layers, place, batch=64))
     for site in sites:
         write: Target = "write-value" if host.layers[site.layer].two_writes else "write-delta"
         for target in options.targets or ("state", write):
