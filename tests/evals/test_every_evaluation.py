@@ -16,6 +16,7 @@ from torch import Tensor
 
 import writesae.evals
 from small_results import SITE, SMALL, dictionaries, small_result, small_sae
+from writesae.artifacts.verify import verify
 from writesae.corpus import Fingerprint, Passages
 from writesae.errors import DataError, InputError, OutputError
 from writesae.evals import EVALUATIONS
@@ -209,20 +210,51 @@ def test_old_and_damaged_results_are_refused_in_words(tmp_path: Path, results: R
             Result.load(place)
     (place / "summary.json").write_text(text)
     pd.DataFrame({"feature": [1]}).to_parquet(place / "records.parquet")
+    (place / "summary.json").write_text(json.dumps(json.loads(text) | {"files": {}}))  # as results of this morning
     with pytest.raises(DataError, match="has no column"):
         Result.load(place)
+
+
+def test_a_flipped_bit_of_a_table_is_found_by_loading_computing_anew_and_verifying(
+    tmp_path: Path, results: Results
+) -> None:
+    place = results["spectrum"].save(tmp_path / "result")
+    assert verify(place).findings == ()
+    for file in sorted(place.glob("*.parquet")):
+        before = file.read_bytes()
+        for at in range(0, len(before), max(1, len(before) // 7)):
+            file.write_bytes(before[:at] + bytes([before[at] ^ 4]) + before[at + 1 :])
+            for read in (lambda: Result.load(place), lambda: recompute(tmp_path)):
+                with pytest.raises(DataError, match=rf"{file.name} has changed .* not what summary.json lists"):
+                    read()
+            assert any(f"{file.name} has changed" in str(finding) for finding in verify(place).findings)
+        file.unlink()
+        with pytest.raises(DataError, match=f"{file.name} is missing"):
+            Result.load(place)
+        file.write_bytes(before)
+    assert Result.load(place).finding == results["spectrum"].finding
+
+
+def test_a_summary_that_is_saved_again_is_there_all_the_time(
+    tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = results["spectrum"].save(tmp_path / "result")
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None if self.suffix == ".partial" else 1 / 0)
+    assert recompute(tmp_path) == [place]
 
 
 @pytest.mark.parametrize("name", ["boundary", "substitution"])
 def test_a_summary_is_computed_anew_from_its_records(name: str, tmp_path: Path, results: Results) -> None:
     place = results[name].save(tmp_path / "some" / "result")
     said = json.loads((place / "summary.json").read_text())
+    del said["files"]
     before = json.dumps(said | {"version": 2, "summary": {"old": 1}, "finding": "old", "table": {}})
     (place / "summary.json").write_text(before)
     if name == "substitution":  # version 2 knew one reading, and did not say so
         results[name].records.drop(columns="reading").to_parquet(place / "records.parquet")
     assert recompute(tmp_path) == [place]
     now = json.loads((place / "summary.json").read_text())
+    assert now.pop("files").keys() == {"records.parquet"}
     if name == "substitution":
         assert (now["config"].pop("readings"), said["config"].pop("readings")) == (["state"], ["state", "increment"])
     assert now == said

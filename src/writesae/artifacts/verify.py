@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 from writesae.artifacts.collection import INDEX, read_collection, scan_cell
 from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, content, read_listed
 from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest
-from writesae.disk import LARGE, PARTIAL, files_under, inside, is_system, map_tensors, read_json, read_lines
+from writesae.config import from_json
+from writesae.disk import LARGE, PARTIAL, FileEntry, files_under, inside, is_system, map_tensors, read_json, read_lines
 from writesae.disk.tensors import SIZES
 from writesae.errors import DataError, InputError, WritesaeError
 
+RESULT = "writesae.result"
+"""Format of summaries that list their tables."""
 _RESULTS = (".json", ".jsonl", ".parquet", ".safetensors")
 
 
@@ -183,7 +186,9 @@ def _result(path: Path) -> Iterator[str | Finding]:
         elif path.suffix == ".jsonl":
             deque(read_lines(path, LARGE), 0)
         else:
-            read_json(path, LARGE)
+            data = read_json(path, LARGE)
+            if isinstance(data, dict) and data.get("format") == RESULT and "files" in data:
+                check_files(path.parent, from_json(dict[str, FileEntry], data["files"]))
     except WritesaeError as error:
         yield Finding(str(path), str(error))
 

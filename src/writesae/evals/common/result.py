@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,17 @@ import numpy as np
 import pandas as pd
 
 from writesae.config import Json, from_json, from_plain, to_json
-from writesae.disk import check_owner, make_folder, read_json, read_table, write_json, write_table
+from writesae.disk import (
+    FileEntry,
+    check_owner,
+    inside,
+    make_folder,
+    read_json,
+    read_table,
+    whole,
+    write_json,
+    writing,
+)
 from writesae.errors import DataError, InputError, OutputError
 from writesae.evals.common.provenance import Provenance
 from writesae.show import words
@@ -143,14 +154,24 @@ class Result(Generic[C, S]):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write `records.parquet` (and `NAME.parquet` of further tables), then `summary.json`, each at once."""
+        """Write `records.parquet` (and `NAME.parquet` of further tables), then `summary.json`, each at once.
+
+        The summary lists the tables with size and SHA-256; it is taken away first where it would speak of others.
+        """
         place = Path(folder)
         refuse_other(place, self.name)
         make_folder(place)
-        (place / SUMMARY).unlink(missing_ok=True)  # its presence means that all tables are those it speaks of
-        for name, table in self.tables.items():
-            write_table(place / f"{name}.parquet", table)
-        write_json(place / SUMMARY, self.to_json())
+        with ExitStack() as appear:
+            files = dict[str, FileEntry]()
+            for name, table in self.tables.items():
+                file = f"{name}.parquet"
+                partial = appear.enter_context(whole(place / file))
+                with writing(place / file):
+                    table.to_parquet(partial, index=False)
+                files[file] = FileEntry.of(partial)
+            if any(entry.problem(place / file) for file, entry in files.items()):
+                (place / SUMMARY).unlink(missing_ok=True)
+        write_json(place / SUMMARY, {**self.to_json(), "files": to_json(files)})
         return place
 
     @classmethod
@@ -170,7 +191,7 @@ class Result(Generic[C, S]):
             raise DataError(f"{file} has version {data.get('version')}; this writesae reads {VERSION}{hint}")
         try:
             evaluation = named(str(data.get("name")))
-            known = ("provenance", "attempted", "n", "refused", "shares")
+            known = ("provenance", "attempted", "n", "refused", "shares", "files")
             header = from_plain(_Header, {k: data[k] for k in known if k in data})
             config: object = from_json(evaluation.config, data.get("config"))
             summary: object = None if anew else from_plain(evaluation.summary, data.get("summary"))
@@ -184,6 +205,9 @@ class Result(Generic[C, S]):
         added = {"reading": own} if data.get("version") == 2 else {}  # that version read states as published
         if added and hasattr(config, "readings"):
             config = replace(cast(Any, config), readings=("state",))
+        for name, entry in header.files.items():
+            if problem := entry.problem(inside(place, name)):
+                raise DataError(f"{place / name} {problem}: it is not what {SUMMARY} lists")
         tables = {
             name: _table(place / f"{name}.parquet", columns, added) for name, columns in evaluation.columns.items()
         }
@@ -211,6 +235,8 @@ class _Header:
     n: int
     refused: dict[str, int]
     shares: dict[str, dict[str, float]] = field(default_factory=dict)
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    """Results that were written before tables were listed have none."""
 
 
 def _table(path: Path, columns: Mapping[str, str], added: Mapping[str, str]) -> pd.DataFrame:
