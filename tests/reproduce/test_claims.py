@@ -16,6 +16,8 @@ from writesae.reproduce.bindings import BINDINGS, MEASUREMENTS
 from writesae.reproduce.claims import claim, claims
 from writesae.reproduce.config import chosen
 from writesae.reproduce.dictionaries import KINDS
+from writesae.reproduce.page import counted, headline, line
+from writesae.reproduce.rows import Row
 from writesae.reproduce.verdict import MEANING, Verdict, verdict
 
 
@@ -111,6 +113,29 @@ def test_seeds_are_joined_by_their_widest_interval() -> None:
     assert joined.what == "a, 2 seeds"
     assert joined.value == pytest.approx(0.7)
     assert (joined.interval, joined.n) == ((0.5, 0.9), 30)
+
+
+def row(claim: str, what: str, value: float, said: Verdict | None) -> Row:
+    return Row(claim, "h", what, 0.9, value, Interval(value - 0.1, value + 0.1), 9, said, "")
+
+
+def test_the_first_screen_has_both_readings_and_counts_the_published_one() -> None:
+    rows = [
+        row("population", "read by state, after token", 0.4, "does not hold here"),
+        row("population", "read by increment, after token", 0.8, "holds in direction"),
+        row("population", "read by increment, at token", 0.9, "holds"),
+        row("selectivity", "after token", 0.9, "holds"),
+    ]
+    assert headline(rows) == [rows[0], rows[1], rows[3]]
+    assert counted(rows) == {"holds": 1, "does not hold here": 1}
+
+
+def test_a_row_is_drawn_on_a_scale_of_its_own() -> None:
+    drawn = line(row("population", "", 0.6, "holds in direction"))  # 0.5 is no effect, 0.9 was published
+    assert drawn.nothing == pytest.approx(100 * 0.06 / 1.12, abs=0.01)  # scale from 0.5 to 0.9, 6% beside each end
+    assert drawn.published == pytest.approx(100 * 1.06 / 1.12, abs=0.01)
+    assert drawn.dot == pytest.approx(100 * 0.31 / 1.12, abs=0.01)
+    assert (drawn.low, drawn.width) == (drawn.nothing, pytest.approx(100 * 0.5 / 1.12, abs=0.02))
 
 
 def test_claims_by_name_and_by_beginning() -> None:

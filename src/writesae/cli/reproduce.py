@@ -34,14 +34,14 @@ def run(command: Command) -> None:
     console = Console()
     rows = reproduce(command.config, command.out, console)
     table = Table()
-    for name in ("claim", "host", "published", "here", "95 % interval", "n", "verdict"):
+    for name in ("claim", "host", "which", "published", "here", "95 % interval", "n", "verdict"):
         table.add_column(name, overflow="fold")
     for one in map(line, headline(rows)):
         row = one.row
         published = "" if row.published is None else f"{row.published:g}"
         why = row.differs if row.verdict == "not comparable" else ""
         verdict = f"{row.verdict}: {why}" if why else str(row.verdict or "")
-        table.add_row(row.claim, row.host, published, one.number, one.bounds, str(row.n or ""), verdict)
+        table.add_row(row.claim, row.host, row.what, published, one.number, one.bounds, str(row.n or ""), verdict)
     console.print(table)
     settings = "quick" if command.config.quick else command.config.preset
     console.print(f"Page: [bold]{write_page(command.out, rows, f'{settings} sizes')}[/bold]")

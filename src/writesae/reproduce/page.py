@@ -53,25 +53,27 @@ def line(row: Row) -> Line:
         return round(100 * (x - least + room) / (most - least + 2 * room), 2) if usable and x is not None else None
 
     start, end = at(low) or 0.0, at(high) or 0.0
-    bounds = words.span(row.interval, 3) if math.isfinite(row.interval.low) else ""
+    bounds = " to ".join(map(words.quantity, row.interval)) if math.isfinite(row.interval.low) else ""
     tone = TONES[row.verdict or "not comparable"]
     where = at(value), start, round(end - start, 2), at(row.published), at(nothing)
     return Line(row, words.quantity(value), bounds, tone, *where)
 
 
 def headline(rows: Sequence[Row]) -> list[Row]:
-    """The first number of every claim and host."""
-    first: dict[tuple[str, str], Row] = {}
+    """The first number of every claim and host, and beside it the first one that is read by increment."""
+    first: dict[tuple[str, str, bool], Row] = {}
     for row in rows:
-        first.setdefault((row.claim, row.host), row)
+        increment = row.what.startswith("read by increment")
+        if not increment or (row.claim, row.host, False) in first:
+            first.setdefault((row.claim, row.host, increment), row)
     return list(first.values())
 
 
 def counted(rows: Sequence[Row]) -> dict[str, int]:
-    """Verdict -> how many claims and hosts have it, by their first numbers."""
+    """Verdict -> how many claims and hosts have it, by their first numbers: in the published reading."""
     found: dict[str, int] = dict.fromkeys(MEANING, 0)
     for row in headline(rows):
-        if row.verdict is not None:
+        if row.verdict is not None and not row.what.startswith("read by increment"):
             found[row.verdict] += 1
     return {name: count for name, count in found.items() if count}
 
