@@ -172,7 +172,8 @@ def at_least(config: object, **least: float) -> None:
     for name, bound in least.items():
         given = getattr(config, name)
         if given is not None and any(x < bound for x in (given if isinstance(given, tuple) else (given,))):
-            raise ConfigError(f"{name.replace('_', ' ')} {given} is too small: give at least {bound}")
+            said = ", ".join(map(str, given)) if isinstance(given, tuple) else given
+            raise ConfigError(f"{name.replace('_', ' ')} {said} is too small: give at least {bound}")
 
 
 def at_most(config: object, **most: float) -> None:

@@ -36,9 +36,9 @@ from writesae.edits import AddMatrix, At, ChangeFeatures, Edit, editing
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.hosts.output import head_columns, unembedding
-from writesae.recurrence import adjoint_reference, delta_values, replay
+from writesae.recurrence import adjoint_reference, delta_values, replay, replay_reference
 from writesae.sae import SAE, Flat, Linear, Record, SAEConfig, TopK
-from writesae.types import Site, Timing
+from writesae.types import NativeWrite, Reading, Site, Timing
 from writesae.types import Target as DictionaryTarget
 
 PAIRS = 500
@@ -345,3 +345,38 @@ def test_other_bad_requests(tiny: Host) -> None:
     found = attribute(tiny, None, some_text(), Logit((5,)), layers=[0])
     with pytest.raises(InputError, match="has no atoms of L0"):
         atom_map(found, Site(0, 1))
+
+
+READINGS: tuple[Reading, Reading] = ("state", "increment")
+
+
+@pytest.mark.parametrize("form", ["delta", "value"])
+def test_dictionaries_of_states_are_read_by_increment(host: Host, form: NativeWrite) -> None:
+    """Against states with the token's write and without it: as many features as are active, those raised most."""
+    site, text = Site(5, 2), torch.randint(3, 900, (29,), generator=torch.Generator().manual_seed(0))
+    sae = dictionary(host, site, "state")
+    found = attribute(host, sae, text, site=site, native_write=form, reading="increment")
+    plain = attribute(host, sae, text, site=site, native_write=form)
+    listed = codes(host, sae, text.tolist(), site=site, reading="increment", native_write=form)
+    stream = host.record(text[None], [5])[5].heads(2)
+    states = replay_reference(stream).states[0, :, 0]
+    value = (delta_values(stream)[0] if form == "delta" else stream.value)[0, :, 0]
+    writes = torch.einsum("tk,tv->tkv", stream.key[0, :, 0], value)
+    raised = (sae.preactivations(states) - sae.preactivations(states - writes)).detach()
+    active = (sae.encode(states).value > 0).sum(-1)
+    coefficient = found.atoms[site].coefficient
+    assert (coefficient > 0).sum() > 11
+    for t in range(len(text)):
+        best = raised[t].topk(max(1, int(active[t])))
+        wanted = torch.zeros(len(raised[t])).scatter(0, best.indices, best.values.clamp_min(0))
+        torch.testing.assert_close(coefficient[t], wanted, rtol=1e-3, atol=1e-5)
+        own = listed.records[listed.records.position == t]
+        assert own.feature.tolist() == best.indices[best.values > 0].tolist()
+    torch.testing.assert_close(found.atoms[site].price, plain.atoms[site].price)
+    assert not torch.equal(coefficient, plain.atoms[site].coefficient)
+    assert found.to_json()["reading"] == listed.reading == "increment"
+    assert "read by increment" in str(listed.sheet())
+    assert "atoms, read by increment" in str(found.sheet())
+    written = dictionary(host, site)
+    one, other = (attribute(host, written, text, site=site, reading=how).atoms[site].coefficient for how in READINGS)
+    assert torch.equal(one, other)

@@ -6,6 +6,7 @@ import copy
 import gc
 import threading
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -155,6 +156,9 @@ def test_a_row_of_a_padded_batch_is_edited_as_on_its_own(any_host: Host) -> None
     assert both[1] == run(rows[1:], [Edit(site, what, At((-2,)))])[0]
 
 
+by_increment = partial(ReplaceByAtom, reading="increment")
+
+
 def test_every_action_is_what_it_says(tiny: Host) -> None:
     """Each against the matrix worked out from the stream, given to the engine as a plain matrix."""
     site, tokens = Site(1, 4), some_tokens()[:1]
@@ -169,7 +173,15 @@ def test_every_action_is_what_it_says(tiny: Host) -> None:
     atoms = sae.atom_matrices().detach()
     top = int(code.argmax())
     key, value = torch.eye(5)[2], torch.eye(7)[3]
+    pre, theirs = state_sae.preactivations, state_sae.atom_matrices().detach()
+    raised = {form: (pre(state) - pre(state - x)).detach() for form, x in (("value", native), ("delta", delta))}
+    best = {form: theirs[x.argmax()] for form, x in raised.items()}
     cases: list[tuple[Action, Tensor]] = [
+        (by_increment(state_sae), raised["delta"].max() * best["delta"] - delta),
+        (by_increment(state_sae, native_write="value"), raised["value"].max() * best["value"] - native),
+        (by_increment(state_sae, feature=5), raised["delta"][5] * theirs[5] - delta),
+        (by_increment(state_sae, amplitude="norm"), delta.norm() * best["delta"] / best["delta"].norm() - delta),
+        (by_increment(sae), code[top] * atoms[top] - delta),
         (EraseWrite("value"), -native),
         (EraseWrite("delta"), -delta),
         (ChangeFeatures(sae, (top, 1), 3.0), 2 * (code[top] * atoms[top] + code[1] * atoms[1])),

@@ -1,6 +1,7 @@
 """Predicted against measured logit changes, and every predictor against its formula written out."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from writesae.evals.logit_shift import LogitShiftConfig
 from writesae.evals.logit_shift.summary import summarise
 from writesae.hosts import Host, load
 from writesae.hosts.output import head_columns, unembedding
-from writesae.recurrence import delta_values
+from writesae.recurrence import delta_values, replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import NativeWrite, Site
 
@@ -190,3 +191,18 @@ def test_bad_input(case: tuple[Host, Site, torch.Tensor]) -> None:
         logit_shift(host, dictionary(host, site), tokens, site=site, places=12)
     with pytest.raises(InputError, match="token ranks"):
         logit_shift(host, dictionary(host, site), tokens, site=site, places=2, ranks=99999)
+
+
+def test_atoms_are_those_that_writes_raise_most(host: Host, passages: torch.Tensor) -> None:
+    """By increment: at every token the feature that gains most from the write, from states with it and without it."""
+    sae = SAE(SAEConfig(32, 32, 61, sparsity=TopK(3), target="state"), torch.Generator().manual_seed(5))
+    options: dict[str, Any] = {"places": 3, "atoms": 4, "ranks": 0, "epsilons": 0.1, "horizons": 1}
+    text = passages[:3]
+    found = logit_shift(host, sae, text, site="L5.H2", reading="increment", **options).records
+    stream = host.record(text, [5])[5].heads(2)
+    states = replay_reference(stream).states[:, :, 0]
+    writes = torch.einsum("btk,btv->btkv", stream.key[:, :, 0], delta_values(stream)[0][:, :, 0])
+    best = (sae.preactivations(states) - sae.preactivations(states - writes)).detach().max(-1)
+    total = torch.zeros(61).index_add_(0, best.indices.flatten(), best.values.flatten())
+    assert set(found.feature) == set(total.topk(4).indices.tolist())
+    assert set(found.feature) != set(logit_shift(host, sae, text, site="L5.H2", **options).records.feature)

@@ -4,7 +4,8 @@ An effect is what a piece of memory contributes to the target to first order: it
 with respect to the state it was added to. Positive means that without it the target would have been lower.
 
     native write   k_t^T G_t (b v)_t      (or the delta write u_t)
-    atom           a_i(t) v_i^T G_t w_i   (and the price v_i^T G_t w_i of one unit, fired or not)
+    atom           a_i(t) v_i^T G_t w_i   (and the price v_i^T G_t w_i of one unit, fired or not; by increment a_i is
+                                           what the token's write adds to it)
     head           sum_t g_t . o_t        which is the sum of its native writes in their value form
     layer          the sum of its heads
 """
@@ -33,7 +34,7 @@ from writesae.recurrence import Stream, adjoint_products, delta_values
 from writesae.sae import SAE
 from writesae.show.document import Plots
 from writesae.show.sheet import Sheet, Span, shows_itself
-from writesae.types import NativeWrite, Site, Timing
+from writesae.types import NativeWrite, Reading, Site, Timing
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class AtomEffects:
     price: Tensor
     """`v_i^T G_t w_i`, `[T, N]`: the target's change a unit of the atom added after token t."""
     coefficient: Tensor
-    """`a_i(t)` as the dictionary reads it, `[T, N]`; zero where it does not fire."""
+    """`a_i(t)` as the dictionary reads it, `[T, N]`; zero where it does not fire. By increment, by how much the token's
+    write raises it, of as many as fire in the state."""
 
     @property
     def effect(self) -> Tensor:
@@ -76,6 +78,8 @@ class Attribution:
     dictionaries: Mapping[Site, SAE] = field(default_factory=dict, repr=False)
     overruled: tuple[str, ...] = ()
     """What does not fit between the model and the dictionaries, and was allowed."""
+    reading: Reading = "state"
+    """How dictionaries of states are read; others have one reading."""
 
     @property
     def measured_on(self) -> dict[str, Json]:
@@ -114,7 +118,7 @@ class Attribution:
             for site, atoms in self.atoms.items()
             for (position, feature), effect in _largest(atoms.effect, count)
         ]
-        return self._ranking("atoms", found, count)
+        return self._ranking("atoms" + ", read by increment" * (self.reading == "increment"), found, count)
 
     def _ranking(
         self, title: str, found: Sequence[tuple[Site, int, float, int | None, float | None]], count: int
@@ -160,6 +164,7 @@ class Attribution:
             "score": self.score,
             "timing": self.timing,
             "native_write": self.native_write,
+            "reading": self.reading,
             "layers": {str(layer): effect for layer, effect in self.layers.items()},
             "heads": {str(layer): effects.tolist() for layer, effects in self.heads.items()},
             "writes": {str(layer): effects.tolist() for layer, effects in self.writes.items()},
@@ -191,6 +196,7 @@ def attribute(
     layers: Sequence[int] | None = None,
     timing: Timing = "at_token",
     native_write: NativeWrite = "value",
+    reading: Reading = "state",
     allow: Allow = (),
 ) -> Attribution:
     """Price the writes of a text (words or token ids `[T]`) for a target, in one forward and one backward pass.
@@ -199,7 +205,8 @@ def attribute(
     a token, as text that is one token or as its id (the model's own next token if none is given), or a `Target`; of a
     token `quantity` is taken at `position`, and its logit may be read `against` another's. `layers` are those whose
     native writes are priced (all by default), and the dictionaries' layers are among them. Under `at_token` a write is
-    read by its own token too; under `after_token` only later reads count. Raises InputError for a target outside the
+    read by its own token too; under `after_token` only later reads count. Dictionaries of states are read by `state`,
+    or by `increment`: what the token's native write adds to a feature. Raises InputError for a target outside the
     text, a dictionary that does not fit its head (other weights or another head unless `allow="mismatch"`), or a delta
     write of RWKV-7 or Gated DeltaNet 2.
     """
@@ -207,17 +214,18 @@ def attribute(
     placed = place_all(model, sae, site, allow=allow)
     check_choice("timing", timing, Timing)
     check_choice("native_write", native_write, NativeWrite)
+    check_choice("reading", reading, Reading)
     tokens = torch.tensor(encode_text(model, text))
     wanted = read_target(model, tokens, target, against, quantity, position)
     priced = sorted(set(model.layers if layers is None else layers) | {site.layer for site in placed})
     found = output_gradients(model, tokens[None], wanted, priced)
     writes = {i: write_effects(found.streams[i], found.grads[i], timing, native_write)[0] for i in priced}
     heads = {i: (found.grads[i] * found.outputs[i].float()).sum((0, 1, 3)) for i in priced}
-    atoms = {site: _atom_effects(found, site, one.sae, timing) for site, one in placed.items()}
+    atoms = {site: _atom_effects(found, site, one.sae, timing, reading, native_write) for site, one in placed.items()}
     saes = {site: one.sae for site, one in placed.items()}
     overruled = tuple(dict.fromkeys(what for one in placed.values() for what in one.overruled))
     return Attribution(
-        model, tokens, wanted, float(found.score), timing, native_write, writes, heads, atoms, saes, overruled
+        model, tokens, wanted, float(found.score), timing, native_write, writes, heads, atoms, saes, overruled, reading
     )
 
 
@@ -243,10 +251,14 @@ def write_effects(stream: Stream, grad: Tensor, timing: Timing, native_write: Na
 
 
 @torch.no_grad()
-def _atom_effects(found: Gradients, site: Site, sae: SAE, timing: Timing) -> AtomEffects:
+def _atom_effects(
+    found: Gradients, site: Site, sae: SAE, timing: Timing, reading: Reading, native_write: NativeWrite
+) -> AtomEffects:
     stream = found.streams[site.layer].heads(site.head)
     v, w = sae.atoms()
     grad = found.grads[site.layer][:, :, [site.head]]
     v, w = v.to(grad.device), w.to(grad.device)
     price = adjoint_products(stream, grad, v, w, timing == "at_token")[0]
-    return AtomEffects(v, w, price, stream_writes(stream).encode(sae).dense(sae.config.features)[0])
+    return AtomEffects(
+        v, w, price, stream_writes(stream).read(sae, reading, native_write).dense(sae.config.features)[0]
+    )

@@ -13,13 +13,13 @@ from writesae.causal.closed_form import direct_path
 from writesae.causal.identity import measured_line, measured_on
 from writesae.causal.writes import stream_writes
 from writesae.config import Json
-from writesae.edits.dictionaries import Allow, check_model, place
+from writesae.edits.dictionaries import Allow, check_choice, check_model, place
 from writesae.edits.generation import Prompts, encode_text
 from writesae.hosts import Host
 from writesae.sae import SAE, Factored
 from writesae.show.sheet import Listing, Sheet, Span, shows_itself
 from writesae.show.words import visible_token
-from writesae.types import Site
+from writesae.types import NativeWrite, ReadAs, Reading, Site
 
 AT_ONCE = 64
 """Atoms whose logits over the vocabulary are held at once."""
@@ -38,6 +38,8 @@ class TokenCodes:
     promotes most by the direct path `W_U W_O w` (none for a dictionary whose atoms are not of rank 1)."""
     top: int = 3
     """Features a token that are shown."""
+    reading: ReadAs = "state"
+    """How the dictionary was read."""
     overruled: tuple[str, ...] = ()
     """What does not fit between the model and the dictionary, and was allowed."""
     measured_on: Mapping[str, Json] = field(default_factory=dict, repr=False)
@@ -53,7 +55,8 @@ class TokenCodes:
                 spans += [Span("; " * bool(spans)), Span(str(fired["feature"]), "strong")]
                 spans += [Span(f" {fired['value']:.3g}"), Span(f" ({words})" * bool(words), "soft")]
             rows.append((str(position), visible_token(text), tuple(spans) or "nothing fires"))
-        named = f"{self.site}: feature, coefficient (tokens it promotes)"
+        how = ", read by increment" * (self.reading == "increment")
+        named = f"{self.site}{how}: feature, coefficient (tokens it promotes)"
         lines = ((Span(f"allowed mismatch: {what}", "strong"),) for what in self.overruled)
         origin = (Span(measured_line(self.measured_on), "soft"),)
         return Sheet((Listing(("position", "token", named), rows), origin, *lines))
@@ -68,17 +71,21 @@ def codes(
     site: Site | str | None = None,
     top: int = 3,
     words: int = 3,
+    reading: Reading = "state",
+    native_write: NativeWrite = "delta",
     allow: Allow = (),
 ) -> TokenCodes:
     """What fires at each token of a text (words or token ids), by value, with each atom's strongest tokens.
 
-    `top` features a token are shown (all are in `records`), with `words` tokens each. Raises InputError for a
-    dictionary that does not fit its head (other weights or another head unless `allow="mismatch"`), or an empty text.
+    `top` features a token are shown (all are in `records`), with `words` tokens each. A dictionary of states can be
+    read by `increment`: the features that the token's own write (in this form) raises most, by how much, as many as are
+    active in the state. Raises InputError for a dictionary that does not fit its head (other weights or another head
+    unless `allow="mismatch"`), or an empty text.
     """
     at, sae, overruled = place(check_model(model), sae, site, allow=allow)
     tokens = encode_text(model, text)
     stream = model.record(torch.tensor([tokens]), [at.layer])[at.layer].heads(at.head)
-    found = stream_writes(stream).encode(sae)
+    found = stream_writes(stream).read(sae, check_choice("reading", reading, Reading), native_write)
     value, order = found.value[0].sort(descending=True, stable=True)
     feature = found.index[0].gather(1, order)
     position, place_ = (value > 0).nonzero(as_tuple=True)
@@ -94,7 +101,8 @@ def codes(
             "words": [promoted[f] for f in fired],
         }
     )
-    return TokenCodes(at, texts, records, top, overruled, measured_on(model, {at: sae}))
+    how: ReadAs = reading if sae.target == "state" else "write"
+    return TokenCodes(at, texts, records, top, how, overruled, measured_on(model, {at: sae}))
 
 
 @torch.no_grad()

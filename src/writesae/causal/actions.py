@@ -16,7 +16,7 @@ from writesae.causal.writes import stream_writes
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.sae import SAE
-from writesae.types import Amplitude, NativeWrite, Site, Timing
+from writesae.types import Amplitude, NativeWrite, Reading, Site, Timing
 
 
 def _finite(name: str, value: float) -> None:
@@ -90,24 +90,29 @@ class ReplaceByAtom:
     """None for the feature with the largest coefficient at this token."""
     amplitude: Amplitude = "coefficient"
     native_write: NativeWrite = "delta"
+    reading: Reading = "state"
+    """What a coefficient is: of a dictionary of states what the state holds, or by how much the token's write raises
+    it (increment). Of a dictionary of writes, its code."""
 
     def __post_init__(self) -> None:
         check_features(self.sae, (0 if self.feature is None else self.feature,))
 
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`amplitude * atom - write`, `[B, K, V]`."""
-        dense = seen.codes(self.sae).dense(self.sae.config.features)
+        dense = seen.amounts(self.sae, self.reading, self.native_write)
         index = dense.argmax(-1) if self.feature is None else torch.full_like(seen.position, self.feature)
         atom = self.sae.atom_matrices(index).detach().to(seen.key)
         if self.amplitude == "coefficient":
             size = dense.gather(1, index[:, None])[:, 0]
+            size = size.clamp_min(0) if self.feature is None else size  # a write that raises no feature has no atom
         else:
             size = seen.write_norm(self.native_write) / atom.flatten(1).norm(dim=1)
         return size[:, None, None] * atom - seen.write(self.native_write)
 
     def __str__(self) -> str:
         atom = "the top atom" if self.feature is None else f"atom {self.feature}"
-        return f"replace the native write ({self.native_write}) by {atom} at its {self.amplitude}"
+        how = ", read by increment" * (self.reading == "increment" and self.sae.config.target == "state")
+        return f"replace the native write ({self.native_write}) by {atom} at its {self.amplitude}{how}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from writesae.causal.actions import Edit, check_edit
-from writesae.causal.schedule import At, Firing, Predicate
+from writesae.causal.schedule import At, Firing, Predicate, before_prompt
 from writesae.causal.seen import Seen, Tokens
 from writesae.errors import InputError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
@@ -145,12 +145,8 @@ class _Session:
             if not isinstance(edit.when, At):
                 continue
             lengths = now.prompt if edit.row is None else now.prompt[now.row == edit.row]
-            early = [p for p in edit.when.positions if p < -int(lengths.min())]
-            if early:
-                raise InputError(
-                    f"position {early[0]} lies before a prompt of {int(lengths.min())} tokens: "
-                    f"give {-int(lengths.min())} or later"
-                )
+            if any(p < -int(lengths.min()) for p in edit.when.positions):
+                raise before_prompt(edit.when.positions, int(lengths.min()))
             self.reached |= {(index, i) for i in set(edit.when.places(now).flatten().tolist()) if i >= 0}
 
     def check_reached(self) -> None:

@@ -6,7 +6,7 @@ what happens there decides, `now` says whether it does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,13 @@ class At:
 
     def __str__(self) -> str:
         return f"at positions {', '.join(map(str, self.positions))}"
+
+
+def before_prompt(positions: Sequence[int], length: int) -> InputError:
+    """What to raise where some of these positions lie before a prompt of so many tokens."""
+    if len(positions) > 1 and tuple(positions) == tuple(range(-len(positions), 0)):
+        return InputError(f"the last {len(positions)} tokens of a prompt of {length} were asked for: give fewer")
+    return InputError(f"position {min(positions)} lies before a prompt of {length} tokens: give {-length} or later")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from writesae.causal.writes import no_delta_write
 from writesae.sae import SAE, Codes
-from writesae.types import NativeWrite
+from writesae.types import NativeWrite, Reading
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,14 @@ class Seen:
         modelled: NativeWrite = "delta" if sae.config.target == "write-delta" else "value"
         codes: Codes = sae.encode(self.state if sae.config.target == "state" else self.write(modelled))
         return codes
+
+    def amounts(self, sae: SAE, reading: Reading, native_write: NativeWrite) -> Tensor:
+        """Every feature's coefficient, `[B, N]`; by increment, of a dictionary of states, how much the token's write in
+        this form raises it."""
+        if reading == "increment" and sae.config.target == "state":
+            return sae.increments(self.key, self.side(native_write))
+        dense: Tensor = self.codes(sae).dense(sae.config.features)
+        return dense
 
     def coefficients(self, sae: SAE, features: tuple[int, ...]) -> Tensor:
         """Coefficients of some features, `[B, len(features)]`."""

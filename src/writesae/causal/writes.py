@@ -13,7 +13,7 @@ from writesae.recurrence import Stream, delta_values
 from writesae.recurrence.written import Written
 from writesae.sae import SAE, Codes
 from writesae.store.erased import erased_values
-from writesae.types import NativeWrite
+from writesae.types import NativeWrite, Reading
 
 
 def no_delta_write() -> InputError:
@@ -58,6 +58,25 @@ class HeadWrites(NamedTuple):
             key, update, decay = (x[passage, position].unsqueeze(0) for x in self.written[:3])
             return Codes(*(x[0] for x in sae.encode_written(Written(key, update, decay))))
         return Codes(*(x[passage, position] for x in self.encode(sae)))
+
+    def raised(self, sae: SAE, native_write: NativeWrite, passage: Tensor, position: Tensor, codes: Codes) -> Codes:
+        """The features of a dictionary of states that the writes at some places `[n]` raise most, by how much, largest
+        first: as many as are active in these codes `[n, J]` of the places, one at least, `[n, J]`."""
+        write = self.written.key[passage, position], self.side(native_write)[passage, position]
+        raised, feature = sae.increments(*write).topk(min(codes.value.shape[-1], sae.config.features), -1)
+        active = (codes.value > 0).sum(-1, keepdim=True).clamp_min(1)
+        among = torch.arange(raised.shape[-1], device=raised.device) < active
+        return Codes(feature, torch.where(among & (raised > 0), raised, 0))
+
+    def read(self, sae: SAE, reading: Reading, native_write: NativeWrite) -> Codes:
+        """Codes `[B, T, J]`; by increment, of a dictionary of states, those of `raised` by this form of the write."""
+        codes = self.encode(sae)
+        if reading == "state" or sae.config.target != "state":
+            return codes
+        passage, position = torch.cartesian_prod(*map(torch.arange, codes.value.shape[:2])).unbind(1)
+        flat = Codes(*(x.flatten(0, 1) for x in codes))
+        raised = self.raised(sae, native_write, passage, position, flat)
+        return Codes(*(x.view(*codes.value.shape[:2], -1) for x in raised))
 
     def top(self, sae: SAE, passage: Tensor, position: Tensor) -> TopCode:
         """The strongest feature at some places, `[n]` each. Raises InputError as `encode` does."""

@@ -42,6 +42,9 @@ class Command:
     """Whether a write's own token reads it."""
     native_write: Literal["value", "delta"] = "value"
     """What counts as the native write: b k v^T, or what the token really adds, k u^T."""
+    reading: Literal["state", "increment"] = "state"
+    """Coefficients of atoms of dictionaries of states: what the state holds, or by how much the token's write raises
+    them."""
     on: Flat[HostOptions] = field(default_factory=HostOptions)
     top: int = 10
     """How many entries are listed."""
@@ -73,7 +76,7 @@ def run(command: Command) -> None:
     found = attribution.attribute(
         command.on.open(), saes, command.prompt, command.target, against=command.against, quantity=command.quantity,
         position=command.position, site=command.site, layers=None if layers == "all" else layers, timing=command.timing,
-        native_write=command.native_write, allow=command.allow,
+        native_write=command.native_write, reading=command.reading, allow=command.allow,
     )  # fmt: skip
     checks = {}
     if command.check:

@@ -19,7 +19,7 @@ Kind = Literal["erase", "replace", "install", "amplify", "suppress", "clamp", "t
 
 OWN: dict[Kind, str] = {
     "erase": "features native_write",
-    "replace": "features native_write amplitude",
+    "replace": "features native_write amplitude reading",
     "install": "target direction magnitude native_write",
     "amplify": "features factor amount",
     "suppress": "features factor",
@@ -76,6 +76,9 @@ class Command:
     """clamp: the coefficients' value."""
     amplitude: Literal["coefficient", "norm"] | None = None
     """replace: the atom at its own coefficient (the default), or at the native write's norm."""
+    reading: Literal["state", "increment"] | None = None
+    """replace, with a dictionary of states: the coefficient is what the state holds (the default), or by how much the
+    token's write raises it."""
     target: tuple[str, ...] = ()
     """install: the token, as text that is one token (" war") or "#123"; several are written one after another."""
     direction: Literal["exact", "closed", "random"] | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 from writesae.causal.closed_form import toward
 from writesae.causal.gradients import Gradients, output_gradients
 from writesae.causal.identity import check_features
+from writesae.causal.schedule import before_prompt
 from writesae.causal.targets import RowLogit
 from writesae.errors import InputError
 from writesae.hosts import Host
@@ -97,8 +98,10 @@ def make_many_directions(
     """
     batch, time = tokens.shape
     count, layers = len(positions), {site: host.check_site(site) for site in sites}
-    if any(not -time <= p < 0 for p in positions):
-        raise InputError(f"positions {positions} do not all lie in a prompt of {time} tokens, counted from its end")
+    if any(p >= 0 for p in positions):
+        raise InputError(f"positions {positions} are not all counted from the prompt's end")
+    if any(p < -time for p in positions):
+        raise before_prompt(positions, time)
     if kind == "random":
         generator = torch.Generator().manual_seed(seed)
         made = {}

@@ -40,7 +40,7 @@ from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.sae import SAE
 from writesae.show.sheet import Sheet, shows_itself
-from writesae.types import Amplitude, NativeWrite, Site, Timing
+from writesae.types import Amplitude, NativeWrite, Reading, Site, Timing
 
 
 class Where(TypedDict, total=False):
@@ -153,12 +153,15 @@ def replace_by_atom(
     *,
     amplitude: Amplitude = "coefficient",
     native_write: NativeWrite = "delta",
+    reading: Reading = "state",
     **where: Unpack[Where],
 ) -> Edited:
-    """Put an atom (by default the one with the largest coefficient) where the native write was."""
+    """Put an atom where the native write was: by default the one with the largest coefficient, in the state or, of a
+    dictionary of states read by `increment`, in what the write adds to it."""
     spot = _spot(model, sae, where)
     dictionary, _ = _chosen(spot, 0 if feature is None else feature)
-    return _made(model, spot, ReplaceByAtom(dictionary, feature, amplitude, native_write), where)
+    read = check_choice("reading", reading, Reading)
+    return _made(model, spot, ReplaceByAtom(dictionary, feature, amplitude, native_write, read), where)
 
 
 def amplify(

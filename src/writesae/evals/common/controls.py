@@ -113,11 +113,7 @@ def picked(sae: SAE, writes: HeadWrites, codes: Codes, view: View, passage: Tens
     value, slot = codes.value.sort(-1, descending=True)
     if view.reading != "increment" or sae.target != "state":
         return Picked(codes.index.gather(-1, slot), value)
-    write = writes.written.key[passage, position], writes.side(view.native_write)[passage, position]
-    raised, feature = sae.increments(*write).topk(min(value.shape[-1], sae.config.features), -1)
-    active = (value > 0).sum(-1, keepdim=True).clamp_min(1)
-    among = torch.arange(raised.shape[-1], device=raised.device) < active
-    return Picked(feature, torch.where(among & (raised > 0), raised, 0))
+    return Picked(*writes.raised(sae, view.native_write, passage, position, codes))
 
 
 def readings_of(saes: Sequence[SAE], asked: Sequence[Reading]) -> tuple[ReadAs, ...]:

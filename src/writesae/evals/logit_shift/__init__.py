@@ -9,7 +9,7 @@ from writesae.config import at_least, no_repeats, not_empty
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Ways
 from writesae.evals.common.evaluation import Evaluation
-from writesae.types import NativeWrite
+from writesae.types import NativeWrite, Reading
 
 Precision = Literal["auto", "float32", "float64"]
 """`float32`: the host as it was loaded. `float64`: a copy of it in which every number has 64 bits. `auto`: the second
@@ -25,6 +25,9 @@ class LogitShiftConfig(Ways):
     has no delta write."""
     atoms: int = 50
     """Atoms, those with the largest summed coefficients."""
+    reading: Reading = "state"
+    """Of a dictionary of states, what is summed: coefficients in the state, or by increment, at every token, how much
+    its write (in the first of the forms) raises the feature that it raises most."""
     features: tuple[int, ...] = ()
     """These atoms instead."""
     places: int = 32

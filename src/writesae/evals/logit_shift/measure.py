@@ -27,7 +27,7 @@ from writesae.errors import InputError
 from writesae.evals.common.controls import normalize
 from writesae.evals.common.drawn_firings import check_features
 from writesae.evals.common.draws import generator_for
-from writesae.evals.common.firings import runs
+from writesae.evals.common.firings import most_raised, runs
 from writesae.evals.common.forms import native_writes
 from writesae.evals.common.pieces import Keep, Measured, concatenated, passage_groups
 from writesae.evals.common.result import count
@@ -104,7 +104,8 @@ def _atoms(subject: Subject, tokens: Tensor, config: LogitShiftConfig) -> tuple[
     asked, total = check_features(sae, config.features), torch.zeros(sae.config.features)
     norms: dict[NativeWrite, list[Tensor]] = {form: [] for form in (forms if config.native_writes else forms[:1])}
     for _, _, writes in runs(subject.host, site, tokens):
-        codes = writes.encode(sae)
+        raised = config.reading == "increment" and sae.target == "state"
+        codes = most_raised(sae, writes, forms[0]) if raised else writes.encode(sae)
         total.index_add_(0, codes.index.flatten().cpu(), codes.value.flatten().cpu())
         for form, own in norms.items():
             own.append((writes.written.key.norm(dim=-1) * writes.side(form).norm(dim=-1)).flatten())
