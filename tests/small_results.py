@@ -43,6 +43,21 @@ SMALL: dict[str, dict[str, Any]] = {
         "magnitudes": (3.0,),
         "timings": ("at_token",),
     },
+    "recall": {
+        "least": 0.0,
+        "facts": 3,
+        "counts": (2, 5),
+        "gap": 2,
+        "names": 7,
+        "things": 11,
+        "cells": ("L5.H2+3",),
+        "reach": 2,
+        "found_on": 1,
+        "tried": 2,
+        "amplitudes": ("coefficient", "norm"),
+        "pairs_on": 3,
+        "baselines": ("random",),
+    },
 }
 """Options that keep each evaluation short."""
 

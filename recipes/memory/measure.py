@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from writesae.corpus import text
 from writesae.corpus.facts import PATTERN, FactPassages, Vocabulary, draw_facts, sentences, vocabulary
 from writesae.evals.recall.changed import native
-from writesae.evals.recall.located import binding, deleted, located
+from writesae.evals.recall.located import ALL, binding, cells_of, deleted, groups_of, located
 from writesae.hosts import Host, load
 
 HELD_OUT = 1_000_003
@@ -82,10 +82,11 @@ def recalled(host: Host, words: Vocabulary, count: int) -> dict[str, object]:
 def kept(host: Host, words: Vocabulary, count: int) -> dict[str, object]:
     """The writes that hold a fact, found on a few passages, and what deleting them costs on others, of 8 facts."""
     some, others = (draw_facts(words, n, 8, (HELD_OUT, seed)) for n, seed in ((MAPPED, 100), (count, 101)))
-    table = located(host, some, 2 * words.length)
-    cells = binding(host, some, table).cells
+    span = 2 * words.length
+    table = located(host, some, [*groups_of(host, span), *([cell] for cell in cells_of(host, span))])
+    cells = binding(host, some, table, span).cells
     steps = [(str(cells[i]), _costs(deleted(host, others, cells[: i + 1]))) for i in range(len(cells))]
-    alone = table.groupby(["layer", "head", "offset"]).lost.median().sort_values(ascending=False)
+    alone = table[table["head"] != ALL].groupby(["layer", "head", "offset"]).lost.median().sort_values(ascending=False)
     costly = [f"L{layer}.H{head}+{offset}: {lost:.2f}" for (layer, head, offset), lost in alone.items() if lost > 0.1]
     return {"alone": costly, "deleted together": dict(steps)}
 

@@ -14,8 +14,8 @@ from writesae.causal.actions import Action, AddMatrix
 from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
 from writesae.errors import InputError
 from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native, written_form
-from writesae.evals.recall.located import binding, costs, deleted, located
-from writesae.evals.recall.sufficient import AtomInstead, RandomInstead, comes_back
+from writesae.evals.recall.located import ALL, binding, cells_of, costs, deleted, groups_of, located
+from writesae.evals.recall.sufficient import AtomInstead, RandomInstead
 from writesae.hosts import Host
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Timing
@@ -35,7 +35,7 @@ def passages(memory: Host) -> FactPassages:
 
 @pytest.fixture(scope="module")
 def mapped(memory: Host, passages: FactPassages) -> pd.DataFrame:
-    return located(memory, passages, 6)
+    return located(memory, passages, [*groups_of(memory, 6), *([cell] for cell in cells_of(memory, 6))])
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def best(mapped: pd.DataFrame) -> Cell:
 
 
 def medians(mapped: pd.DataFrame) -> pd.DataFrame:
-    return mapped.groupby(["layer", "head", "offset"], as_index=False)[["lost", "others"]].median()
+    single = mapped[mapped["head"] != ALL]
+    return single.groupby(["layer", "head", "offset"], as_index=False)[["lost", "others"]].median()
 
 
 def test_the_host_knows_every_fact(memory: Host, passages: FactPassages) -> None:
@@ -95,13 +96,29 @@ def test_costs_by_hand() -> None:
     assert found.others.tolist()[:2] == [1.0, 0.0]
     assert found.others_right.tolist()[:2] == [1.0, 1.0]
     assert np.isnan(found.others[2])  # no other fact stands there
+    assert found.neighbours.tolist()[:2] == [1.0, 0.0]
+    assert found.said.tolist() == [9, 5, 9]
+
+
+def test_neighbours_are_the_facts_told_just_before_and_after() -> None:
+    zero = np.zeros((1, 4), np.int64)
+    passages = FactPassages(zero, zero, zero + 7, zero, zero, zero, np.ones((1, 4), bool))
+    before, after = torch.zeros(1, 4), -torch.tensor([[0.0, 1, 2, 4]]).expand(1, 4, 4)
+    said = torch.full((1, 4, 4), 7)
+    found = costs(passages, Answers(before, said[:, 0]), Answers(after, said))
+    assert found.lost.tolist() == [0, 1, 2, 4]
+    assert found.neighbours.tolist() == [1, 1, 2.5, 2]
+    assert found.others.tolist() == pytest.approx([7 / 3, 2, 5 / 3, 1])
 
 
 def test_the_map_finds_the_one_write_that_holds_a_fact(mapped: pd.DataFrame) -> None:
     """memory-gdn binds in one head at the thing's token; its other heads and tokens hold nothing of a fact."""
     table = medians(mapped).sort_values("lost")
     assert len(table) == 4 * 6
-    assert len(mapped) == 4 * 6 * BATCH * FACTS
+    assert len(mapped) == (4 + 2) * 6 * BATCH * FACTS
+    whole = mapped[mapped["head"] == ALL].groupby(["layer", "offset"]).lost.median()
+    assert whole.idxmax() == (table.layer.iloc[-1], 3)
+    assert whole.max() > 5
     assert table.offset.iloc[-1] == 3
     assert table.lost.iloc[-1] > 5
     assert table.lost.iloc[:-1].max() < 0.1
@@ -111,7 +128,7 @@ def test_the_map_finds_the_one_write_that_holds_a_fact(mapped: pd.DataFrame) -> 
 def test_the_binding_writes_are_found_on_some_passages_and_hold_on_others(
     memory: Host, passages: FactPassages, mapped: pd.DataFrame, best: Cell
 ) -> None:
-    held = binding(memory, passages, mapped)
+    held = binding(memory, passages, mapped, 6)
     assert held.cells == (best,)
     assert held.right <= 0.05
     other = deleted(memory, draw_facts(vocabulary(memory.tokenizer), 7, 8, (11, 17)), held.cells)
@@ -145,7 +162,7 @@ def test_true_atoms_bring_facts_back_and_random_matrices_do_not(
 
     def back(what: Action) -> pd.DataFrame:
         table = costs(passages, before, changed(memory, passages, [best], lambda site: what))
-        return table.assign(back=comes_back(gone, table))
+        return table.assign(back=1 - table.lost / gone.lost)
 
     for amount in ("coefficient", "norm", "projection"):
         found = back(AtomInstead(sae, "increment", amount))
@@ -161,12 +178,6 @@ def test_true_atoms_bring_facts_back_and_random_matrices_do_not(
     assert random.equals(back(RandomInstead()))
     with pytest.raises(InputError, match="no coefficient"):
         AtomInstead(sae, "cosine")
-
-
-def test_what_comes_back_by_hand() -> None:
-    gone, replaced = (pd.DataFrame({"lost": x}) for x in ([8.0, 4.0, 2.0, -1.0], [0.0, 3.0, 4.0, 0.0]))
-    assert comes_back(gone, replaced).tolist()[:3] == [1.0, 0.25, -1.0]
-    assert np.isnan(comes_back(gone, replaced)[3])
 
 
 def test_cells_outside_are_refused(memory: Host, passages: FactPassages) -> None:

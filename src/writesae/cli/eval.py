@@ -194,7 +194,9 @@ def fitting(
             yield one.name, [[sae] for sae in saes]
         elif one.takes == "seeds" and any(len(group) > 1 for group in by_site.values()):
             yield one.name, [group for group in by_site.values() if len(group) > 1]
-        elif one.takes == "heads" and saes:
+        elif one.takes == "optional" and not saes:
+            yield one.name, [[]]
+        elif one.takes in ("heads", "optional") and saes:
             same = {sae.target for sae in saes}
             apart = each or len(by_site) < len(saes) or len(same) > 1
             yield one.name, [[sae] for sae in saes] if apart else [list(saes)]

@@ -102,13 +102,17 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, pattern: str = PATTERN) -> Vo
 
 def sentences(text: Text, words: Vocabulary) -> list[tuple[int, ...]]:
     """The short sentences of a text that name no name and no thing, as tokens; each begins with a space."""
+    return [found for document in text.documents() for found in sentences_in(document.text, text.tokenizer, words)]
+
+
+def sentences_in(content: str, tokenizer: PreTrainedTokenizerBase, words: Vocabulary) -> list[tuple[int, ...]]:
+    """Those of one piece of text."""
     taken, found = {*words.names, *words.things}, []
-    for document in text.documents():
-        for sentence in SENTENCE.split(" ".join(document.text.split())):
-            if re.fullmatch(r"[A-Z][^\n]{10,60}[.!?]", sentence):
-                ids = tuple(text.tokenizer.encode(" " + sentence, add_special_tokens=False))
-                if len(ids) <= LONGEST and not taken.intersection(ids):
-                    found.append(ids)
+    for sentence in SENTENCE.split(" ".join(content.split())):
+        if re.fullmatch(r"[A-Z][^\n]{10,60}[.!?]", sentence):
+            ids = tuple(tokenizer.encode(" " + sentence, add_special_tokens=False))
+            if len(ids) <= LONGEST and not taken.intersection(ids):
+                found.append(ids)
     return found
 
 

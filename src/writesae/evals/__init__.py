@@ -23,6 +23,7 @@ from writesae.evals.population import population as population
 from writesae.evals.proper_nouns import proper_nouns as proper_nouns
 from writesae.evals.quality import quality as quality
 from writesae.evals.readers import readers as readers
+from writesae.evals.recall import recall as recall
 from writesae.evals.seeds import seeds as seeds
 from writesae.evals.selectivity import selectivity as selectivity
 from writesae.evals.sign import sign as sign
@@ -48,6 +49,7 @@ _ENTRIES: tuple[Evaluation[Any], ...] = (
     erasure,
     amplification,
     proper_nouns,
+    recall,
 )
 
 EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in _ENTRIES})

@@ -26,6 +26,8 @@ class Grid:
     rows: list[str]
     columns: list[str]
     values: list[list[float | None]]
+    texts: list[list[str]] | None = None
+    """What is written in the cells, where it is not the numbers."""
 
 
 def by_head(values: Mapping[Site, float]) -> Grid:
@@ -58,7 +60,10 @@ def heat_map(
             return math.log(max(value, 1e-12) / around)
         return value if floor is None else math.log(max(value, floor))
 
-    def written(value: float | None) -> str:
+    def written(row: int, column: int) -> str:
+        value = grid.values[row][column]
+        if grid.texts is not None:
+            return label(grid.texts[row][column])
         return "\u2248 0" if floor is not None and value is not None and value < floor else write(value)
 
     shades = [[scaled(value) for value in row] for row in grid.values]
@@ -85,7 +90,10 @@ def heat_map(
             showscale=False,
             xgap=1 if wide else 3,
             ygap=1 if wide else 3,
-            text=[[written(value) if value is not None else "" for value in row] for row in grid.values],
+            text=[
+                [written(r, c) if value is not None else "" for c, value in enumerate(row)]
+                for r, row in enumerate(grid.values)
+            ],
             hovertemplate="%{y} %{x}: %{text}<extra></extra>",
             hoverongaps=False,
         )
@@ -98,7 +106,7 @@ def heat_map(
             go.Scatter(
                 x=[label(grid.columns[c]) for _, c, _ in cells],
                 y=[label(grid.rows[r]) for r, _, _ in cells],
-                text=[written(grid.values[r][c]) + names.get((r, c), "") for r, c, _ in cells],
+                text=[written(r, c) + names.get((r, c), "") for r, c, _ in cells],
                 mode="text",
                 textfont={"size": 12, "color": ["var(--heat-ink)" if d else "var(--ink)" for d in deep]},
                 hoverinfo="skip",

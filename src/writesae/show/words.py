@@ -100,6 +100,10 @@ CONDITIONS = {
     "pca": ("first principal direction", "PCA"),
     "flat_svd": ("flat dictionary, top singular pair", "flat, SVD"),
     "all_active": ("all active features", "all active"),
+    "nearest": ("the nearest atom", "nearest"),
+    "other": ("another write deleted", "another"),
+    "everything": ("every head\u2019s writes of the fact deleted", "every head"),
+    "native": ("the write itself", "native"),
 }
 """What stands in a write's place: in words, and in a word or two."""
 

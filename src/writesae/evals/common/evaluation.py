@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 S = TypeVar("S")
 
-Takes = Literal["one", "heads", "seeds", "none", "sites"]
-"""Dictionaries: exactly one; one for each of several heads; several of one head; none; none, but heads are named."""
+Takes = Literal["one", "heads", "seeds", "none", "sites", "optional"]
+"""Dictionaries: exactly one; one for each of several heads; several of one head; none; none, but heads are named; one
+for each of several heads, or none."""
 
 Progress = Callable[[int, int], None]
 """Called with (finished pieces, all pieces)."""
@@ -99,7 +100,7 @@ class Evaluation(Generic[C]):
         progress: Progress | None = None,
         **options: object,
     ) -> Result[C, Any]:
-        """Measure: `evaluation(model, dictionaries, text)`, or `evaluation(model, text)` where none is taken.
+        """Measure: `evaluation(model, dictionaries, text)`, or `evaluation(model, text)` where none is taken or needed.
 
         `dictionaries` is one, several, or a mapping from head to dictionary; `text` a `Text` (of which `passages` are
         drawn under `text_seed`), drawn `Passages`, or token ids `[B, T]` without padding. `site` names the head of a

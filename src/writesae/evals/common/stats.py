@@ -39,10 +39,15 @@ def clustered(values: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
 
     (nan, nan) with fewer than two clusters, where nothing can be resampled.
     """
+    return clustered_ratio(values, np.ones(np.shape(values)), clusters, seed)
+
+
+def clustered_ratio(values: ArrayLike, of: ArrayLike, clusters: ArrayLike, seed: int) -> Interval:
+    """The same of a sum over another, `sum values / sum of`."""
     x, names = np.asarray(values, float), np.unique(np.asarray(clusters), return_inverse=True)[1]
     if x.size == 0 or names.max() == 0:
         return Interval(float("nan"), float("nan"))
-    sums, counts = np.bincount(names, x), np.bincount(names)
+    sums, counts = np.bincount(names, x), np.bincount(names, np.asarray(of, float))
 
     def mean(s: NDArray[np.float64], n: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
         ratio: NDArray[np.float64] = s.sum(axis) / n.sum(axis)

@@ -76,13 +76,14 @@ def subject_of(
     name = evaluation.name
     if not isinstance(host, Host):
         raise InputError(f"{name} takes a model first, as writesae.load gives it, not {type(host).__name__}")
-    without = evaluation.takes in ("none", "sites")
+    without = evaluation.takes in ("none", "sites") or (evaluation.takes == "optional" and len(given) == 1)
     if len(given) != (1 if without else 2):
         called = f"{name}(model, text)" if without else f"{name}(model, dictionaries, text)"
         raise InputError(f"{name} was given {len(given)} things beside the model: call {called}")
     named = sites_of(host, site)
     saes = () if without else tuple(_placed(given[0], named, name))
-    sites = _heads(evaluation, host, named) if without else tuple(dict.fromkeys(s for s, _ in saes))
+    bare = without or (evaluation.takes == "optional" and not saes)
+    sites = _heads(evaluation, host, named) if bare else tuple(dict.fromkeys(s for s, _ in saes))
     check_counts(evaluation, saes, sites)
     needed = [*check_precision(host, allow)]
     for where, sae in saes:
@@ -130,7 +131,7 @@ def sites_of(host: Host, site: Sites | None) -> tuple[Site, ...]:
 
 
 def _heads(evaluation: Evaluation[Any], host: Host, named: tuple[Site, ...]) -> tuple[Site, ...]:
-    if evaluation.takes == "none":
+    if evaluation.takes in ("none", "optional"):
         if named:
             raise InputError(f"{evaluation.name} measures every head: leave out the site")
         return ()
@@ -171,7 +172,7 @@ def check_counts(evaluation: Evaluation[Any], saes: tuple[tuple[Site, SAE], ...]
     if takes == "seeds" and (count < 2 or len(sites) != 1):
         heads = ", ".join(map(str, sites))
         raise InputError(f"{evaluation.name} compares two or more dictionaries of one head, not {count} of {heads}")
-    if takes in ("one", "heads"):
+    if takes in ("one", "heads", "optional"):
         most = 2 if evaluation.second else 1
         for site in sites:
             own = sum(where == site for where, _ in saes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from torch.nn.functional import normalize
 from writesae.causal.budget import passages_at_once
 from writesae.causal.writes import stream_writes
 from writesae.corpus.facts import FactPassages
+from writesae.evals.recall import Baseline
 from writesae.evals.recall.changed import Cell, written_form
 from writesae.hosts import Host
 from writesae.recurrence import Stream
@@ -32,10 +32,6 @@ from writesae.sae.compare import matched
 from writesae.types import Site
 
 Floats = NDArray[np.float64]
-Baseline = Literal["pca", "kmeans", "random"]
-"""A dictionary that nothing was trained for: the writes' principal directions (uncentred; there are at most `K V`), the
-centres of their clusters, or random rank-1 matrices."""
-
 BATCHES = 40
 """Batches of k-means, of 1,024 writes each."""
 WIDE = 2048

@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from writesae.causal.seen import Seen
 from writesae.errors import InputError
+from writesae.evals.common.conditions import Size
 from writesae.sae import SAE
 from writesae.types import NativeWrite
 
-Choice = Literal["state", "increment", "cosine"]
-"""Which atom stands for a write: the one of the largest coefficient as the dictionary reads the token, the one that
-the write raises most, or the one that is nearest to the write, which no reading can beat."""
-Amount = Literal["coefficient", "norm", "projection"]
-"""How large it is written: at its coefficient (for `cosine` there is none), at the write's Frobenius norm, or at its
-least-squares coefficient on the write."""
+Choice = Literal["state", "increment", "write", "cosine"]
+"""Which atom stands for a write: the one of the largest coefficient as the dictionary reads the token (`state`, or
+`write` for a dictionary of writes), the one that the write raises most, or the one that is nearest to the write, which
+no reading can beat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +28,11 @@ class AtomInstead:
 
     sae: SAE
     choice: Choice = "increment"
-    amount: Amount = "coefficient"
+    amount: Size = "coefficient"
+    """There is no coefficient for the nearest one."""
     native_write: NativeWrite = "delta"
+    rank_one: bool = False
+    """Whether an atom of a flat dictionary is cut to its largest singular pair."""
 
     def __post_init__(self) -> None:
         if self.choice == "cosine" and self.amount == "coefficient":
@@ -39,42 +41,70 @@ class AtomInstead:
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`amount * atom - write`, `[B, K, V]`."""
         sae, write = self.sae, seen.write(self.native_write)
-        atoms = sae.atom_matrices().detach().to(write)  # [N, K, V]
-        on_write = torch.einsum("nkv,bkv->bn", atoms, write)
-        squared = atoms.flatten(1).square().sum(1)
         if self.choice == "cosine":
-            score = (on_write / squared.sqrt()).abs()
+            atoms = sae.atom_matrices().detach().to(write).flatten(1)
+            score = (normalize(atoms, dim=1) @ write.flatten(1).T).T.abs()
         elif self.choice == "increment" and sae.config.target == "state":
             score = sae.increments(seen.key, seen.side(self.native_write)).to(write)
         else:
             score = seen.codes(sae).dense(sae.config.features).to(write)
-        best = score.argmax(-1)
-
-        def of_best(x: Tensor) -> Tensor:
-            return x.gather(1, best[:, None])[:, 0]
-
+        best = score.argmax(-1, keepdim=True)
+        atom = sae.atom_matrices(best[:, 0]).detach().to(write)
+        if self.rank_one:
+            u, s, vh = torch.linalg.svd(atom)
+            atom = s[:, :1, None] * u[:, :, :1] * vh[:, :1]
+        squared = atom.square().sum((1, 2))
         sizes = {
-            "coefficient": of_best(score),
-            "norm": seen.write_norm(self.native_write) / squared[best].sqrt(),
-            "projection": of_best(on_write / squared),
+            "coefficient": score.gather(1, best)[:, 0],
+            "norm": seen.write_norm(self.native_write) / squared.sqrt(),
+            "projection": (write * atom).sum((1, 2)) / squared,
         }
-        return sizes[self.amount][:, None, None] * atoms[best] - write
+        return sizes[self.amount][:, None, None] * atom - write
 
     def __str__(self) -> str:
         return f"replace the native write ({self.native_write}) by the atom of {self.choice} at its {self.amount}"
 
 
 @dataclass(frozen=True, eq=False)
+class AllInstead:
+    """All active features in the place of the native write, each at its coefficient: as many as are active, and by
+    increment those that the write raises most."""
+
+    sae: SAE
+    choice: Choice = "increment"
+    native_write: NativeWrite = "delta"
+
+    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
+        """`sum_i a_i atom_i - write`, `[B, K, V]`."""
+        sae, write, codes = self.sae, seen.write(self.native_write), seen.codes(self.sae)
+        feature, amount = codes.index, codes.value.to(write)
+        if self.choice == "increment" and sae.config.target == "state":
+            active = (amount > 0).sum(-1, keepdim=True).clamp_min(1)
+            raised = sae.increments(seen.key, seen.side(self.native_write)).to(write)
+            amount, feature = raised.topk(amount.shape[-1], -1)
+            among = torch.arange(amount.shape[-1], device=amount.device) < active
+            amount = torch.where(among & (amount > 0), amount, 0)
+        atoms = sae.atom_matrices(feature.flatten()).detach().to(write).view(*feature.shape, *write.shape[1:])
+        return torch.einsum("bj,bjkv->bkv", amount, atoms) - write
+
+    def __str__(self) -> str:
+        return f"replace the native write ({self.native_write}) by all active features, by {self.choice}"
+
+
+@dataclass(frozen=True, eq=False)
 class RandomInstead:
     """A random rank-1 matrix of the write's Frobenius norm in its place, drawn by row and place of the passage."""
 
-    seed: int = 0
+    seed: int | tuple[int, ...] = 0
     native_write: NativeWrite = "delta"
 
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`|write| x y^T - write` with unit x and y, `[B, K, V]`."""
         write, rows = seen.write(self.native_write), zip(seen.row.tolist(), seen.position.tolist(), strict=True)
-        drawn = [np.random.default_rng((self.seed, row, at)).normal(size=sum(write.shape[1:])) for row, at in rows]
+        drawn = [
+            np.random.default_rng((*np.atleast_1d(self.seed), row, at)).normal(size=sum(write.shape[1:]))
+            for row, at in rows
+        ]
         noise = torch.from_numpy(np.stack(drawn)).to(write)
         key, value = (x / x.norm(dim=1, keepdim=True) for x in torch.split(noise, list(write.shape[1:]), 1))
         instead: Tensor = seen.write_norm(self.native_write)[:, None, None] * key[:, :, None] * value[:, None, :]
@@ -82,10 +112,3 @@ class RandomInstead:
 
     def __str__(self) -> str:
         return f"replace the native write ({self.native_write}) by a random matrix of its norm"
-
-
-def comes_back(deleted: pd.DataFrame, replaced: pd.DataFrame) -> pd.Series[float]:
-    """How much of each fact a replacement brings back: 1 for all that the deletion cost, 0 for nothing, negative where
-    it is worse than nothing. NaN where the deletion cost nothing. Both tables are `located.costs` of the same facts."""
-    cost = deleted.lost.where(deleted.lost > 0)
-    return 1 - replaced.lost / cost
