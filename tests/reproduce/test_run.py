@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from writesae.cli import main
-from writesae.errors import OutputError
+from writesae.errors import DataError, OutputError
 from writesae.reproduce import ReproduceConfig
 from writesae.reproduce.page import headline, page
+from writesae.reproduce.registration import FILE, kept, register
 from writesae.reproduce.run import TABLE, reproduce
 from writesae.reproduce.sizes import SIZES
 
@@ -22,13 +23,16 @@ SMALL = replace(
 )  # fmt: skip
 CLAIMS = ("substitution.pooled", "edit.sign", "readers", "hosts.rwkv7", "sparsity_family")
 
+CONFIG = ReproduceConfig(("tiny-gdn",), CLAIMS, quick=True, workers=1)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "quick", SMALL)
         out = tmp_path_factory.mktemp("reproduction") / "out"
-        reproduce(ReproduceConfig(("tiny-gdn",), CLAIMS, quick=True, workers=1), out)
+        register(CONFIG, out)
+        reproduce(CONFIG, out)
     return out
 
 
@@ -37,6 +41,8 @@ def test_every_claim_has_a_number_or_a_reason(folder: Path) -> None:
     assert list(dict.fromkeys(row["claim"] for row in rows)) == [
         "substitution.pooled", "edit.sign", "hosts.rwkv7", "sparsity_family", "readers",
     ]  # fmt: skip
+    plan = json.loads((folder / TABLE).read_text())["plan"]
+    assert plan == {"sha256": json.loads((folder / FILE).read_text())["sha256"], "kept": True}
     for row in rows:
         assert (row["value"] is None) == (row["verdict"] == "not comparable")
         assert row["value"] is not None or row["differs"]
@@ -52,7 +58,7 @@ def test_the_same_call_reads_what_is_there(folder: Path, monkeypatch: pytest.Mon
     before = (folder / TABLE).read_bytes()
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
     assert files
-    rows = reproduce(ReproduceConfig(("tiny-gdn",), CLAIMS, quick=True, workers=1), folder)
+    rows = reproduce(CONFIG, folder)
     assert (folder / TABLE).read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == files
     text = page(rows, "quick sizes")
@@ -64,6 +70,21 @@ def test_the_same_call_reads_what_is_there(folder: Path, monkeypatch: pytest.Mon
 def test_a_folder_of_other_settings(folder: Path) -> None:
     with pytest.raises(OutputError, match="belongs to another reproduction"):
         reproduce(ReproduceConfig(("tiny-gdn",), CLAIMS), folder)
+
+
+def test_a_plan_is_written_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "out", ReproduceConfig(("tiny-gdn",), ("edit.sign",), quick=True)
+    said = register(config, out)
+    assert kept(config, out) == {"sha256": said, "kept": True}
+    assert kept(replace(config, claims=("edit.erase",)), out) == {"sha256": said, "kept": False}
+    (hypothesis,) = json.loads((out / FILE).read_text())["plan"]["hypotheses"]
+    assert (hypothesis["published"], hypothesis["no effect"], hypothesis["rising"]) == (0.846, 0.5, True)
+    for place in (out, folder):
+        with pytest.raises(OutputError, match="before anything runs"):
+            register(config, place)
+    (out / FILE).write_text((out / FILE).read_text().replace("0.846", "0.546"))
+    with pytest.raises(DataError, match="its hash does not fit"):
+        kept(config, out)
 
 
 @pytest.mark.parametrize(

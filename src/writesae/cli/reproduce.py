@@ -18,6 +18,9 @@ class Command:
     """Folder for everything that the run makes."""
     config: Flat[ReproduceConfig] = field(default_factory=ReproduceConfig)
     """Its settings."""
+    register: bool = False
+    """Only write down what will be measured and what would count, with its hash, in a new folder. The same command
+    without this flag then runs it there, and says whether the plan was kept."""
 
 
 def run(command: Command) -> None:
@@ -25,10 +28,16 @@ def run(command: Command) -> None:
     from writesae.disk import check_place
 
     check_place(command.out)
+    if command.register:
+        from writesae.reproduce.registration import register
+
+        print(f"registered in {command.out}: {register(command.config, command.out)}")
+        return
     from rich.console import Console
     from rich.table import Table
 
     from writesae.reproduce.page import headline, line, write_page
+    from writesae.reproduce.registration import kept
     from writesae.reproduce.run import reproduce
 
     console = Console()
@@ -43,5 +52,9 @@ def run(command: Command) -> None:
         verdict = f"{row.verdict}: {why}" if why else str(row.verdict or "")
         table.add_row(row.claim, row.host, row.what, published, one.number, one.bounds, str(row.n or ""), verdict)
     console.print(table)
+    plan = kept(command.config, command.out)
+    if plan is not None:
+        said = "was kept" if plan["kept"] else "was NOT kept: this run is of other settings or of another version"
+        console.print(f"The plan that was registered ({str(plan['sha256'])[:12]}) {said}.")
     settings = "quick" if command.config.quick else command.config.preset
     console.print(f"Page: [bold]{write_page(command.out, rows, f'{settings} sizes')}[/bold]")

@@ -39,6 +39,11 @@ class ReproduceConfig:
         if self.site is not None:
             Site.parse(self.site)
 
+    def wanted(self) -> list[str]:
+        """The claims by their ids."""
+        every = [one.id for one in claims()]
+        return list(dict.fromkeys(one for name in self.claims or every for one in chosen(name)))
+
     @property
     def sizes(self) -> Sizes:
         """How much of everything."""

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from writesae.causal.runs import shared_runs
-from writesae.config import Json, to_json
+from writesae.config import Json
 from writesae.corpus import Passages, Text, TokenBlocks, text
 from writesae.corpus.facts import draw_facts, sentences, vocabulary
-from writesae.disk import alone, claim, read_json, write_json
+from writesae.disk import alone, read_json, write_json
 from writesae.errors import WritesaeError
 from writesae.evals import EVALUATIONS
 from writesae.evals.common.result import Result, plain
@@ -24,16 +24,16 @@ from writesae.hosts.sources import find
 from writesae.reproduce.answers import Found
 from writesae.reproduce.bindings import BINDINGS, MEASUREMENTS, Binding, Measurement
 from writesae.reproduce.claims import claims
-from writesae.reproduce.config import ReproduceConfig, chosen
+from writesae.reproduce.config import ReproduceConfig
 from writesae.reproduce.dictionaries import config as recipe_of
 from writesae.reproduce.dictionaries import layer_heads, trained
+from writesae.reproduce.registration import RUN, begin, kept, settings
 from writesae.reproduce.rows import Row, row, without
 from writesae.reproduce.sizes import Sizes
 from writesae.sae import SAE
 from writesae.store import capture
 from writesae.types import Site
 
-KIND = "reproduction"
 TABLE = "reproduction.json"
 AUDIT_PASSAGES = 8
 SHARE = 0.8
@@ -51,33 +51,32 @@ def reproduce(config: ReproduceConfig, out: Path, console: Console | None = None
     """Measure every claim on every host in the folder `out`, and return the table's rows; `reproduction.json` holds
     them too, and `HOST/` everything that they come from.
 
-    The same call goes on where one was stopped. Raises OutputError for a folder of another reproduction, InputError for
+    The same call goes on where one was stopped. Where a plan was registered in the folder, the file says whether it was
+    kept. Raises OutputError for a folder of another reproduction, InputError for
     an unknown host or site. What one claim's measurement refuses is said in its row.
     """
     console = Console() if console is None else console
     hosts = list(EMBEDDED) if config.hosts == ("all",) else list(config.hosts)
-    wanted = [name for one in config.claims for name in chosen(one)] or [one.id for one in claims()]
-    asked = {name: value for name, value in _plain(config).items() if name != "workers"}
     for name in hosts[1:]:
         find(name, None)
     host, rows = load(hosts[0]), list[Row]()
     if config.site is not None:
         host.check_site(Site.parse(config.site))
     with alone(out):
-        claim(out, KIND, {"kind": KIND, "config": asked})
+        begin(config, out)
         for number, name in enumerate(hosts):
             host = load(name) if number else host
             with _bars(console, name) as bars, shared_runs():
-                rows += on_host(host, name, config, wanted, out / name.replace("/", "--"), bars)
-        write_json(out / TABLE, {"kind": KIND, "config": asked, "rows": plain(rows)})
+                rows += on_host(host, name, config, out / name.replace("/", "--"), bars)
+        write_json(
+            out / TABLE, {"kind": RUN, "config": settings(config), "plan": kept(config, out), "rows": plain(rows)}
+        )
     return rows
 
 
-def on_host(
-    host: Host, name: str, config: ReproduceConfig, wanted: Sequence[str], place: Path, bars: Bars
-) -> list[Row]:
+def on_host(host: Host, name: str, config: ReproduceConfig, place: Path, bars: Bars) -> list[Row]:
     """The rows of one host."""
-    sizes, results = config.sizes, place / "results"
+    sizes, results, wanted = config.sizes, place / "results", config.wanted()
     train, test = texts(host, name, config)
     audit = EVALUATIONS["spectrum"](
         host, _few(test, AUDIT_PASSAGES), out=results / "spectrum", progress=bars("audit every head")
@@ -192,12 +191,6 @@ def _card(name: str) -> dict[str, Json]:
 
 def _few(test: Text | Passages, count: int) -> Passages:
     return test.draw(count, 0) if isinstance(test, Text) else replace(test, tokens=test.tokens[:count])
-
-
-def _plain(config: ReproduceConfig) -> dict[str, Json]:
-    data = to_json(config)
-    assert isinstance(data, dict)
-    return data
 
 
 @contextmanager
