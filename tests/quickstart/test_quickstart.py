@@ -11,16 +11,19 @@ import pytest
 from rich.console import Console
 
 from writesae.artifacts import load_sae
+from writesae.causal.identity import sae_hash
 from writesae.cli import main
+from writesae.config import from_json
 from writesae.errors import ConfigError, InputError, OutputError
 from writesae.evals.common.result import Result
-from writesae.hosts import Host
-from writesae.quickstart import QuickstartConfig
+from writesae.hosts import Host, load
+from writesae.page.memory import example, rows_of
+from writesae.quickstart import QuickstartConfig, facts
 from writesae.quickstart.run import quickstart
 
 SMALL = QuickstartConfig(
     site="L5.H0", tokens=4096, length=64, features=67, k=5, batch=256, train_tokens=8192, firings=41, passages=12,
-    atoms=3, workers=1,
+    atoms=3, memory_passages=2, workers=1,
 )  # fmt: skip
 QUIET = Console(quiet=True)
 
@@ -45,8 +48,53 @@ def test_ordinary_results_and_one_page(run: Path) -> None:
         assert len(Result.load(run / "results" / f"atoms-{name}").records) == 3
     page = (run / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
-    for anchor in ("answer", "spectrum", "substitution", "atoms", "training"):
+    assert page.index('<section id="memory"') < page.index('<section id="answer"')
+    for anchor in ("recall", "spectrum", "substitution", "atoms", "training"):
         assert f'<section id="{anchor}"' in page
+
+
+def test_the_first_chapter_is_one_fact_lost_and_brought_back(run: Path) -> None:
+    results = {name: Result.load(run / "results" / f"recall-{name}") for name in ("state", "write")}
+    for name, result in results.items():
+        assert result.n == 2 * 8
+        assert result.summary.cells == ("L1.H1+3",)
+        (source,) = result.provenance.dictionaries
+        assert source.sha256 == sae_hash(load_sae(f"memory-gdn/{name}"))
+        assert source.overlap == 0
+    rows = rows_of([results["state"], results["write"]])
+    assert [row.kind for row in rows] == ["native", "delete", "random", "state", "increment", "write"]
+    right = {row.kind: row.still.value for row in rows}
+    assert right["native"] == 1
+    assert max(right["delete"], right["random"]) <= 0.25
+    assert right["state"] < 0.5
+    assert min(right["increment"], right["write"]) > 0.75
+    fact = example(rows, 8)
+    answers = {row.kind: row.answer(fact) for row in rows}
+    assert {kind for kind, (_, is_right) in answers.items() if is_right} == {"native", "increment", "write"}
+    said = results["state"].more["said"]
+    thing = said[(said.condition == "native") & (said.asked == fact)].thing.iloc[0].strip()
+    assert {word for word, is_right in answers.values() if is_right} == {thing}
+    section = (run / "report.html").read_text(encoding="utf-8").split('<section id="memory"')[1].split("</section>")[0]
+    assert section.count("<mark>") == 1
+    assert f"has the {thing}.</mark>" in section
+    assert re.findall(r'<td class="says"><b>(.+?)</b>', section) == [word for word, _ in answers.values()]
+    assert "head L1.H1, at the thing" in section
+
+
+def test_dictionaries_trained_anew(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the recipe of the shipped ones, here cut short."""
+    shorter = lambda kind, data: replace(from_json(kind, data), steps=2)  # noqa: E731
+    monkeypatch.setattr(facts, "TAUGHT", 8)
+    monkeypatch.setattr(facts, "from_json", shorter)
+    memory = load("memory-gdn")
+    saes = facts.taught(tmp_path, SMALL, memory, lambda title: lambda done, total: None)
+    for name, sae in saes.items():
+        own = load_sae(f"memory-gdn/{name}")
+        assert (sae.config, sae.site, sae.host) == (own.config, own.site, own.host)
+        assert sae.record is not None
+        assert own.record is not None
+        assert (sae.record.corpus, sae.record.host_revision) == (own.record.corpus, own.record.host_revision)
+        assert sae.record.training["steps"] == 2
 
 
 def test_a_second_run_reuses_and_finishes_what_is_missing(run: Path, host: Host) -> None:

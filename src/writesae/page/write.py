@@ -8,6 +8,7 @@ from writesae.disk import write_text
 from writesae.evals import EVALUATIONS
 from writesae.page.answer import answer
 from writesae.page.find import Found, Unreadable, find
+from writesae.page.memory import memory
 from writesae.page.shares import shares
 from writesae.page.training import training
 from writesae.show.document import Chapter, Shown, chapter_of, document, render
@@ -38,7 +39,7 @@ def page(found: Found, folder: Path) -> str:
     shown = show(found)
     hosts = ", ".join(dict.fromkeys(one.result.provenance.host for one in found.results))
     sites = ", ".join(dict.fromkeys(str(s) for one in found.results for s in one.result.provenance.sites))
-    chapters = answer(found, folder)
+    chapters = memory(found, folder) + answer(found, folder)
     if len(found.results) > 1 or found.unreadable:
         chapters.append(overview(found, shown, hosts, sites))
     chapters += shares(found)

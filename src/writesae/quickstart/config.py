@@ -46,6 +46,10 @@ class QuickstartConfig:
     """Held-out passages from which they are drawn."""
     atoms: int = 24
     """Atoms described in the report, a dictionary."""
+    memory_passages: int = 12
+    """Passages of facts in the first chapter."""
+    train: bool = False
+    """Train the first chapter's dictionaries anew, in place of those that ship."""
     workers: int = 2
     """Dictionaries that are trained at a time, each in a process of its own. Changes no number."""
 
@@ -61,6 +65,7 @@ class QuickstartConfig:
             firings=1,
             passages=1,
             atoms=1,
+            memory_passages=2,
             workers=1,
         )
         if self.site is not None:

@@ -6,14 +6,11 @@ begins with a chapter of its own. What is finished is not run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from writesae.artifacts import add_metrics
 from writesae.causal.runs import shared_runs
@@ -26,17 +23,17 @@ from writesae.hosts import Host
 from writesae.memory import refuse_unless_free
 from writesae.page import report
 from writesae.quickstart.config import TARGETS, QuickstartConfig
+from writesae.quickstart.facts import remembered
+from writesae.quickstart.progress import Bar, Ticker, bars_on
 from writesae.sae import SAE, TopK
 from writesae.store import StreamStore, capture
-from writesae.training import StepRecord, TrainConfig, train_many
+from writesae.training import TrainConfig, train_many
 from writesae.types import Site
 
 KIND = "quickstart"
 AUDIT_PASSAGES = 8
 SHARE = 0.8
 """Of the text: training text; the rest is held out."""
-
-Ticker = Callable[[int, int], None]
 
 
 def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Console | None = None) -> Path:
@@ -54,8 +51,10 @@ def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Consol
     settings = {name: value for name, value in _plain(config).items() if name != "workers"}
     asked: dict[str, Json] = {"kind": KIND, "config": settings, "revision": host.revision}
     results, seed = path / "results", config.seed
-    with alone(path), _bars(console) as bars, shared_runs():
+    with alone(path), bars_on(console) as bars, shared_runs():
         claim(path, KIND, asked)
+        for name, fact in remembered(path, config, str(host.device), bars).items():
+            console.print(f"[bold]facts, {name}[/bold]: {fact}", highlight=False)
         few = test.draw(min(AUDIT_PASSAGES, config.passages), seed)
         audit = spectrum(host, few, seed=seed, out=results / "spectrum", progress=bars("audit every head"))
         site = Site.parse(config.site or audit.summary.default_site)
@@ -109,7 +108,7 @@ def train(
     """Both dictionaries, side by side."""
     configs = recipes(config, site)
     places = [path / "train" / name for name in TARGETS]
-    loggers = [[_Bar(bars(f"train on the {name}"), one.steps or 0)] for name, one in zip(TARGETS, configs, strict=True)]
+    loggers = [[Bar(bars(f"train on the {name}"), one.steps or 0)] for name, one in zip(TARGETS, configs, strict=True)]
     trained = train_many(store, configs, places, loggers=loggers, workers=min(config.workers, len(configs)))
     return {name: result.sae for name, result in zip(TARGETS, trained, strict=True)}
 
@@ -118,38 +117,3 @@ def _record(run: Path, result: Result[Any, Any]) -> None:
     """What was found goes into the dictionary's own record."""
     data = result.to_json()
     add_metrics(run / "sae", {"substitution": {"finding": data["finding"], "n": data["n"]}})
-
-
-@dataclass(frozen=True)
-class _Bar:
-    """Shows a training run's records as progress."""
-
-    tick: Ticker
-    steps: int
-
-    def record(self, record: StepRecord) -> None:
-        self.tick(record.step, self.steps)
-
-    def close(self) -> None:
-        self.tick(self.steps, self.steps)
-
-
-@contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str], Ticker]]:
-    """One bar a part: `bars(title)` is a callback of (done, total); a part that is read has none."""
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bars:
-
-        def start(title: str) -> Ticker:
-            tasks: list[TaskID] = []
-
-            def show(done: int, total: int) -> None:
-                if not tasks:
-                    tasks.append(bars.add_task(title, total=total))
-                bars.update(tasks[0], completed=done, total=total)
-
-            return show
-
-        yield start
