@@ -14,7 +14,7 @@ from writesae.errors import InputError
 from writesae.evals import fidelity
 from writesae.evals.fidelity import FidelityConfig
 from writesae.evals.fidelity.measure import reconstructed
-from writesae.evals.fidelity.summary import CONDITIONS, summarise
+from writesae.evals.fidelity.summary import CONDITIONS, recovered_words, summarise
 from writesae.hosts import Host
 from writesae.recurrence import replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
@@ -90,4 +90,7 @@ def test_fidelity_by_hand() -> None:
     assert (whole.above, s.scopes["L5"].above) == (1, 0)
     assert whole.added == pytest.approx({"reconstruction": 0.25, "zero": 1.0})
     assert whole.recovered == pytest.approx(1 - 1 / 4)
+    assert recovered_words(whole) == "Loss recovered, of what zeroed states lose: 75.0\u202f%."
+    none = summarise({"records": table.assign(nll_zero=[1.0, 1.0])}, FidelityConfig()).scopes["all"]
+    assert "nothing to recover" in recovered_words(none)
     assert whole.intervals["reconstruction"] == pytest.approx((0.25, 0.25))

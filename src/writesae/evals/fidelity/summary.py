@@ -103,7 +103,14 @@ def finding(result: Result[FidelityConfig, Summary]) -> str:
         said += f": too small to decide, above rounding in {words.percent(whole.above)} of passages. "
     else:
         said += ". " if low > 0 or high < 0 else ": too small to decide, as the interval does not exclude zero. "
-    return f"{said}Loss recovered, of what zeroed states lose: {words.percent(whole.recovered)}."
+    return said + recovered_words(whole)
+
+
+def recovered_words(whole: Replaced) -> str:
+    """The share of the loss of zeroed states that reconstruction keeps, or that there is none."""
+    if not words.finite(whole.recovered):
+        return "Zeroed states do not raise the loss here: there is nothing to recover."
+    return f"Loss recovered, of what zeroed states lose: {words.percent(whole.recovered)}."
 
 
 def panel(result: Result[FidelityConfig, Summary]) -> Panel:
@@ -116,7 +123,7 @@ def panel(result: Result[FidelityConfig, Summary]) -> Panel:
     if len(summary.scopes) > 1:
         lines, what = [], "reconstruction"
         for scope, one in summary.scopes.items():
-            name, said = "all together" if scope == ALL else scope, f"recovered {words.percent(one.recovered)}"
+            name, said = "all together" if scope == ALL else scope, recovered_words(one)
             lines.append((name, COLOUR[what], Dot(name, one.added[what], one.intervals[what], said)))
         plots.append(_whiskers("scopes", "Which heads cost what", lines, "whole"))
     rows = [("native", words.plain(whole.perplexity["native"], 3), words.MISSING, words.MISSING)]
@@ -151,9 +158,7 @@ def _perplexity(summary: Summary) -> Plot:
     figure.update_layout(bargap=0.35)
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(title="perplexity", range=[0, max(values) * 1.12])
-    caption = (
-        f"Of the suffixes, {words.count(summary.tokens)} tokens. Loss recovered: {words.percent(whole.recovered)}."
-    )
+    caption = f"Of the suffixes, {words.count(summary.tokens)} tokens. {recovered_words(whole)}"
     return Plot("perplexity", "Perplexity", figure, caption, width="third")
 
 

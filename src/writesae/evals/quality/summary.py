@@ -117,7 +117,7 @@ def _middle(explained: Floats) -> str:
     if not len(explained):
         return "no passage varies"
     low, high = np.quantile(explained, [0.1, 0.9])
-    return f"{words.percent(float(low))} to {words.percent(float(high))} in the middle 80 % of them"
+    return f"within a passage {words.percent(float(low))} to {words.percent(float(high))}, 10th to 90th percentile"
 
 
 def _frequencies(frequency: Floats, dense: float, summary: Summary) -> Plot:

@@ -29,13 +29,14 @@ COLUMNS = common("passage", "position", "token", "timing") | {
     "context?": "the text up to and including the token, where the host has a tokenizer",
     "token_text?": "the token's text",
     "feature*": "the feature with the largest coefficient; `feature_SITE` of each head where several are edited",
-    "coefficient*": "its coefficient",
+    "coefficient*": "its coefficient in the state (or code); by increment, how much the write raises it",
     "cosine*": "cosine of the atom to the native write, of all heads together and of each",
     "write_norm*": "Frobenius norm of the native write",
     "share*": "the same over the norm of the head's native state after the token",
     "native_write": "which matrix counts as the write",
-    "reading": "which feature stands in its place: the largest in the state, the one that the write raises most "
-    "(increment), or of a dictionary of writes the largest in its code (write)",
+    "reading": "which feature stands in its place, and at which coefficient: the largest in the state, the one that the "
+    "write raises most, by how much it raises it (increment), or of a dictionary of writes the largest in its code "
+    "(write)",
     "amplitude": "how large the atom and the controls are",
     "direction": "direction of the KL divergences",
     "floor": "KL between two native runs whose rounding differs, nats a token",
