@@ -34,9 +34,8 @@ COLUMNS = common("passage", "position", "token", "timing") | {
     "write_norm*": "Frobenius norm of the native write",
     "share*": "the same over the norm of the head's native state after the token",
     "native_write": "which matrix counts as the write",
-    "reading": "which feature stands in its place, and at which coefficient: the largest in the state, the one that the "
-    "write raises most, by how much it raises it (increment), or of a dictionary of writes the largest in its code "
-    "(write)",
+    "reading": "which feature stands in its place: the largest in the state, the one that the write raises most, whose "
+    "coefficient is how much (increment), or of a dictionary of writes the largest in its code (write)",
     "amplitude": "how large the atom and the controls are",
     "direction": "direction of the KL divergences",
     "floor": "KL between two native runs whose rounding differs, nats a token",
