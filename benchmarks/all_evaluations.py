@@ -83,8 +83,8 @@ def main(options: Options) -> None:
     site = Site.parse(options.site or audit.summary.default_site)
     saes = dictionaries(options, model, site, train)
 
-    def run(name: str, what: str, *given: Any, **more: Any) -> None:
-        place = results / (f"{name}-{what}" if what else name)
+    def run(name: str, what: str, *given: Any, folder: str = "", **more: Any) -> None:
+        place = results / (folder or (f"{name}-{what}" if what else name))
         own = SLOW.get(name) or {
             "passages": EVALUATIONS[name].passages if EVALUATIONS[name].length else options.passages
         }
@@ -100,6 +100,10 @@ def main(options: Options) -> None:
                 run(name, what, group[0])
         elif one.takes == "seeds":
             run(name, "writes", saes["writes"])
+    for what, group in saes.items():
+        run("substitution", what, group[0], preset="grid", folder=f"grid-{what}")
+    features = {"choose": "features", "among": "register", "most": 60}
+    run("substitution", "", saes["states"][0], preset="grid", folder="grid-features-states", **features)
     run("sign", "", site=site)
     for name in ("installs", "proper_nouns"):
         run(name, "one-head", site=site)

@@ -5,7 +5,8 @@
 
 A block begins with `<!-- results EVALUATION -->` (every result of it under docs/results, by host), with
 `<!-- results EVALUATION HOST -->` (those of one host), with `<!-- wins HOST -->` (how often an atom beats deletion, by
-dictionary, reading and timing), with `<!-- published PREFIX -->` (published claims whose name begins so), with
+dictionary, reading and timing), with `<!-- accounts -->` (the same as the published accounts of the test measure it),
+with `<!-- published PREFIX -->` (published numbers whose name begins so, from docs/published.toml), with
 `<!-- evaluations -->` or `<!-- columns -->` (what there is), and ends with `<!-- end -->`.
 Results are the `summary.json` files that `benchmarks/all_evaluations.py` leaves there.
 """
@@ -16,17 +17,21 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from writesae.evals import EVALUATIONS
+from writesae.evals.common.conditions import CELL
+from writesae.evals.substitution import PRESETS
 from writesae.reproduce.claims import claims
 from writesae.show import words
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
-BLOCK = re.compile(r"(<!-- (results|wins|published|evaluations|columns)([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+KINDS = "results|wins|accounts|published|evaluations|columns"
+BLOCK = re.compile(rf"(<!-- ({KINDS})([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def results_block(name: str, host: str = "") -> str:
@@ -75,6 +80,27 @@ def wins_block(host: str) -> str:
     return table({"head": ["dictionary of", "read by", "writes", *heads], "rows": list(rows.values())})
 
 
+def accounts_block() -> str:
+    """How often an atom beats deletion as each published account of the test measures it, by host: at random tokens and
+    at the firings of chosen features, read by state (published) and by increment."""
+    drawn, readings = ("grid-states", "grid-features-states"), ("state", "increment")
+    rows = []
+    for host in sorted(path.name for path in RESULTS.glob("tiny-*")):
+        files = [RESULTS / host / name / "summary.json" for name in drawn]
+        found = [json.loads(path.read_text(encoding="utf-8"))["summary"]["cells"] for path in files]
+        for name, preset in PRESETS.items():
+            if name == "grid":
+                continue
+            row = [host, name]
+            for cells, reading in product(found, readings):
+                way = {column: getattr(preset, f"{column}s")[0] for column in CELL} | {"reading": reading}
+                (cell,) = (cell for cell in cells if all(cell[column] == x for column, x in way.items()))
+                row.append(f"{words.percent(cell['wins']['value'])} ({words.interval(cell['wins']['interval'])})")
+            rows.append(row)
+    ways = [f"{what}, by {how}" for what, how in product(("tokens", "firings of registers"), readings)]
+    return table({"head": ["host", "account", *ways], "rows": rows})
+
+
 def published_block(prefix: str) -> str:
     """Published numbers whose id begins so, one a line."""
     found = [claim for claim in claims() if claim.id == prefix or claim.id.startswith(prefix + ".")]
@@ -103,6 +129,7 @@ def columns_block() -> str:
 BLOCKS: dict[str, Callable[..., str]] = {
     "results": results_block,
     "wins": wins_block,
+    "accounts": accounts_block,
     "published": published_block,
     "evaluations": evaluations_block,
     "columns": columns_block,

@@ -21,7 +21,7 @@ DEEP = 0.62
 
 @dataclass(frozen=True)
 class Grid:
-    """Numbers by row and column, None where there is none."""
+    """Numbers by row and column, None where there is none. A column's name may have several lines."""
 
     rows: list[str]
     columns: list[str]
@@ -78,11 +78,12 @@ def heat_map(
     cold, middle, hot = ("var(--write)", "var(--sunken)", "var(--heat)")
     scale = [[0, middle], [1, hot]] if not both_sides else [[0, cold], [0.5, middle], [1, hot]]
     row = 20 if wide else min(80, max(34, 250 // max(1, len(grid.rows))))
-    figure = canvas(50 + row * len(grid.rows))
+    heads = ["<br>".join(map(label, name.split("\n"))) for name in grid.columns]
+    figure = canvas(50 + row * len(grid.rows) + 15 * max(name.count("\n") for name in grid.columns))
     figure.add_trace(
         go.Heatmap(
             z=[rounded(row) for row in shades],
-            x=[label(name) for name in grid.columns],
+            x=heads,
             y=[label(name) for name in grid.rows],
             zmin=low,
             zmax=high if high > low else low + 1,
@@ -104,7 +105,7 @@ def heat_map(
         deep = [abs(s - (0.0 if both_sides else low)) / reach > DEEP for _, _, s in cells]
         figure.add_trace(
             go.Scatter(
-                x=[label(grid.columns[c]) for _, c, _ in cells],
+                x=[heads[c] for _, c, _ in cells],
                 y=[label(grid.rows[r]) for r, _, _ in cells],
                 text=[written(r, c) + names.get((r, c), "") for r, c, _ in cells],
                 mode="text",
@@ -114,7 +115,7 @@ def heat_map(
             )
         )
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", type="category")
-    named = [label(name) for name in grid.columns[:: -(-len(grid.columns) // MOST_COLUMNS)]]
+    named = heads[:: -(-len(heads) // MOST_COLUMNS)]
     figure.update_xaxes(side="top", showgrid=False, ticks="", type="category", tickangle=0, tickvals=named)
     for row, column in (*ringed, *names):
         figure.add_shape(

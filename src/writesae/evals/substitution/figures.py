@@ -159,13 +159,14 @@ def grid(summary: Summary) -> Plot:
         for account, random in accounts(cell).items():
             for name in ("delete", random if random in against else "random"):
                 named[r, columns.index((cell.amplitude, name))] = account
-    heads = [f"{size}: {words.short_condition(name)}" for size, name in columns]
+    heads = [f"{words.short_condition(name)}\natom at\n{size}".replace(", ", ",\n") for size, name in columns]
     shown = Grid(rows, heads, [[values.get((r, c)) for c in range(len(columns))] for r in range(len(rows))])
     caption = (
-        "Share of firings where the atom, at this amplitude, is closer than this in its place. Blue-green: more than "
-        "half, orange: less."
+        "Share of firings where the atom is closer than this in its place, by the atom\u2019s size. Blue-green: more "
+        "than half, orange: less."
     ) + (" Outlined: the published protocols." if named else "")
-    return Plot("grid", "Every way of measuring", heat_map(shown, words.percent, around=0.5, marked=named), caption)
+    figure = heat_map(shown, words.percent, around=0.5, marked=named)
+    return Plot("grid", "Every way of measuring", figure, caption, "whole" if len(columns) > 4 else "half")
 
 
 def distances(summary: Summary, records: pd.DataFrame) -> Plot:
