@@ -344,25 +344,25 @@ def finding(result: Result[RecallConfig, Summary]) -> str:
     gone, other, every = s.cost("delete"), s.cost("other"), s.cost("everything")
     assert gone is not None
     assert every is not None
-    held = f"{', '.join(s.cells[:-1])} and {s.cells[-1]} together hold" if len(s.cells) > 1 else f"{s.cells[0]} holds"
+    several = len(s.cells) > 1
+    held = f"{', '.join(s.cells[:-1])} and {s.cells[-1]} together" if several else s.cells[0]
     text = (
         f"{result.provenance.host} answers {words.percent(s.native.value)} of {s.facts} facts right "
-        f"({words.interval(s.native.bounds)}). {held} a fact: without {'these writes' if len(s.cells) > 1 else 'it'} "
-        f"{_right(gone)} are, its answer loses {words.decimals(gone.lost)} nats in the median, and the other facts "
-        f"stay right in {words.percent(gone.others_right)}"
+        f"({words.interval(s.native.bounds)}). A fact is held by {held}: without {'these writes' if several else 'it'} "
+        f"{_right(gone)} stay right, {words.decimals(gone.lost)} nats are lost in the median, and "
+        f"{words.percent(gone.others_right)} of the other facts stay right; without "
     )
     if other is not None:
-        text += (
-            f"; without as many other writes of the same tokens it stays right in {words.percent(other.right.value)}"
-        )
-    text += f", without those of every head at the statement in {words.percent(every.right.value)}."
+        text += f"as many other writes of the same tokens {words.percent(other.right.value)} do, without "
+    text += f"those of every head at the statement {words.percent(every.right.value)}."
     random, atoms = s.cost("random"), [c for c in s.costs if c.condition == "atom"]
     size = atoms[0].amplitude if atoms else ""
     said = [
-        f"an atom{f' read by {c.reading}' * (c.reading != 'write')} {_right(c)}" for c in atoms if c.amplitude == size
-    ]
+        f"an atom{f' read by {c.reading}' * (c.reading != 'write')} {_right(c)}"
+        for c in atoms if c.amplitude == size
+    ]  # fmt: skip
     said += [f"a random matrix {_right(random)}"] if random is not None else []
-    text += f" Right with something in {'their' if len(s.cells) > 1 else 'its'} place: {', '.join(said)}."
+    text += f" Right with something in {'their' if several else 'its'} place: {', '.join(said)}."
     own = [one for one in s.recovered if one.dictionary == "atoms"]
     if own:
         text += " An atom stands for a known pair at cosine 0.9, one to one, in " + ", ".join(
