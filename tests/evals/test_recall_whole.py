@@ -114,7 +114,7 @@ def test_a_host_with_true_atoms(memory: Host, cell: Cell, passages: torch.Tensor
     assert random.best.value == 0
     spot = max((spot for spot in found.spots if spot.head >= 0), key=lambda spot: spot.lost)
     assert (spot.name, spot.offset, spot.token) == (str(cell.site), 3, "thing")
-    assert "holds a fact" in result.finding
+    assert f"held by {cell}" in result.finding
     said = result.more["said"]
     assert (said.condition == "native").sum() == 5
     assert said[(said.condition == "delete") & (said.fact == 2)].asked.tolist() == [0, 1, 2, 3, 4]
