@@ -22,6 +22,7 @@ import tyro
 
 from writesae.artifacts import save_sae
 from writesae.corpus.facts import fact_blocks, vocabulary
+from writesae.errors import InputError
 from writesae.hosts import EMBEDDED, Host, load
 from writesae.sae import SAE, TopK
 from writesae.sae.compare import atom_cosines, matched
@@ -68,6 +69,8 @@ class Options:
     """Active features of a state that are tried."""
     write_ks: tuple[int, ...] = (1, 2, 4)
     """Active features of a write that are tried."""
+    seeds: int = 2
+    """Seeds a `k`; one where there is one `k` to take."""
     steps: int = 2000
     """Steps of 2,048 tokens."""
     threads: int = 1
@@ -114,17 +117,20 @@ def settings(options: Options, site: Site, target: Target, k: int, seed: int) ->
 def learn(options: Options, store: StreamStore, held_out: StreamStore, site: Site, target: Target) -> None:
     """The dictionary of one head and target: two seeds for each `k`, and the first of the `k` that agrees best."""
     name, table, results = f"{site}-{target}", [], dict[int, TrainResult]()
-    for k in options.ks if target == "state" else options.write_ks:
+    ks = options.ks if target == "state" else options.write_ks
+    if options.seeds < 2 and len(ks) > 1:
+        raise InputError(f"one of k = {ks} is chosen by the agreement of two seeds: give --seeds 2, or one k")
+    for k in ks:
         both = []
-        for seed in (0, 1):
+        for seed in range(max(1, options.seeds)):
             config = settings(options, site, target, k, seed)
             both.append(train(store, config, options.out / "runs" / f"{name}-k{k}-seed{seed}"))
-        agree = round(agreement(held_out, *both), 4)
+        agree = round(agreement(held_out, *both[:2]), 4) if len(both) > 1 else None
         explained = [round(one.metrics.explained_variance, 4) for one in both]
         table.append({"k": k, "seeds agree": agree, "explained variance": explained})
         print(name, table[-1], flush=True)
         results[k] = both[0]
-    best = max(table, key=lambda row: row["seeds agree"])
+    best = max(table, key=lambda row: row["seeds agree"] or 0)
     (options.out / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     sae = results[best["k"]].sae
     assert sae.record is not None

@@ -21,10 +21,10 @@ from writesae.store import capture
 from writesae.training import TrainConfig, train_many
 
 FEW: Mapping[str, Any] = MappingProxyType(
-    {"counts": FACTS, "gap": 0, "reach": 5, "tried": 4, "found_on": 3, "amplitudes": "coefficient", "pairs_on": 48,
+    {"counts": FACTS, "gap": 0, "reach": 5, "tried": 4, "amplitudes": "coefficient", "pairs_on": 48,
      "baselines": ()}
 )  # fmt: skip
-"""What keeps it to seconds: a fact is looked for at the tokens of its own statement, on three passages."""
+"""What keeps it to seconds: a fact is looked for at the tokens of its own statement."""
 
 
 def remembered(
@@ -38,7 +38,8 @@ def remembered(
     for name, sae in saes.items():
         found[name] = recall(
             host, sae, test, passages=config.memory_passages, names=NAMES, things=THINGS, facts=FACTS, seed=config.seed,
-            cells=cells, **FEW, out=path / "results" / f"recall-{name}", progress=bars(f"facts, {name}"),
+            cells=cells, found_on=1 if cells else 3, **FEW, out=path / "results" / f"recall-{name}",
+            progress=bars(f"facts, {name}"),
         )  # fmt: skip
         cells = found[name].summary.cells  # they are of the host, and looked for once
     return found
