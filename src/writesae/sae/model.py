@@ -163,7 +163,7 @@ class SAE(nn.Module):
                 return keep_batch_top(pre, sparsity.k)
             return pre * (pre > self.threshold.clamp_min(0))
         if isinstance(sparsity, JumpReLU):
-            return jump(pre, self.threshold, self.window()).relu()
+            return jump(pre, self.threshold, self.window())
         if isinstance(sparsity, Gated):
             magnitude = self.r_mag.exp() * (pre - self.b_enc) + self.b_mag
             return magnitude.relu() * (pre > 0)

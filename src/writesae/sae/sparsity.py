@@ -63,7 +63,9 @@ def step(p: Tensor, threshold: Tensor, width: Tensor | float) -> Tensor:
 
 
 def jump(p: Tensor, threshold: Tensor, width: Tensor | float) -> Tensor:
-    """`p 1[p > threshold]` with the JumpReLU paper's gradients: `1[p > threshold]` and `-threshold / width` near it."""
+    """`p 1[p > threshold]` where positive, with the gradients of Rajamanoharan et al. 2024b: `1[p > threshold]` for `p`,
+    and `-threshold / width` for the threshold in the whole window around it, where features fire and where they do not.
+    """
     near = (p - threshold).detach().abs() < width / 2
-    still = threshold.detach()
-    return p * (p > threshold) - near * (still * (threshold - still) / width)
+    still = threshold.detach().clamp_min(0)
+    return (p * (p > threshold)).relu() - near * (still * (threshold - threshold.detach()) / width)
