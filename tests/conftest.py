@@ -9,6 +9,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 import pytest
 import torch
 
+import shapes as _shapes  # noqa: F401  # before all that it checks
 from first_blocks import first_blocks
 from small_results import SHAPES, small_result
 from writesae.evals import EVALUATIONS

@@ -94,14 +94,16 @@ def from_json(cls: type[T], data: object, converter: cattrs.Converter = _convert
         return _quick[converter].structure(data, cls)
     except (CattrsError, TypeError, ValueError, LookupError, AttributeError, OverflowError, WritesaeError) as error:
         reasons = [str(error)]
+    kinds = get_args(cls) if isinstance(cls, UnionType) else (cls,)
+    name = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
     try:
         converter.structure(_first(data), cls)
     except ClassValidationError as error:
-        reasons = cattrs.transform_error(error, path=cls.__name__, format_exception=_told)
+        reasons = cattrs.transform_error(error, path=name, format_exception=_told)
     except (CattrsError, TypeError, ValueError, LookupError, AttributeError, WritesaeError) as error:
         reasons = [str(error)]
     more = f"; and {len(reasons) - _TOLD} more" * (len(reasons) > _TOLD)
-    raise ConfigError(f"cannot read a {getattr(cls, '__name__', cls)}: {'; '.join(reasons[:_TOLD])}{more}") from None
+    raise ConfigError(f"cannot read a {name}: {'; '.join(reasons[:_TOLD])}{more}") from None
 
 
 def _first(data: object) -> object:

@@ -2,15 +2,26 @@
 
 Shape letters: B batch, T time, H heads, K = d_k (key side), V = d_v (value side), N features, J active features.
 Streams are `[B, T, H, d]`, states `[B, H, K, V]`; an atom is `v w^T` with `v: (K,)` and `w: (V,)`.
+
+Where dimensions matter a signature holds them, `Float[Tensor, "B T K"]`: `*T` any number of dimensions, `#K` that
+dimension or 1. It means nothing at run time; the tests put jaxtyping's types here, which are then checked at each call.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated as Bool
+from typing import Annotated as Float
+from typing import Annotated as Int
 from typing import Literal
 
 from writesae.errors import InputError
+
+__all__ = [
+    "Amplitude", "Bool", "DirectionKind", "Float", "Int", "KLDirection", "NativeWrite", "ReadAs", "Reading",
+    "Site", "Target", "Timing",
+]  # fmt: skip
 
 Target = Literal["state", "write-value", "write-delta"]
 """The matrix a dictionary models: the state after a token, the native write `b k v^T`, or the delta write `k u^T`."""

@@ -204,7 +204,7 @@ def test_a_model_of_the_caller_is_left_as_it_is(folder: Path) -> None:
 
 
 def test_a_bad_device_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"device 'gpu' cannot be used.*give cpu, cuda"):
+    with pytest.raises(InputError, match=r"^there is no device 'gpu': give cpu, cuda, cuda:1, mps or auto$"):
         load("tiny-gdn", device="gpu")
     with pytest.raises(InputError, match="not a int"):
         load(5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -13,11 +14,12 @@ from memory_store import MemoryStore
 
 from writesae.cli import main
 from writesae.cli.train import Command
+from writesae.config import to_json
 from writesae.errors import ConfigError, InputError
 from writesae.sae import BatchTopK, Bilinear, Factored, Gated, JumpReLU, SAEConfig, TopK
 from writesae.training import TrainConfig, train
 from writesae.training.config import EPOCHS
-from writesae.training.recipe import SPARSITIES, recipe, sites
+from writesae.training.recipe import SPARSITIES, read_recipe, recipe, sites
 from writesae.types import Site
 
 
@@ -66,7 +68,7 @@ def test_what_a_call_gets_wrong_is_one_line(store: MemoryStore, tmp_path: Path) 
         ({"out": tmp_path}, 'needs a head: site="L5.H0"'),
         ({"out": tmp_path, "site": "H1"}, "not written like"),
         ({"out": tmp_path, "site": 5}, "site=5 cannot be"),
-        ({"out": tmp_path, "site": "L3.H1", "feature": 5}, "no setting 'feature': features"),
+        ({"out": tmp_path, "site": "L3.H1", "feature": 5}, r"no setting 'feature': did you mean features\?"),
         ({"out": tmp_path, "site": "L3.H1", "features": "5"}, "features='5' cannot be: .* not of type int"),
         ({"out": tmp_path, "site": "L3.H1", "target": "writes"}, "target='writes' cannot be"),
         ({"out": tmp_path, "site": "L3.H1", "sparsity": "top"}, "unknown sparsity 'top'"),
@@ -181,12 +183,40 @@ def test_flags_win_over_a_config_file_and_say_so(
     ):
         assert words in said
     for text, words in (
-        ('{"feature": 37}', "feature"),
+        ('{"feature": 37}', f"{path}: training has no setting 'feature': did you mean features?"),
+        ('{"features": "37"}', f"{path}: features='37' cannot be"),
+        ('{"k": 2.5}', f"{path}: k=2.5 is no whole number"),
+        ('{"sparsity": {"kind": "TopK", "kk": 2}}', f"{path}: cannot read a"),
         ("[]", "no JSON object"),
-        ('{"steps": 2, "epochs": 1}', "both"),
+        ('{"steps": 2, "epochs": 1}', f"{path}: steps=2 and epochs=1.0 both"),
     ):
         path.write_text(text)
         assert words in refused(["--site", "L3.H1", "--config", str(path)], capsys)
+
+
+def test_a_config_file_takes_the_short_forms_too(store: MemoryStore, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text('{"k": 2, "sparsity": "batch-topk", "target": "write", "preset": "writesae_rank2", "steps": 3}')
+    read = read_recipe(path)
+    assert (read.sparsity, read.target, read.encoder) == (BatchTopK(2), "write-delta", Bilinear(2))
+    path.write_text(json.dumps(to_json(read)))  # as a run keeps it
+    assert read_recipe(path) == read
+
+
+def test_what_a_run_lacks_is_said_before_its_folder_is_made(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    words = ["train", "store", "--site", "L3.H1", "--out", str(tmp_path / "run"), "--steps", "3"]
+    for more, said in (
+        (["--log", "wandb"], "python -m pip install wandb"),
+        (["--memory", "0"], "memory is GiB above 0"),
+        (["--device", "gpu"], "there is no device 'gpu': give cpu, cuda, cuda:1, mps or auto"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
 
 
 def test_the_help_shows_the_defaults_of_the_library() -> None:

@@ -45,6 +45,19 @@ class TokenCodes:
     measured_on: Mapping[str, Json] = field(default_factory=dict, repr=False)
     """The model's name, revision, dtype and device, the dictionary, and the versions of what ran them."""
 
+    def to_json(self) -> Json:
+        """The tokens, every firing, and what was measured on."""
+        return {
+            "site": str(self.site),
+            "texts": list(self.texts),
+            "records": [
+                {str(name): list(value) if name == "words" else value for name, value in row.items()}
+                for row in self.records.to_dict("records")
+            ],
+            "overruled": list(self.overruled),
+            "measured_on": dict(self.measured_on),
+        }
+
     def sheet(self) -> Sheet:
         """A token a line with its strongest features."""
         rows = []

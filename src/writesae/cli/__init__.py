@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "capture": "record what a host writes into a stream store",
     "train": "train a dictionary from a store",
     "eval": "measure a dictionary: substitution, population, partition, logit shift, fidelity and more",
+    "codes": "which features of a dictionary fire at each token of a text",
     "attribute": "which past writes and atoms made the model say this",
     "edit": "erase, install or amplify what a host writes, and read both continuations side by side",
     "reproduce": "every published claim, measured here and set beside its published number",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from writesae.cli.options import Flat, HostOptions, dictionaries
+from writesae.cli.options import Flat, HostOptions, console, dictionaries
 from writesae.errors import InputError
 
 
@@ -58,8 +58,6 @@ class Command:
 
 def run(command: Command) -> None:
     """Attribute, write what was asked for, and print."""
-    from rich.console import Console
-
     import writesae.attribution as attribution
     from writesae.cli.capture import parse_layers
     from writesae.disk import check_place, write_json, write_text
@@ -90,9 +88,9 @@ def run(command: Command) -> None:
         write_json(command.json, found.to_json(command.top) | {"checks": checked}, nulls=True)
     if command.html is not None:
         write_text(command.html, attribution.attribution_page(found, checks=checks))
-    console = Console()
-    console.print(found.sheet(command.top))
+    terminal = console()
+    terminal.print(found.sheet(command.top))
     for name, compared in checks.items():
-        console.print(attribution.verdict(name, compared), highlight=False)
+        terminal.print(attribution.verdict(name, compared), highlight=False)
     for path in written:
-        console.print(f"wrote {path}", highlight=False)
+        terminal.print(f"wrote {path}", highlight=False)

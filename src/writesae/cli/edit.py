@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from writesae.cli.options import Flat, HostOptions, dictionary
+from writesae.cli.options import Flat, HostOptions, console, dictionary
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,22 +111,20 @@ class Command:
 
 def run(command: Command) -> None:
     """Continue the prompt with and without the edit."""
-    from rich.console import Console
-
     from writesae.disk import check_place, write_json, write_text
     from writesae.edits import Sampling
 
     written = [path for path in (command.json, command.html) if path is not None]
     for path in written:
         check_place(path, file=True)
-    plan, console, last = _plan(command), Console(), [""]
-    stream = command.stream and console.is_terminal
+    plan, terminal, last = _plan(command), console(), [""]
+    stream = command.stream and terminal.is_terminal
 
     def show(side: Side, text: str) -> None:
         if side != last[0]:
-            console.print(("\n" if last[0] else "") + f"{side:<8} ", end="", style="dim")
+            terminal.print(("\n" if last[0] else "") + f"{side:<8} ", end="", style="dim")
             last[0] = side
-        console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(text, end="", markup=False, highlight=False, soft_wrap=True)
 
     sampling = Sampling(command.temperature, seed=command.seed)
     result = plan.compare(command.prompt, command.new_tokens, sampling, show if stream else None)
@@ -135,10 +133,10 @@ def run(command: Command) -> None:
     if command.html is not None:
         write_text(command.html, result.sheet().page("writesae edit"))
     if stream:
-        console.print("\n")
-    console.print(result)
+        terminal.print("\n")
+    terminal.print(result)
     for path in written:
-        console.print(f"wrote {path}", highlight=False)
+        terminal.print(f"wrote {path}", highlight=False)
 
 
 def _plan(command: Command) -> Edited:

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from writesae.cli.options import Flat, Running
+from writesae.cli.options import Flat, Running, console
 from writesae.errors import InputError
 
 
@@ -38,27 +38,26 @@ def run(command: Command) -> None:
 
 
 def _print_inventory() -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
     from writesae.hosts.inventory import inventory, shipped
 
-    table = Table("family", "can", "package", "runs here on")
-    table.add_column("models", no_wrap=True)
+    terminal = console()
+
+    def indented(line: str) -> None:
+        terminal.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
+
     for row in inventory():
         package = f"{row.package} {row.version}" if row.version else f"{row.package} (not installed)"
-        table.add_row(row.family, row.can, package, escape(row.devices), "\n".join(row.models))
-    console = Console()
-    console.print(table)
-    own = Table("host that ships with writesae", "model", "quality", "needs")
+        terminal.print(Text(f"{row.family}: {package}; {row.devices}; {row.can}", "bold"))
+        indented(", ".join(row.models))
+    terminal.print(Text("hosts that ship with writesae", "bold"))
     for host in shipped():
-        own.add_row(host.name, host.model, host.quality, escape(host.needs))
-    console.print(own)
+        indented(f"{host.name:<15} {host.model:<22} {host.quality}" + f"; {host.needs}" * bool(host.needs))
 
 
 def _print_sites(model: str, command: Command) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     host = command.running.open(model, command.device_map)
@@ -69,7 +68,7 @@ def _print_sites(model: str, command: Command) -> None:
         if layer.one_site:
             sites, size = f"L{layer.index}.H0", f"{layer.d_k} x {layer.heads}"
         table.add_row(str(layer.index), layer.family, sites, size, layer.name)
-    console = Console()
-    console.print(f"{host.name}: {type(host.model).__name__}, {host.dtype}, {host.device}, revision {host.revision}")
-    console.print(f"{len(host.sites)} sites in {len(host.layers)} of {len(host.blocks)} layers; replay check passed")
-    console.print(table)
+    terminal = console()
+    terminal.print(f"{host.name}: {type(host.model).__name__}, {host.dtype}, {host.device}, revision {host.revision}")
+    terminal.print(f"{len(host.sites)} sites in {len(host.layers)} of {len(host.blocks)} layers; replay check passed")
+    terminal.print(table)

@@ -28,11 +28,11 @@ def run(command: Command) -> None:
 
     if command.source is not None:
         check_there(Path(command.source), hub=True)
-    from rich.console import Console
     from rich.table import Table
 
     from writesae.artifacts.hub import list_cells
     from writesae.artifacts.shipped import SHIPPED
+    from writesae.cli.options import console
 
     source = SHIPPED if command.source is None else command.source
     cells = list_cells(source, revision=command.revision, cache_dir=command.cache_dir, offline=command.offline)
@@ -42,4 +42,4 @@ def run(command: Command) -> None:
     for cell in cells:
         row = (cell.host, cell.site, cell.variant, cell.seed, cell.target, f"{cell.features:,}", cell.path)
         table.add_row(*("" if value is None else str(value) for value in row))
-    Console().print(table)
+    console().print(table)

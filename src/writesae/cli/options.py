@@ -15,14 +15,26 @@ import tyro
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from writesae.corpus import Text
     from writesae.hosts import Host
     from writesae.sae import SAE
 
 T = TypeVar("T")
+WIDE = 1000
+"""Columns where there is no terminal."""
 FLAT = tyro.conf.arg(name="")
 Flat = Annotated[T, FLAT]
 """A group whose flags stand beside the command's own, without a prefix."""
+
+
+def console() -> Console:
+    """The terminal; where the output goes to a file or a pipe, one in which no line is wrapped or cut."""
+    from rich.console import Console
+
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=WIDE)
 
 
 def dictionaries(sources: Sequence[str], sites: Sequence[str] = ()) -> list[SAE]:

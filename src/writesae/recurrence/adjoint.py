@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from writesae.recurrence.stream import Stream
+from writesae.types import Float
 
 
-def adjoint_reference(stream: Stream, output_grad: Tensor, at_token: bool, final: Tensor | None = None) -> Tensor:
+def adjoint_reference(
+    stream: Stream, output_grad: Float[Tensor, "B T H V"], at_token: bool, final: Float[Tensor, "B H K V"] | None = None
+) -> Float[Tensor, "B T H K V"]:
     """`G_t` for every token, `[B, T, H, K, V]`, from `output_grad` `[B, T, H, V]`. One einsum a term, any dtype.
 
     `final` (`[B, H, K, V]`) is the gradient with respect to the state after the last token that comes from
@@ -40,8 +43,13 @@ def adjoint_reference(stream: Stream, output_grad: Tensor, at_token: bool, final
 
 @torch.no_grad()
 def adjoint_products(
-    stream: Stream, output_grad: Tensor, v: Tensor, w: Tensor, at_token: bool, final: Tensor | None = None
-) -> Tensor:
+    stream: Stream,
+    output_grad: Float[Tensor, "B T H V"],
+    v: Float[Tensor, "N K"],
+    w: Float[Tensor, "N V"],
+    at_token: bool,
+    final: Float[Tensor, "B H K V"] | None = None,
+) -> Float[Tensor, "B T N"]:
     """`v_i^T G_t w_i` for every atom and token of one head, `[B, T, N]`: the form that is used.
 
     `stream` has one head (`[B, T, 1, d]`), `output_grad` is `[B, T, 1, V]`, `v` `[N, K]`, `w` `[N, V]`,
@@ -62,13 +70,13 @@ def adjoint_products(
 
 
 class _Head(NamedTuple):
-    query: Tensor
-    grad: Tensor
-    decay: Tensor
-    erase: tuple[Tensor, Tensor] | None
+    query: Float[Tensor, "B T K"]
+    grad: Float[Tensor, "B T V"]
+    decay: Float[Tensor, "B T #K"]
+    erase: tuple[Float[Tensor, "B T K"], Float[Tensor, "B T K"]] | None
 
 
-def _step(head: _Head, t: int, state: Tensor) -> Tensor | None:
+def _step(head: _Head, t: int, state: Float[Tensor, "B K V"]) -> Float[Tensor, "B 1 V"] | None:
     """Take `state` from onward of token t to onward of token t - 1, in place.
 
     Returns `h_t = -G_t^T e_t` (`[B, 1, V]`): the step adds `f_t h_t^T` to the decayed gradient.
@@ -81,7 +89,14 @@ def _step(head: _Head, t: int, state: Tensor) -> Tensor | None:
     return added
 
 
-def _contracted(head: _Head, v: Tensor, w: Tensor, at_token: bool, state: Tensor, out: Tensor) -> Tensor:
+def _contracted(
+    head: _Head,
+    v: Float[Tensor, "N K"],
+    w: Float[Tensor, "N V"],
+    at_token: bool,
+    state: Float[Tensor, "B K V"],
+    out: Float[Tensor, "B T N"],
+) -> Float[Tensor, "B T N"]:
     """Any decay: contract each token's gradient with every atom."""
     for t in reversed(range(out.shape[1])):
         out[:, t] = ((v @ state) * w).sum(-1)
@@ -91,7 +106,14 @@ def _contracted(head: _Head, v: Tensor, w: Tensor, at_token: bool, state: Tensor
     return out
 
 
-def _scanned(head: _Head, v: Tensor, w: Tensor, at_token: bool, state: Tensor, out: Tensor) -> Tensor:
+def _scanned(
+    head: _Head,
+    v: Float[Tensor, "N K"],
+    w: Float[Tensor, "N V"],
+    at_token: bool,
+    state: Float[Tensor, "B K V"],
+    out: Float[Tensor, "B T N"],
+) -> Float[Tensor, "B T N"]:
     """Scalar decay: a step back adds two rank-1 pieces, `q_t g_t^T` and `f_t h_t^T`, to the decayed gradient, so
     the products follow a scalar recurrence and no gradient is ever contracted with an atom."""
     priced = ((v @ state) * w).sum(-1)

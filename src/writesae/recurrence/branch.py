@@ -16,10 +16,11 @@ from torch import Tensor
 from writesae.recurrence.decay import log_sums
 from writesae.recurrence.stream import Stream
 from writesae.recurrence.updates import _decayed_products
+from writesae.types import Float
 
 
 @torch.no_grad()
-def branch(stream: Stream, states: Tensor, copies: int) -> Tensor:
+def branch(stream: Stream, states: Float[Tensor, "R H K V"], copies: int) -> Float[Tensor, "RC T H V"]:
     """Outputs `[R * copies, T, H, V]` of rows that continue `states` `[R, H, K, V]`.
 
     Row `r * copies + c` of the stream (`[R * copies, T, H, d]`) continues `states[r]`. Equal to `replay_reference`
@@ -42,7 +43,9 @@ def branch(stream: Stream, states: Tensor, copies: int) -> Tensor:
     return (seen + written - _within(rows.query, along, since) @ erased).transpose(1, 2).contiguous()
 
 
-def _read(vectors: list[Tensor], states: Tensor, copies: int) -> list[Tensor]:
+def _read(
+    vectors: list[Float[Tensor, "RC H _ K"]], states: Float[Tensor, "R H K V"], copies: int
+) -> list[Float[Tensor, "RC H _ V"]]:
     """`S_0^T x` for vectors `[R * copies, H, T, K]`: every state is gone through once."""
     sizes = [x.shape[2] for x in vectors]
     every = torch.cat(vectors, 2)
@@ -52,7 +55,9 @@ def _read(vectors: list[Tensor], states: Tensor, copies: int) -> list[Tensor]:
     return list(torch.split(found, sizes, 2))
 
 
-def _within(query: Tensor, key: Tensor, since: Tensor) -> Tensor:
+def _within(
+    query: Float[Tensor, "N H T K"], key: Float[Tensor, "N H T K"], since: Float[Tensor, "N H T #K"]
+) -> Float[Tensor, "N H T T"]:
     """`q_t^T D_{t<-s} k_s` for s <= t, zero elsewhere, `[N, H, T, T]`."""
     own = torch.diag_embed((query * key).sum(-1))
     return own if query.shape[2] == 1 else own + _decayed_products(query, key, since, since)

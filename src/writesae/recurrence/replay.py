@@ -8,26 +8,27 @@ import torch
 from torch import Tensor
 
 from writesae.recurrence.stream import Stream
+from writesae.types import Float, Int
 
 
 class Replayed(NamedTuple):
     """What a replay returns."""
 
-    outputs: Tensor
+    outputs: Float[Tensor, "B T H V"]
     """`o_t = S_t^T q_t`, `[B, T, H, V]`."""
-    final: Tensor
+    final: Float[Tensor, "B H K V"]
     """The state after the last token, `[B, H, K, V]`."""
-    states: Tensor
+    states: Float[Tensor, "*n H K V"]
     """The states asked for: `[B, T, H, K, V]` from the reference, `[n, H, K, V]` from `replay(keep=...)`."""
 
 
-def zero_state(stream: Stream) -> Tensor:
+def zero_state(stream: Stream) -> Float[Tensor, "B H K V"]:
     """The empty state that fits a stream, `[B, H, K, V]`."""
     batch, _, heads, d_k = stream.key.shape
     return stream.key.new_zeros(batch, heads, d_k, stream.value.shape[-1])
 
 
-def replay_reference(stream: Stream, initial: Tensor | None = None) -> Replayed:
+def replay_reference(stream: Stream, initial: Float[Tensor, "B H K V"] | None = None) -> Replayed:
     """MATH.md section 1 as written, one einsum a term, every state kept. Any dtype; differentiable."""
     state = zero_state(stream) if initial is None else initial
     decay = stream.log_decay.exp()
@@ -45,7 +46,11 @@ def replay_reference(stream: Stream, initial: Tensor | None = None) -> Replayed:
 
 
 @torch.no_grad()
-def replay(stream: Stream, initial: Tensor | None = None, keep: tuple[Tensor, Tensor] | None = None) -> Replayed:
+def replay(
+    stream: Stream,
+    initial: Float[Tensor, "B H K V"] | None = None,
+    keep: tuple[Int[Tensor, " n"], Int[Tensor, " n"]] | None = None,
+) -> Replayed:
     """The replay that is used: in place, batched matrix products, states kept only where asked.
 
     `keep` is (row `b`, token `t`), each `[n]`, in any order; `Replayed.states[j]` is row `keep[0][j]`'s state after

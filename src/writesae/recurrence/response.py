@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from writesae.recurrence.stream import Stream
+from writesae.types import Float
 
 
-def respond(stream: Stream, key: Tensor, value: Tensor, at_token: bool) -> Tensor:
+def respond(
+    stream: Stream, key: Float[Tensor, "B C H K"], value: Float[Tensor, "B C H V"], at_token: bool
+) -> Float[Tensor, "B C T H V"]:
     """Response of the outputs to adding `key value^T` to the state after the stream's first token, many a row:
     `key` `[B, C, H, K]`, `value` `[B, C, H, V]`.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
+from writesae.types import Float
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -18,19 +20,19 @@ class Stream:
     exactly one rank-1 matrix to the decayed state, `k_t u_t^T` (the delta write).
     """
 
-    query: Tensor
+    query: Float[Tensor, "B T H K"]
     """`q_t`, `[B, T, H, K]`."""
-    key: Tensor
+    key: Float[Tensor, "B T H K"]
     """Write key `k_t`, `[B, T, H, K]`."""
-    value: Tensor
+    value: Float[Tensor, "B T H V"]
     """Native write value (`b_t v_t` in the delta family, `dt_t x_t` in Mamba-2), `[B, T, H, V]`."""
-    log_decay: Tensor
+    log_decay: Float[Tensor, "B T H #K"]
     """`log d_t`, `[B, T, H, 1]` (scalar decay) or `[B, T, H, K]` (one a key channel)."""
-    erase_read: Tensor | None = None
+    erase_read: Float[Tensor, "B T H K"] | None = None
     """`f_t`, `[B, T, H, K]`; None where nothing is erased."""
-    erase_gate: Tensor | None = None
+    erase_gate: Float[Tensor, "B T H 1"] | None = None
     """`[B, T, H, 1]` with `e_t = erase_gate_t k_t`; None unless the erase runs along the key."""
-    erase_write: Tensor | None = None
+    erase_write: Float[Tensor, "B T H K"] | None = None
     """`e_t`, `[B, T, H, K]`; None unless the erase has a direction of its own (RWKV-7, GDN-2)."""
 
     def __post_init__(self) -> None:
@@ -49,7 +51,7 @@ class Stream:
         return self.erase_write is None
 
     @property
-    def erase(self) -> tuple[Tensor, Tensor] | None:
+    def erase(self) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T H K"]] | None:
         """`(e, f)`, each `[B, T, H, K]`, or None where nothing is erased."""
         if self.erase_read is None:
             return None

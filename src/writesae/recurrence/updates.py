@@ -11,6 +11,7 @@ from torch import Tensor
 from writesae.recurrence.decay import log_sums
 from writesae.recurrence.replay import zero_state
 from writesae.recurrence.stream import Stream
+from writesae.types import Float
 
 CHUNK = 64
 BLOCK = 16
@@ -18,7 +19,9 @@ BLOCK = 16
 
 
 @torch.no_grad()
-def delta_values(stream: Stream, initial: Tensor | None = None, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+def delta_values(
+    stream: Stream, initial: Float[Tensor, "B H K V"] | None = None, chunk: int = CHUNK
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     """`u_t` (`[B, T, H, V]`) and the final state (`[B, H, K, V]`) without forming the states between.
 
     Within a chunk, `(I + A) U = V' ` with `A[t, s] = gate_t (f_t . D[t-1, s] k_s)` strictly lower triangular, so
@@ -37,7 +40,9 @@ def delta_values(stream: Stream, initial: Tensor | None = None, chunk: int = CHU
     return torch.cat(pieces, 2).transpose(1, 2).contiguous(), state
 
 
-def _chunk_update(part: Stream, state: Tensor) -> tuple[Tensor, Tensor]:
+def _chunk_update(
+    part: Stream, state: Float[Tensor, "B H K V"]
+) -> tuple[Float[Tensor, "B H C V"], Float[Tensor, "B H K V"]]:
     """One chunk, tensors `[B, H, C, d]`: its delta values and the state after it."""
     length = part.key.shape[2]
     before, since = log_sums(part.log_decay, 2)
@@ -54,7 +59,12 @@ def _chunk_update(part: Stream, state: Tensor) -> tuple[Tensor, Tensor]:
     return values, new_state
 
 
-def _decayed_products(read: Tensor, key: Tensor, read_log: Tensor, key_log: Tensor) -> Tensor:
+def _decayed_products(
+    read: Float[Tensor, "B H T K"],
+    key: Float[Tensor, "B H T K"],
+    read_log: Float[Tensor, "B H T #K"],
+    key_log: Float[Tensor, "B H T #K"],
+) -> Float[Tensor, "B H T T"]:
     """`P[t, s] = sum_c read[t, c] exp(read_log[t, c] - key_log[s, c]) key[s, c]` for s < t, zero elsewhere."""
     length, like = key.shape[2], key.dtype
     mask = torch.ones(length, length, dtype=torch.bool, device=key.device).tril(-1)
@@ -77,7 +87,9 @@ def _decayed_products(read: Tensor, key: Tensor, read_log: Tensor, key_log: Tens
 
 
 @torch.no_grad()
-def native_values(stream: Stream, update: Tensor, initial: Tensor | None = None) -> Tensor:
+def native_values(
+    stream: Stream, update: Float[Tensor, "B T H V"], initial: Float[Tensor, "B H K V"] | None = None
+) -> Float[Tensor, "B T H V"]:
     """The native write values (`b v`) of a stream whose `value` is unknown but whose `u = update` is stored.
 
     `value_t = u_t + erase_gate_t S_{t-1}^T erase_read_t`, where the states follow from `update` alone.

@@ -16,18 +16,19 @@ from writesae.errors import InputError
 from writesae.recurrence.decay import log_sums
 from writesae.recurrence.stream import Stream
 from writesae.recurrence.updates import native_values
+from writesae.types import Float
 
 
 class Written(NamedTuple):
     """The writes of one head over `B` sequences, fp32."""
 
-    key: Tensor
+    key: Float[Tensor, "B T K"]
     """`k_t`, `[B, T, K]`."""
-    update: Tensor
+    update: Float[Tensor, "B T V"]
     """`u_t`, what the token really adds along `k_t` (the delta write is `k_t u_t^T`), `[B, T, V]`."""
-    log_decay: Tensor
+    log_decay: Float[Tensor, "B T #K"]
     """`log d_t`, `[B, T, 1]` (scalar decay) or `[B, T, K]` (one a key channel)."""
-    erase_gate: Tensor | None = None
+    erase_gate: Float[Tensor, "B T 1"] | None = None
     """Strength of the erase along the key, `[B, T, 1]`; None where nothing is erased."""
 
     @property
@@ -44,7 +45,7 @@ class Written(NamedTuple):
         return Written(*(None if x is None else x.to(device) for x in self))  # type: ignore[arg-type]
 
 
-def _initial(written: Written, initial: Tensor | None) -> Tensor:
+def _initial(written: Written, initial: Float[Tensor, "B K V"] | None) -> Float[Tensor, "B K V"]:
     if initial is not None:
         return initial
     batch, _, d_k = written.key.shape
@@ -52,7 +53,9 @@ def _initial(written: Written, initial: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def rebuild_states(written: Written, initial: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+def rebuild_states(
+    written: Written, initial: Float[Tensor, "B K V"] | None = None, out: Float[Tensor, "B T K V"] | None = None
+) -> Float[Tensor, "B T K V"]:
     """The states after each token of a chunk, `[B, T, K, V]`, in place in `out` where given.
 
     `initial` (`[B, K, V]`, zero if absent) is the state before the first token.
@@ -70,7 +73,9 @@ def rebuild_states(written: Written, initial: Tensor | None = None, out: Tensor 
 
 
 @torch.no_grad()
-def states_before(written: Written, positions: Sequence[int], initial: Tensor | None = None) -> Tensor:
+def states_before(
+    written: Written, positions: Sequence[int], initial: Float[Tensor, "B K V"] | None = None
+) -> Float[Tensor, "B n K V"]:
     """The state before each of the tokens `positions` (rising), `[B, len(positions), K, V]`.
 
     `initial` (zero if absent) is the state before the first token. One matrix product between two positions, in
@@ -88,7 +93,7 @@ def states_before(written: Written, positions: Sequence[int], initial: Tensor | 
     return torch.stack(states, 1)
 
 
-def native_update(written: Written, initial: Tensor | None = None) -> Tensor:
+def native_update(written: Written, initial: Float[Tensor, "B K V"] | None = None) -> Float[Tensor, "B T V"]:
     """The native write values (`b v`, `[B, T, V]`), recovered from the delta values.
 
     `b_t v_t = u_t + gate_t S_{t-1}^T f_t` with `f = k` under a scalar decay and `f = d * k` under a vector decay

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from writesae.recurrence.written import Written, rebuild_states
 from writesae.sae.workspace import Workspace
+from writesae.types import Float, Int
 
 
 class Writes(NamedTuple):
     """`T` writes of one head, each the matrix `key update^T`."""
 
-    key: Tensor
+    key: Float[Tensor, "T K"]
     """`k_t`, `[T, K]`."""
-    update: Tensor
+    update: Float[Tensor, "T V"]
     """The write value: `u_t` for `write-delta`, `b_t v_t` for `write-value`, `[T, V]`."""
 
     @property
@@ -30,7 +31,7 @@ class Writes(NamedTuple):
         """Tokens a row."""
         return 1
 
-    def matrices(self, work: Workspace | None = None) -> Tensor:
+    def matrices(self, work: Workspace | None = None) -> Float[Tensor, "T K V"]:
         """The modelled matrices, `[T, K, V]` (in `work`'s memory where given)."""
         out = _room(self.key, self.update, work)
         return torch.mul(self.key.unsqueeze(2), self.update.unsqueeze(1), out=out)
@@ -45,15 +46,15 @@ class Writes(NamedTuple):
 class States(NamedTuple):
     """The states after the tokens of `B` chunks of `C` consecutive tokens of one head."""
 
-    key: Tensor
+    key: Float[Tensor, "B C K"]
     """`k_t`, `[B, C, K]`."""
-    update: Tensor
+    update: Float[Tensor, "B C V"]
     """`u_t`, `[B, C, V]`."""
-    log_decay: Tensor
+    log_decay: Float[Tensor, "B C #K"]
     """`[B, C, 1 | K]`."""
-    initial: Tensor
+    initial: Float[Tensor, "B K V"]
     """State before each chunk, `[B, K, V]`."""
-    picked: Tensor | None = None
+    picked: Int[Tensor, "B P"] | None = None
     """Which tokens of each chunk are modelled, `[B, P]` int64; None: all of them."""
 
     @property
@@ -71,13 +72,13 @@ class States(NamedTuple):
         """Whether the scan applies."""
         return self.log_decay.shape[-1] == 1
 
-    def pick(self, rows: Tensor) -> Tensor:
+    def pick(self, rows: Float[Tensor, "B C *d"]) -> Float[Tensor, "B P *d"]:
         """Of `[B, C, ...]` the tokens that are modelled, `[B, P, ...]`. Differentiable."""
         if self.picked is None:
             return rows
         return rows[torch.arange(len(rows), device=rows.device).unsqueeze(1), self.picked]
 
-    def matrices(self, work: Workspace | None = None) -> Tensor:
+    def matrices(self, work: Workspace | None = None) -> Float[Tensor, "T K V"]:
         """The modelled matrices, `[B * P, K, V]`, rebuilt (in `work`'s memory where given)."""
         out = _room(self.key, self.update, work)
         rebuild_states(Written(self.key, self.update, self.log_decay), self.initial, out)

@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from writesae.types import Float, Int
+
 
 class Codes(NamedTuple):
     """Active features of each token, sparse; slots that are not used hold value 0."""
 
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: Int[Tensor, "*T J"]  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     """Feature numbers, `[..., J]` int64."""
-    value: Tensor
+    value: Float[Tensor, "*T J"]
     """Coefficients `a >= 0`, `[..., J]`."""
 
-    def dense(self, features: int) -> Tensor:
+    def dense(self, features: int) -> Float[Tensor, "*T N"]:
         """The same as `[..., N]` coefficients."""
         zeros = self.value.new_zeros(*self.value.shape[:-1], features)
         return zeros.scatter_add(-1, self.index, self.value)
@@ -24,7 +26,7 @@ class Codes(NamedTuple):
 class Atoms(NamedTuple):
     """Rank-1 atoms `v w^T`."""
 
-    v: Tensor
+    v: Float[Tensor, "N K"]
     """Key sides, `[N, K]`."""
-    w: Tensor
+    w: Float[Tensor, "N V"]
     """Value sides, `[N, V]`."""

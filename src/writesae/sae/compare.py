@@ -12,21 +12,22 @@ from torch.nn.functional import normalize
 from writesae.errors import InputError
 from writesae.sae.config import Flat
 from writesae.sae.model import SAE, atom_norms
+from writesae.types import Float, Int
 
 
 class Matching(NamedTuple):
     """Pairs of atoms of two dictionaries, best first."""
 
-    first: Tensor
+    first: Int[Tensor, " n"]
     """Features of the first dictionary, `[n]`."""
-    second: Tensor
+    second: Int[Tensor, " n"]
     """Their partners in the second, `[n]`."""
-    cosine: Tensor
+    cosine: Float[Tensor, " n"]
     """Cosine of each pair as matrices, `[n]`."""
 
 
 @torch.no_grad()
-def atom_cosines(first: SAE, second: SAE) -> Tensor:
+def atom_cosines(first: SAE, second: SAE) -> Float[Tensor, "N M"]:
     """Cosines of all atoms as matrices, `[N1, N2]`. Raises InputError where the head sizes differ."""
     sizes = [(s.config.d_k, s.config.d_v) for s in (first, second)]
     if sizes[0] != sizes[1]:
@@ -41,7 +42,7 @@ def atom_cosines(first: SAE, second: SAE) -> Tensor:
     return sum(pairs[1:], pairs[0]) / torch.outer(norms[0], norms[1])
 
 
-def matched(cosines: Tensor) -> Matching:
+def matched(cosines: Float[Tensor, "N M"]) -> Matching:
     """One-to-one pairs of rows and columns of `cosines` `[N1, N2]` with the largest total (Hungarian assignment)."""
     cosines = cosines.cpu()
     rows, columns = (torch.from_numpy(x) for x in linear_sum_assignment(cosines.numpy(), maximize=True))

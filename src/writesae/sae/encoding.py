@@ -18,21 +18,22 @@ from writesae.sae.config import Bilinear
 from writesae.sae.model import SAE
 from writesae.sae.stack import Gradients, Stack
 from writesae.sae.workspace import Workspace
+from writesae.types import Float, Int
 
 
 class Encoded(NamedTuple):
     """Pre-activations of a block; valid until the next block is encoded in the same workspace."""
 
-    pre: Tensor
+    pre: Float[Tensor, "T N"]
     """`p` with the bias, `[T, N]`."""
-    left: Tensor | None = None
+    left: Float[Tensor, "T rN"] | None = None
     """Write targets, bilinear encoder: `k_t . v_ir`, `[T, r * N]` with the rank outermost."""
-    right: Tensor | None = None
+    right: Float[Tensor, "T rN"] | None = None
     """Write targets, bilinear encoder: `u_t . w_ir`, likewise."""
 
 
 @torch.no_grad()
-def encode_block(stack: Stack, batch: Batch, matrices: Tensor | None, work: Workspace) -> Encoded:
+def encode_block(stack: Stack, batch: Batch, matrices: Float[Tensor, "T K V"] | None, work: Workspace) -> Encoded:
     """All pre-activations of a block, `[G T, N]`. `matrices` (`[G T, K, V]`), its own, are for dense forms."""
     config = stack.config
     if not isinstance(config.encoder, Bilinear):
@@ -61,23 +62,31 @@ def encode_block(stack: Stack, batch: Batch, matrices: Tensor | None, work: Work
     return Encoded(_add_bias(stack, pre.flatten(0, 1)))
 
 
-def preactivations(sae: SAE, batch: Batch, matrices: Tensor) -> Tensor:
+def preactivations(sae: SAE, batch: Batch, matrices: Float[Tensor, "T K V"]) -> Float[Tensor, "T N"]:
     """`p` `[T, N]` of every token of a block, with the bias, in memory of its own."""
     return encode_block(Stack([sae]), batch, matrices, Workspace()).pre
 
 
-def _add_bias(stack: Stack, pre: Tensor) -> Tensor:
+def _add_bias(stack: Stack, pre: Float[Tensor, "T N"]) -> Float[Tensor, "T N"]:
     stack.apart(pre).add_(stack.apart(stack.b_enc).unsqueeze(1))
     return pre
 
 
-def _products(stack: Stack, name: str, rows: Tensor, factors: Tensor, work: Workspace) -> Tensor:
+def _products(
+    stack: Stack, name: str, rows: Float[Tensor, "*T d"], factors: Float[Tensor, "G rN d"], work: Workspace
+) -> Float[Tensor, "GT rN"]:
     """`[G T, r N]` inner products of each dictionary's rows `[.., d]` with its factors `[G, r N, d]`."""
     flat = rows.reshape(len(factors), -1, rows.shape[-1])
     return stack.product(flat, factors.mT, work.take(name, flat, *flat.shape[:2], factors.shape[1])).flatten(0, 1)
 
 
-def _project(stack: Stack, states: Tensor, v: Tensor, w: Tensor, work: Workspace) -> Tensor:
+def _project(
+    stack: Stack,
+    states: Float[Tensor, "n K V"],
+    v: Float[Tensor, "G rN K"],
+    w: Float[Tensor, "G rN V"],
+    work: Workspace,
+) -> Float[Tensor, "n rN"]:
     """`v_i^T S w_i`, `[G n, r N]`, of states `[G n, K, V]` and factors `[G, r N, d]`."""
     d_k, d_v = states.shape[1:]
     parts = []
@@ -93,7 +102,9 @@ def _by_rank(p: Tensor, rank: int) -> Tensor:
     return p if rank == 1 else p.reshape(*p.shape[:-1], rank, -1).sum(-2)
 
 
-def gather(factors: Tensor, index: Tensor, work: Workspace, name: str) -> Tensor:
+def gather(
+    factors: Float[Tensor, "N r d"], index: Int[Tensor, "T J"], work: Workspace, name: str
+) -> Float[Tensor, "T Jr d"]:
     """Factor rows of each token's features: `[N, r, d]` and `[T, J]` give `[T, J * r, d]`, in `work`'s memory."""
     rows = factors.flatten(1)
     out = work.take(name, factors, index.numel(), rows.shape[1])
@@ -101,12 +112,14 @@ def gather(factors: Tensor, index: Tensor, work: Workspace, name: str) -> Tensor
     return out.view(index.shape[0], -1, factors.shape[-1])
 
 
-def multiply(left: Tensor, right: Tensor, work: Workspace, name: str) -> Tensor:
+def multiply(
+    left: Float[Tensor, "T a b"], right: Float[Tensor, "T b c"], work: Workspace, name: str
+) -> Float[Tensor, "T a c"]:
     """Batched product in `work`'s memory."""
     return torch.bmm(left, right, out=work.take(name, left, len(left), left.shape[1], right.shape[2]))
 
 
-def add_rows(into: Tensor, index: Tensor, rows: Tensor) -> None:
+def add_rows(into: Float[Tensor, "N r d"], index: Int[Tensor, "T J"], rows: Float[Tensor, "T Jr d"]) -> None:
     """Add `[T, J * r, d]` rows to the factors `[N, r, d]` that `gather` read them from."""
     into.flatten(1).index_add_(0, index.flatten(), rows.reshape(index.numel(), -1))
 
@@ -114,13 +127,15 @@ def add_rows(into: Tensor, index: Tensor, rows: Tensor) -> None:
 class Seen(NamedTuple):
     """What the factors of a bilinear encoder see of each token's matrix, for some features."""
 
-    by_left: Tensor
+    by_left: Float[Tensor, "T Jr V"]
     """`X^T v_jr`, `[T, J r, V]`."""
-    by_right: Tensor
+    by_right: Float[Tensor, "T Jr K"]
     """`X w_jr`, `[T, J r, K]`."""
 
 
-def encoder_sees(stack: Stack, matrices: Tensor, index: Tensor, work: Workspace) -> Seen | None:
+def encoder_sees(
+    stack: Stack, matrices: Float[Tensor, "T K V"], index: Int[Tensor, "T J"], work: Workspace
+) -> Seen | None:
     """The products that the encoder's gradients need of matrices `[T, K, V]` and features `[T, J]`; in `work`'s memory.
 
     None for a linear encoder, whose gradients need the matrices themselves.
@@ -132,7 +147,13 @@ def encoder_sees(stack: Stack, matrices: Tensor, index: Tensor, work: Workspace)
     return Seen(multiply(gather(v, index, work, "rows"), matrices, work, "seen by left"), by_right)
 
 
-def encoder_gradients(stack: Stack, seen: Seen | Tensor, index: Tensor, slope: Tensor, into: Gradients) -> None:
+def encoder_gradients(
+    stack: Stack,
+    seen: Seen | Float[Tensor, "T K V"],
+    index: Int[Tensor, "T J"],
+    slope: Float[Tensor, "T J"],
+    into: Gradients,
+) -> None:
     """Accumulate the gradients of the encoder from `d loss / d p` of the active pairs (`index`, `slope` `[T, J]`).
 
     `seen` is what `encoder_sees` gave, and is overwritten, or the matrices `[T, K, V]` where it gave nothing.
@@ -155,7 +176,13 @@ def encoder_places(stack: Stack, into: Gradients) -> tuple[Tensor, Tensor]:
 
 
 def write_encoder_gradients(
-    stack: Stack, batch: Writes, encoded: Encoded, index: Tensor, slope: Tensor, into: Gradients, work: Workspace
+    stack: Stack,
+    batch: Writes,
+    encoded: Encoded,
+    index: Int[Tensor, "T J"],
+    slope: Float[Tensor, "T J"],
+    into: Gradients,
+    work: Workspace,
 ) -> None:
     """The same for writes `k u^T` and a bilinear encoder: `dp/dv = (u . w) k`, `dp/dw = (k . v) u`, no matrix."""
     assert encoded.left is not None
@@ -174,7 +201,7 @@ def write_encoder_gradients(
         add_rows(place, index, torch.mul(scale, flat, out=out))
 
 
-def sparse_pairs(index: Tensor, value: Tensor, features: int) -> Tensor:
+def sparse_pairs(index: Int[Tensor, "T J"], value: Float[Tensor, "T J"], features: int) -> Float[Tensor, "N T"]:
     """The sparse matrix `[N, T]` of (feature, token) values."""
     token = torch.arange(index.shape[0], device=index.device).unsqueeze(1).expand_as(index)
     where = torch.stack([index.flatten(), token.flatten()])

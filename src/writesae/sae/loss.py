@@ -17,12 +17,13 @@ from writesae.sae.codes import Codes
 from writesae.sae.config import BatchTopK, Gated, JumpReLU, SAEConfig, SoftGated
 from writesae.sae.model import SAE
 from writesae.sae.sparsity import batch_cut, step
+from writesae.types import Bool, Float, Int
 
 
 class Dead(NamedTuple):
     """The auxiliary loss on features that have stopped firing."""
 
-    mask: Tensor
+    mask: Bool[Tensor, "*G N"]
     """Which features are dead, `[N]` bool."""
     k: int
     """Most dead features that model a token's residual."""
@@ -33,17 +34,17 @@ class Dead(NamedTuple):
 class Loss(NamedTuple):
     """A step's loss and what the trainer watches. The terms are scalars; their sum is what is minimised."""
 
-    error: Tensor
+    error: Float[Tensor, " *G"]
     """Mean squared Frobenius error, averaged over the reconstructions that are trained."""
-    full: Tensor
+    full: Float[Tensor, " *G"]
     """The same of the whole dictionary, without a gradient."""
-    penalty: Tensor
+    penalty: Float[Tensor, " *G"]
     """Sparsity penalty (0 for TopK)."""
-    aux: Tensor
+    aux: Float[Tensor, " *G"]
     """Weighted auxiliary loss (0 without dead features)."""
-    fired: Tensor
+    fired: Int[Tensor, "*G N"]
     """How many tokens each feature fired at, `[N]` int64."""
-    cut: Tensor
+    cut: Float[Tensor, " *G"]
     """BatchTopK: the smallest code of the batch; 0 otherwise."""
 
     @property
@@ -52,7 +53,7 @@ class Loss(NamedTuple):
         return self.error + self.penalty + self.aux
 
 
-def training_codes(sae: SAE, pre: Tensor) -> tuple[Tensor, Tensor]:
+def training_codes(sae: SAE, pre: Float[Tensor, "T N"]) -> tuple[Float[Tensor, "T N"], Float[Tensor, ""]]:
     """Dense codes `[T, N]` as they are while training, and BatchTopK's cut."""
     if isinstance(sae.config.sparsity, BatchTopK):
         cut = batch_cut(pre.detach(), sae.config.sparsity.k)
@@ -61,7 +62,9 @@ def training_codes(sae: SAE, pre: Tensor) -> tuple[Tensor, Tensor]:
     return (codes.dense(sae.config.features) if isinstance(codes, Codes) else codes), pre.new_zeros(())
 
 
-def trained_subsets(config: SAEConfig, index: Tensor, value: Tensor) -> list[Tensor]:
+def trained_subsets(
+    config: SAEConfig, index: Int[Tensor, "T J"], value: Float[Tensor, "T J"]
+) -> list[Bool[Tensor, "T J"]]:
     """Which of a token's codes take part in each reconstruction that is trained beside the full one.
 
     Bool masks of the shape of `index` and `value` (`[T, J]`): Matryoshka prefixes, then the strongest few.
@@ -70,7 +73,7 @@ def trained_subsets(config: SAEConfig, index: Tensor, value: Tensor) -> list[Ten
     return prefixes + [value >= value.topk(level, dim=1).values[:, -1:] for level in config.levels]
 
 
-def sparsity_penalty(sae: SAE, pre: Tensor, codes: Tensor) -> Tensor:
+def sparsity_penalty(sae: SAE, pre: Float[Tensor, "T N"], codes: Float[Tensor, "T N"]) -> Float[Tensor, ""]:
     """The part of the penalty that needs codes only; the hard gate's frozen reconstruction is added by the caller."""
     sparsity = sae.config.sparsity
     if isinstance(sparsity, JumpReLU):
@@ -83,14 +86,14 @@ def sparsity_penalty(sae: SAE, pre: Tensor, codes: Tensor) -> Tensor:
     return pre.new_zeros(())
 
 
-def dead_codes(pre: Tensor, dead: Dead) -> Tensor:
+def dead_codes(pre: Float[Tensor, "T N"], dead: Dead) -> Float[Tensor, "T N"]:
     """Codes `[T, N]` of the `k` strongest dead features of each token, zero elsewhere."""
     masked = pre.masked_fill(~dead.mask, -torch.inf)
     value, index = masked.topk(min(dead.k, int(dead.mask.sum())), dim=-1, sorted=False)
     return torch.zeros_like(pre).scatter(-1, index, value.relu())
 
 
-def dense_loss(sae: SAE, matrices: Tensor, dead: Dead | None = None) -> Loss:
+def dense_loss(sae: SAE, matrices: Float[Tensor, "T K V"], dead: Dead | None = None) -> Loss:
     """The loss on `matrices` `[T, K, V]`; every term is differentiable by autograd. Any composition."""
     pre = sae.preactivations(matrices)
     codes, cut = training_codes(sae, pre)

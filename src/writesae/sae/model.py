@@ -32,10 +32,10 @@ from writesae.sae.preact import preactivation_chunks
 from writesae.sae.record import Record
 from writesae.sae.show import html, text
 from writesae.sae.sparsity import jump, keep_batch_top, pack, top_codes
-from writesae.types import Site, Target
+from writesae.types import Float, Int, Site, Target
 
 
-def atom_norms(v: Tensor, w: Tensor) -> Tensor:
+def atom_norms(v: Float[Tensor, "N r K"], w: Float[Tensor, "N r V"]) -> Float[Tensor, " N"]:
     """Frobenius norms of the atoms `sum_r v_ir w_ir^T`, `[N]`, for factors `[N, r, K]`, `[N, r, V]`."""
     return ((v @ v.mT) * (w @ w.mT)).sum((1, 2)).clamp_min(0).sqrt()
 
@@ -128,7 +128,7 @@ class SAE(nn.Module):
         """`(v [N, r, K], w [N, r, V])` of a bilinear encoder; the decoder's where tied."""
         return (self.v_dec, self.w_dec) if self.config.tied else (self.v_enc, self.w_enc)
 
-    def preactivations(self, matrices: Tensor) -> Tensor:
+    def preactivations(self, matrices: Float[Tensor, "*T K V"]) -> Float[Tensor, "*T N"]:
         """`p` `[..., N]` of matrices `[..., K, V]`, dense."""
         if isinstance(self.config.encoder, Bilinear):
             v, w = self.encoder_factors
@@ -138,7 +138,7 @@ class SAE(nn.Module):
         return torch.einsum("nkv,...kv->...n", self.enc, matrices) + self.b_enc
 
     @torch.no_grad()
-    def increments(self, key: Tensor, value: Tensor) -> Tensor:
+    def increments(self, key: Float[Tensor, "*T K"], value: Float[Tensor, "*T V"]) -> Float[Tensor, "*T N"]:
         """What writes `key value^T` (`[..., K]`, `[..., V]`) add to every feature, `[..., N]`: `<E_i, W>`, the change
         of its pre-activation where the write is added to any state (MATH.md section 8). The offset is gone.
 
@@ -153,7 +153,7 @@ class SAE(nn.Module):
             found = torch.einsum("nkv,...k,...v->...n", self.enc, key, value)
         return found * self.r_mag.exp() if isinstance(self.config.sparsity, Gated) else found
 
-    def activations(self, pre: Tensor) -> Codes | Tensor:
+    def activations(self, pre: Float[Tensor, "*T N"]) -> Codes | Float[Tensor, "*T N"]:
         """Codes of pre-activations `[..., N]`: sparse for TopK, else dense `[..., N]`. Differentiable."""
         sparsity = self.config.sparsity
         if isinstance(sparsity, TopK):
@@ -176,19 +176,19 @@ class SAE(nn.Module):
         mean = self.threshold.detach().mean()
         return self.width or self.config.sparsity.bandwidth * torch.where(mean > 0, mean, 1.0)
 
-    def codes(self, pre: Tensor) -> Codes:
+    def codes(self, pre: Float[Tensor, "*T N"]) -> Codes:
         """`Codes` of pre-activations `[..., N]`."""
         codes = self.activations(pre)
         return codes if isinstance(codes, Codes) else pack(codes)
 
     @torch.no_grad()
-    def encode(self, matrices: Tensor) -> Codes:
+    def encode(self, matrices: Float[Tensor, "*T K V"]) -> Codes:
         """Codes `[..., J]` of matrices `[..., K, V]`, by the dense form. Raises InputError on another shape."""
         self._check(matrices.shape[-2:])
         return self.codes(self.preactivations(matrices))
 
     @torch.no_grad()
-    def encode_written(self, written: Written, initial: Tensor | None = None) -> Codes:
+    def encode_written(self, written: Written, initial: Float[Tensor, "B K V"] | None = None) -> Codes:
         """Codes `[B, T, J]` of what one head writes, by the factored path (MATH.md section 3).
 
         `written` is as read from a store, beginning at the first token of its sequences or at the state `initial`
@@ -212,7 +212,7 @@ class SAE(nn.Module):
             torch.cat([padded(part.index) for part in parts], 1), torch.cat([padded(part.value) for part in parts], 1)
         )
 
-    def decode(self, codes: Codes) -> Tensor:
+    def decode(self, codes: Codes) -> Float[Tensor, "*T K V"]:
         """Reconstruction `[..., K, V]` of codes `[..., J]`. Differentiable in the codes and the atoms."""
         if isinstance(self.config.decoder, Flat):
             return self.bias + torch.einsum("...n,nkv->...kv", codes.dense(self.config.features), self.dec)
@@ -223,7 +223,7 @@ class SAE(nn.Module):
         weighted = (codes.value[..., None, None] * v).flatten(-3, -2)
         return self.bias + weighted.mT @ w.flatten(-3, -2)
 
-    def forward(self, matrices: Tensor) -> Tensor:
+    def forward(self, matrices: Float[Tensor, "*T K V"]) -> Float[Tensor, "*T K V"]:
         """Reconstruction of matrices `[..., K, V]`, dense and differentiable: the reference."""
         codes = self.activations(self.preactivations(matrices))
         dense = codes.dense(self.config.features) if isinstance(codes, Codes) else codes
@@ -236,7 +236,7 @@ class SAE(nn.Module):
         there = (one.device, one.dtype) == (torch.device(device), dtype)
         return self if there else copy.deepcopy(self).to(device, dtype)
 
-    def atom_matrices(self, features: Tensor | None = None) -> Tensor:
+    def atom_matrices(self, features: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n K V"]:
         """Atoms as matrices: of these features, `[n, K, V]`, or of all, `[N, K, V]`."""
         some = slice(None) if features is None else features
         if isinstance(self.config.decoder, Flat):

@@ -11,6 +11,7 @@ from torch import Tensor
 from writesae.recurrence.scan import project, scan
 from writesae.recurrence.written import Written, native_update, rebuild_states
 from writesae.sae.config import Bilinear
+from writesae.types import Float
 
 if TYPE_CHECKING:
     from writesae.sae.model import SAE
@@ -19,7 +20,7 @@ CHUNK = 64
 
 
 @torch.no_grad()
-def preactivation_chunks(sae: SAE, written: Written, initial: Tensor | None) -> Iterator[Tensor]:
+def preactivation_chunks(sae: SAE, written: Written, initial: Float[Tensor, "B K V"] | None) -> Iterator[Tensor]:
     """`p` of consecutive chunks, each `[B, C, N]`, from the state `initial` (`[B, K, V]`, None: zero) on."""
     target, bilinear, start = sae.config.target, isinstance(sae.config.encoder, Bilinear), None
     if target == "write-value":

@@ -19,6 +19,7 @@ from writesae.sae.config import Bilinear, Factored, Gated
 from writesae.sae.loss import Dead, Loss, sparsity_penalty, training_codes
 from writesae.sae.model import SAE
 from writesae.sae.workspace import Workspace
+from writesae.types import Float
 
 SLICE_NUMBERS = 1 << 18
 
@@ -34,7 +35,7 @@ def scans(sae: SAE, batch: Batch) -> bool:
     return shaped and (isinstance(batch, Writes) or batch.scalar_decay)
 
 
-def inner_products(batch: Batch, v: Tensor, w: Tensor) -> Tensor:
+def inner_products(batch: Batch, v: Float[Tensor, "N r K"], w: Float[Tensor, "N r V"]) -> Float[Tensor, "T N"]:
     """`sum_r v_ir^T X_t w_ir` `[T, N]` for factors `[N, r, K]`, `[N, r, V]`. Differentiable."""
     rank = v.shape[1]
     flat_v, flat_w = v.transpose(0, 1).flatten(0, 1), w.transpose(0, 1).flatten(0, 1)
@@ -46,7 +47,12 @@ def inner_products(batch: Batch, v: Tensor, w: Tensor) -> Tensor:
     return p.reshape(batch.tokens, rank, -1).sum(1)
 
 
-def overlaps(v: Tensor, w: Tensor, other_v: Tensor, other_w: Tensor) -> Tensor:
+def overlaps(
+    v: Float[Tensor, "n r K"],
+    w: Float[Tensor, "n r V"],
+    other_v: Float[Tensor, "m s K"],
+    other_w: Float[Tensor, "m s V"],
+) -> Float[Tensor, "n m"]:
     """Inner products of atoms with others, `[n, m]`, for factors `[n, r, d]` and `[m, r, d]`."""
     by_rank = torch.einsum("nrk,msk->nrms", v, other_v) * torch.einsum("nrv,msv->nrms", w, other_w)
     return by_rank.sum((1, 3))

@@ -37,6 +37,7 @@ from writesae.sae.sparsity import batch_cut, pack, top_entries
 from writesae.sae.stack import Gradients, Stack
 from writesae.sae.workspace import Workspace
 from writesae.sae.write_loss import BiasTerms, inner_each, write_decoder_step
+from writesae.types import Float, Int
 
 BLOCK_NUMBERS = 1 << 21
 """Numbers in a block's largest tensor: small enough for the shared cache, large enough for its matrix products."""
@@ -157,7 +158,9 @@ def _rows(codes: Codes, first: int, stop: int) -> Codes:
     return Codes(codes.index[first:stop], codes.value[first:stop])
 
 
-def _matrix_slice(step: _Step, matrices: Tensor, codes: Codes, extra: Codes | None, work: Workspace) -> None:
+def _matrix_slice(
+    step: _Step, matrices: Float[Tensor, "T K V"], codes: Codes, extra: Codes | None, work: Workspace
+) -> None:
     """Add the share of some tokens whose matrices are rebuilt, and overwrite these; `extra`: the dead features' codes.
 
     What the encoder needs of the matrices is taken first, so that one reconstruction can be subtracted in place.
@@ -218,8 +221,14 @@ def _dead_codes(stack: Stack, pre: Tensor, dead: Dead) -> Codes:
 
 
 def decoder_step(
-    stack: Stack, residual: Tensor, index: Tensor, value: Tensor, weight: float, into: Gradients, work: Workspace
-) -> tuple[Tensor, Tensor]:
+    stack: Stack,
+    residual: Float[Tensor, "T K V"],
+    index: Int[Tensor, "T J"],
+    value: Float[Tensor, "T J"],
+    weight: float,
+    into: Gradients,
+    work: Workspace,
+) -> tuple[Float[Tensor, " G"], Float[Tensor, "T J"]]:
     """Subtract the codes' reconstruction from `residual` `[T, K, V]` in place; accumulate decoder gradients.
 
     Returns `weight * sum_t ||residual||^2` of each dictionary, `[G]`, and its derivative by each code, `[T, J]`.

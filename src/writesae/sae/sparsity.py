@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from writesae.sae.codes import Codes
+from writesae.types import Float
 
 
-def top_codes(pre: Tensor, k: int) -> Codes:
+def top_codes(pre: Float[Tensor, "*T N"], k: int) -> Codes:
     """The `k` largest of each row that are positive; `pre` `[..., N]`, codes `[..., k]`. Differentiable."""
     value, index = pre.topk(k, dim=-1, sorted=False)
     return Codes(index, value.relu())
 
 
 @torch.no_grad()
-def top_entries(pre: Tensor, k: int) -> Codes:
+def top_entries(pre: Float[Tensor, "T N"], k: int) -> Codes:
     """`top_codes` of `[T, N]` without a graph: on a CPU, candidates by group first.
 
     Every one of a row's `k` largest lies in one of the `k` groups with the largest maxima, and a maximum over groups
@@ -35,37 +36,36 @@ def top_entries(pre: Tensor, k: int) -> Codes:
     return Codes(candidates.gather(1, chosen), value.relu_())
 
 
-def pack(dense: Tensor) -> Codes:
+def pack(dense: Float[Tensor, "*T N"]) -> Codes:
     """The non-zero entries of `[..., N]`, padded to the largest count of a row with zeros at feature 0."""
     width = max(int((dense != 0).sum(-1).max()) if dense.numel() else 0, 1)
     value, index = dense.topk(width, dim=-1, sorted=False)
     return Codes(index.masked_fill(value == 0, 0), value)
 
 
-def batch_cut(pre: Tensor, k: int) -> Tensor:
+def batch_cut(pre: Float[Tensor, "T N"], k: int) -> Float[Tensor, ""]:
     """The smallest of the `k * rows` largest positive entries of `pre` `[T, N]` (0 if there are fewer)."""
     wanted = min(k * pre.shape[0], pre.numel())
     return pre.flatten().kthvalue(pre.numel() - wanted + 1).values.clamp_min(0)
 
 
-def keep_batch_top(pre: Tensor, k: int) -> Tensor:
+def keep_batch_top(pre: Float[Tensor, "*T N"], k: int) -> Float[Tensor, "*T N"]:
     """The `k * rows` largest positive entries of `pre` `[..., N]` over all rows together, zero elsewhere."""
     flat = pre.relu().flatten()
     value, index = flat.topk(min(k * (flat.numel() // pre.shape[-1]), flat.numel()))
     return torch.zeros_like(flat).scatter(0, index, value).view_as(pre)
 
 
-def step(p: Tensor, threshold: Tensor, width: Tensor | float) -> Tensor:
+def step(p: Float[Tensor, "*T N"], threshold: Float[Tensor, " N"], width: Tensor | float) -> Float[Tensor, "*T N"]:
     """`1[p > threshold]` of `p` `[..., N]` and thresholds `[N]`, whose gradient is `-1 / width` in a window of that
     width around the threshold (and none for `p`)."""
     near = (p - threshold).detach().abs() < width / 2
     return (p > threshold).to(p.dtype) - near * ((threshold - threshold.detach()) / width)  # what is subtracted is 0
 
 
-def jump(p: Tensor, threshold: Tensor, width: Tensor | float) -> Tensor:
-    """`p 1[p > threshold]` where positive, with the gradients of Rajamanoharan et al. 2024b: `1[p > threshold]` for `p`,
-    and `-threshold / width` for the threshold in the whole window around it, where features fire and where they do not.
-    """
+def jump(p: Float[Tensor, "*T N"], threshold: Float[Tensor, " N"], width: Tensor | float) -> Float[Tensor, "*T N"]:
+    """`p 1[p > threshold]` where positive; gradients as in Rajamanoharan et al. 2024b: `1[p > threshold]` of `p`,
+    `-threshold / width` of the threshold in the whole window around it, whether the feature fires there or not."""
     near = (p - threshold).detach().abs() < width / 2
     still = threshold.detach().clamp_min(0)
     return (p * (p > threshold)).relu() - near * (still * (threshold - threshold.detach()) / width)

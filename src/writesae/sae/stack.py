@@ -15,6 +15,7 @@ from torch import Tensor
 from writesae.errors import InputError
 from writesae.sae.codes import Codes
 from writesae.sae.model import SAE
+from writesae.types import Float
 
 Gradients = dict[str, Tensor]
 """By parameter name; those of a stack have one row a feature of any of its dictionaries, `bias` a leading `[G]`."""
@@ -61,7 +62,9 @@ class Stack:
         names = ("v_dec", "w_dec") if self.config.tied else ("v_enc", "w_enc")
         return self.parameters[names[0]], self.parameters[names[1]]
 
-    def product(self, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    def product(
+        self, left: Float[Tensor, "G a b"], right: Float[Tensor, "G b c"], out: Float[Tensor, "G a c"]
+    ) -> Float[Tensor, "G a c"]:
         """Batched product for pre-activations, in `out`."""
         if not self.half:
             return torch.bmm(left, right, out=out)

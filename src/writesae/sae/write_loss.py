@@ -19,25 +19,26 @@ from writesae.sae.batch import Writes
 from writesae.sae.encoding import add_rows, gather
 from writesae.sae.stack import Gradients, Stack
 from writesae.sae.workspace import Workspace
+from writesae.types import Float, Int
 
 
 @dataclass
 class BiasTerms:
     """The bias seen through the atoms, and what its gradients are collected in."""
 
-    seen_v: Tensor
+    seen_v: Float[Tensor, "GN r V"]
     """`M^T v_jr`, `[G N, r, V]`."""
-    seen_w: Tensor
+    seen_w: Float[Tensor, "GN r K"]
     """`M w_jr`, `[G N, r, K]`."""
-    inner: Tensor
+    inner: Float[Tensor, " GN"]
     """`v_j^T M w_j` summed over the rank, `[G N]`."""
-    norm: Tensor
+    norm: Float[Tensor, " G"]
     """`||M||^2`, `[G]`."""
-    for_atoms: Tensor
+    for_atoms: Float[Tensor, " GN"]
     """Weighted sum of each feature's codes where its atom is differentiated, `[G N]`."""
-    for_bias: Tensor
+    for_bias: Float[Tensor, " GN"]
     """The same where the bias is differentiated, `[G N]`."""
-    writes: Tensor
+    writes: Float[Tensor, "G K V"]
     """Weighted sum of the writes where the bias is differentiated, `[G, K, V]`."""
     weight: float = 0.0
     """Sum of those weights."""
@@ -71,14 +72,14 @@ class BiasTerms:
 def write_decoder_step(
     stack: Stack,
     part: Writes,
-    index: Tensor,
-    value: Tensor,
+    index: Int[Tensor, "T J"],
+    value: Float[Tensor, "T J"],
     active: int,
     weight: float,
     bias: BiasTerms,
     into: Gradients,
     work: Workspace,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, " G"], Float[Tensor, "T active"]]:
     """`weight * sum_t ||X - M - sum_j a_j v_j w_j^T||^2` of codes `[G T, J]` of each dictionary, `[G]`, and its
     derivative by the first `active`.
 
@@ -116,14 +117,16 @@ def write_decoder_step(
     return weight * error, slope * (-2 * weight)
 
 
-def inner_each(stack: Stack, left: Tensor, right: Tensor) -> Tensor:
+def inner_each(stack: Stack, left: Float[Tensor, " *shape"], right: Float[Tensor, " *shape"]) -> Float[Tensor, " G"]:
     """`sum left right` over the tokens of each dictionary, `[G]`. No batched product: its sums are too naive."""
     if stack.count == 1:
         return torch.dot(left.flatten(), right.flatten()).unsqueeze(0)
     return (stack.apart(left) * stack.apart(right)).flatten(1).sum(1)
 
 
-def _plain(stack: Stack, key: Tensor, update: Tensor, bias: BiasTerms) -> Tensor:
+def _plain(
+    stack: Stack, key: Float[Tensor, "T K"], update: Float[Tensor, "T V"], bias: BiasTerms
+) -> Float[Tensor, " G"]:
     """`sum_t ||k u^T - M||^2`, `[G]`."""
     squares = inner_each(stack, key.square().sum(1), update.square().sum(1))
     seen = torch.bmm(stack.apart(key), stack.bias)

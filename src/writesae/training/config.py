@@ -96,11 +96,13 @@ class TrainConfig(Dictionary, _Of):
     def __post_init__(self) -> None:
         at_least(self, **dict.fromkeys(("stride", "batch", "log_every", "checkpoint_every", "dead_after"), 1))
         at_least(self, validate_tokens=1, chunk=1, renormalise_every=0, resample_every=0, validate_every=0)
-        at_least(self, warmup=0, aux_weight=0, aux_k=1, patience=0, k_steps=0, threads=0, memory=0)
+        at_least(self, warmup=0, aux_weight=0, aux_k=1, patience=0, k_steps=0, threads=0)
         if self.steps is not None and self.epochs is not None:
             raise ConfigError(f"steps={self.steps} and epochs={self.epochs} both say how long a run is: give one")
         if (self.epochs is not None and self.epochs <= 0) or (self.steps is not None and self.steps < 1):
             raise ConfigError(f"a run needs steps or epochs above 0, not steps={self.steps}, epochs={self.epochs}")
+        if not self.memory > 0:
+            raise ConfigError(f"memory is GiB above 0, not {self.memory}")
         if not 0 < self.validation < 1:
             raise ConfigError(f"validation is a share of the sequences between 0 and 1, not {self.validation}")
         if not 0 < self.lr_end <= self.lr:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from writesae.config import Json, from_plain
 from writesae.disk import json_bytes, read_lines
@@ -115,11 +116,7 @@ class TensorBoard:
     """Scalars for TensorBoard."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise _missing("tensorboard", "tensorboard") from None
-        self.writer = SummaryWriter(str(folder))
+        self.writer = imported("tensorboard").SummaryWriter(str(folder))
 
     def record(self, record: StepRecord) -> None:
         for name, value in _scalars(record).items():
@@ -133,14 +130,8 @@ class Tracker:
     """Weights & Biases or trackio, which share their calls."""
 
     def __init__(self, service: Literal["wandb", "trackio"], name: str) -> None:
-        import importlib
-
-        try:
-            module = importlib.import_module(service)
-        except ImportError:
-            raise _missing(service, service) from None
         own = {"reinit": "create_new"} if service == "wandb" else {}  # else it gives the run that is on already
-        self.run = module.init(project="writesae", name=name, **own)
+        self.run = imported(service).init(project="writesae", name=name, **own)
 
     def record(self, record: StepRecord) -> None:
         self.run.log(_scalars(record), step=record.step)
@@ -153,8 +144,13 @@ def _scalars(record: StepRecord) -> dict[str, float]:
     return {name: value for name, value in asdict(record).items() if name != "step" and value is not None}
 
 
-def _missing(service: str, package: str) -> InputError:
-    return InputError(f"logging to {service} needs the package {package}: python -m pip install {package}")
+def imported(service: Service) -> Any:
+    """The module of a service; raises InputError where its package is missing."""
+    try:
+        return importlib.import_module("torch.utils.tensorboard" if service == "tensorboard" else service)
+    except ImportError:
+        message = f"logging to {service} needs the package {service}: python -m pip install {service}"
+        raise InputError(message) from None
 
 
 def open_logger(service: Service, name: str, folder: Path) -> Logger:

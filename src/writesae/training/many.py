@@ -24,7 +24,7 @@ from writesae.sae.workspace import Workspace
 from writesae.store import StreamStore, open_store
 from writesae.training import folder
 from writesae.training.config import TrainConfig
-from writesae.training.log import Logger, Loggers, Service, StepRecord, open_logger
+from writesae.training.log import Logger, Loggers, Service, StepRecord, imported, open_logger
 from writesae.training.loop import Run, losses
 from writesae.training.process import cpu_threads, interrupts
 from writesae.training.recipe import recipe
@@ -90,6 +90,9 @@ def train_many(
         raise InputError(f"workers={workers} cannot be: at least 1, and 1 where runs share their products (together)")
     if loggers and len(loggers) != len(configs):
         raise InputError(f"{len(loggers)} lists of loggers were given for {len(configs)} runs: give one a run, or none")
+    for service in services:
+        if service != "console":
+            imported(service)  # what is missing is said before a folder is made
     left = [number for number, place in enumerate(places) if not (place / folder.RESULT).exists()]
     plan = _plan(store, {number: configs[number] for number in left}, together, workers)
 

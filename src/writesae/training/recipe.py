@@ -40,8 +40,8 @@ def recipe(base: TrainConfig | None, asked: Mapping[str, object]) -> TrainConfig
     known = [field.name for field in fields(TrainConfig)]
     for name in asked:
         if name not in known and name not in _OTHER:
-            near = get_close_matches(name, [*known, *_OTHER], 2)
-            raise ConfigError(f"training has no setting {name!r}{f': {chr(32).join(near)}?' if near else ''}")
+            near = " or ".join(get_close_matches(name, [*known, *_OTHER], 2))
+            raise ConfigError(f"training has no setting {name!r}{f': did you mean {near}?' * bool(near)}")
     values = {name: value for name, value in asked.items() if name not in _OTHER}
     if values.get("target") == "write":
         values["target"] = "write-delta"
@@ -67,6 +67,8 @@ def _sparsity(before: Sparsity | None, asked: Mapping[str, object]) -> Sparsity:
         kept: Sparsity = SPARSITIES[named]()
     elif named is None:
         kept = TopK() if before is None else before
+    elif isinstance(named, Mapping) and k is None:
+        return from_json(Sparsity, named)  # type: ignore[arg-type]
     elif not is_dataclass(named):
         raise ConfigError(f"sparsity={named!r} is neither a name ({', '.join(SPARSITIES)}) nor one like TopK(32)")
     elif k is not None:
@@ -85,11 +87,15 @@ def _sparsity(before: Sparsity | None, asked: Mapping[str, object]) -> Sparsity:
 
 
 def read_recipe(path: Path) -> TrainConfig:
-    """A configuration from a JSON file, which may leave out the site and the seed; raises ConfigError, DataError."""
+    """A configuration from a JSON file, with what `recipe` understands, the site and the seed too where they are given;
+    raises ConfigError or DataError, naming the file."""
     data = read_json(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds no JSON object")
-    return from_json(TrainConfig, {"site": "L0.H0"} | data)
+    try:
+        return recipe(None, {"site": "L0.H0", **data})
+    except InputError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def overruled(base: TrainConfig, config: TrainConfig) -> list[str]:
