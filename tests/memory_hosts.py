@@ -7,6 +7,8 @@ import warnings
 from functools import cache
 from typing import Any
 
+import pytest
+
 from writesae.evals.recall.changed import Cell
 from writesae.hosts import EMBEDDED, Host, load
 from writesae.hosts.inventory import shipped
@@ -16,6 +18,10 @@ NEEDS = {host.name: host.needs for host in shipped() if host.name.startswith("me
 """What is to be installed for each of them; nothing where it can be loaded."""
 HERE = [name for name, needs in NEEDS.items() if not needs]
 """Those that need nothing that is not installed."""
+MEMORY_HOSTS = [
+    pytest.param(name, marks=pytest.mark.skipif(bool(needs), reason=needs or "")) for name, needs in NEEDS.items()
+]
+"""All, as parameters of a test."""
 
 
 @cache

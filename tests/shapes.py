@@ -21,7 +21,7 @@ PACKAGES = ("writesae.recurrence", "writesae.sae")
 
 def checked(function: Callable[..., Any], home: ModuleType, hints: dict[str, Any] | None = None) -> Callable[..., Any]:
     """`function`, of the module `home`, with those annotations checked that hold dimensions."""
-    hints = {name: hint for name, hint in (hints or function.__annotations__).items() if "[Tensor" in str(hint)}
+    hints = {name: hint for name, hint in (hints or function.__annotations__).items() if "[Tensor, '" in str(hint)}
     if not hints:
         return function
     function.__annotations__ = {name: eval(hint, vars(home)) for name, hint in hints.items()}

@@ -82,6 +82,7 @@ def _main(words: list[str]) -> None:
         if name in RENAMED:
             _fail(f"`writesae {name}` is gone, {RENAMED[name]}")
         _fail(f"unknown command {name!r}: choose one of {', '.join(COMMANDS)}")
+    from writesae.calls import refused
     from writesae.errors import WritesaeError
     from writesae.signals import exit_code, heed_sigterm
 
@@ -103,8 +104,7 @@ def _main(words: list[str]) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        about = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        _fail(f"the system refuses{f' {about}' * bool(about)}: {error.strerror or str(error) or type(error).__name__}")
+        _fail(refused(error))
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue where it stopped", code=exit_code())
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from writesae.calls import worded
 from writesae.causal.actions import (
     Action,
     ChangeFeatures,
@@ -126,11 +127,13 @@ class Edited:
         return Sheet((f"{self.host.name} edited", *map(str, self.plan), *(f"allowed: {x}" for x in self.overruled)))
 
 
+@worded
 def edited(model: Host, at: SAE | Site | str, what: Action, **where: Unpack[Where]) -> Edited:
     """A model with one edit of any kind. Raises InputError where it does not fit."""
     return _made(model, _spot(model, at, where), what, where)
 
 
+@worded
 def erase(
     model: Host,
     at: SAE | Site | str,
@@ -146,6 +149,7 @@ def erase(
     return _made(model, spot, ChangeFeatures(*_chosen(spot, features), 0.0), where)
 
 
+@worded
 def replace_by_atom(
     model: Host,
     sae: SAE,
@@ -164,6 +168,7 @@ def replace_by_atom(
     return _made(model, spot, ReplaceByAtom(dictionary, feature, amplitude, native_write, read), where)
 
 
+@worded
 def amplify(
     model: Host,
     sae: SAE,
@@ -183,6 +188,7 @@ def amplify(
     return _made(model, spot, change, where)
 
 
+@worded
 def clamp(model: Host, sae: SAE, values: Mapping[int, float], **where: Unpack[Where]) -> Edited:
     """Bring features' coefficients to values, `{412: 2.0}`."""
     if not isinstance(values, Mapping):
@@ -192,6 +198,7 @@ def clamp(model: Host, sae: SAE, values: Mapping[int, float], **where: Unpack[Wh
     return _made(model, spot, change, where)
 
 
+@worded
 def transplant(
     model: Host,
     at: SAE | Site | str,
@@ -215,6 +222,7 @@ def transplant(
     return _made(model, spot, Transplant(source, None if keep else native_write), where, 1)
 
 
+@worded
 def install(
     model: Host,
     at: SAE | Site | str,

@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from writesae.calls import worded
 from writesae.devices import choose_device
 from writesae.errors import HostError, InputError
 from writesae.hosts.checkpoints import Request, check_whole, load_checkpoint
@@ -23,6 +24,7 @@ DType = Literal["float32", "bfloat16", "float16", "auto"]
 """Precision of a host's weights; `auto` is that of its checkpoint."""
 
 
+@worded
 def load(
     source: object,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from writesae.calls import worded
 from writesae.errors import InputError
 from writesae.evals.common.result import Result
 from writesae.page.find import one_result
@@ -14,6 +15,7 @@ from writesae.show.document import Plots
 __all__ = ["plot", "report"]
 
 
+@worded
 def plot(result: Result[Any, Any] | str | Path) -> Plots:
     """The figures of a result, or of the one result in a folder, the same as on the page.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from writesae.calls import worded
 from writesae.disk import write_text
 from writesae.evals import EVALUATIONS
 from writesae.page.answer import answer
@@ -17,6 +18,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
 
 
+@worded
 def report(folder: str | Path) -> Path:
     """Write `report.html` into a folder from all results under it, at any depth, and return its path.
 

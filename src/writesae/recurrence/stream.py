@@ -14,25 +14,26 @@ from writesae.types import Float
 class Stream:
     """The effective inputs of one layer's recurrence (normalised, scaled, gated, heads repeated).
 
-    All tensors are `[B, T, H, d]`. `d_t = exp(log_decay_t)`; the erase term is `e_t (f_t^T S_{t-1})` with
-    `f = erase_read` and `e = erase_write`. Where the erase runs along the key (the delta family),
-    `erase_gate` holds its strength, `e_t = erase_gate_t k_t`, and `erase_write` is None: the token then adds
-    exactly one rank-1 matrix to the decayed state, `k_t u_t^T` (the delta write).
+    All tensors are `[B, T, H, d]`; what `map` cuts out of them may have other axes in the place of the first three.
+    `d_t = exp(log_decay_t)`; the erase term is `e_t (f_t^T S_{t-1})` with `f = erase_read` and `e = erase_write`. Where
+    the erase runs along the key (the delta family), `erase_gate` holds its strength, `e_t = erase_gate_t k_t`, and
+    `erase_write` is None: the token then adds exactly one rank-1 matrix to the decayed state, `k_t u_t^T` (the delta
+    write).
     """
 
-    query: Float[Tensor, "B T H K"]
+    query: Float[Tensor, "*BTH K"]
     """`q_t`, `[B, T, H, K]`."""
-    key: Float[Tensor, "B T H K"]
+    key: Float[Tensor, "*BTH K"]
     """Write key `k_t`, `[B, T, H, K]`."""
-    value: Float[Tensor, "B T H V"]
+    value: Float[Tensor, "*BTH V"]
     """Native write value (`b_t v_t` in the delta family, `dt_t x_t` in Mamba-2), `[B, T, H, V]`."""
-    log_decay: Float[Tensor, "B T H #K"]
+    log_decay: Float[Tensor, "*BTH #K"]
     """`log d_t`, `[B, T, H, 1]` (scalar decay) or `[B, T, H, K]` (one a key channel)."""
-    erase_read: Float[Tensor, "B T H K"] | None = None
+    erase_read: Float[Tensor, "*BTH K"] | None = None
     """`f_t`, `[B, T, H, K]`; None where nothing is erased."""
-    erase_gate: Float[Tensor, "B T H 1"] | None = None
+    erase_gate: Float[Tensor, "*BTH 1"] | None = None
     """`[B, T, H, 1]` with `e_t = erase_gate_t k_t`; None unless the erase runs along the key."""
-    erase_write: Float[Tensor, "B T H K"] | None = None
+    erase_write: Float[Tensor, "*BTH K"] | None = None
     """`e_t`, `[B, T, H, K]`; None unless the erase has a direction of its own (RWKV-7, GDN-2)."""
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Stream:
         return self.erase_write is None
 
     @property
-    def erase(self) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T H K"]] | None:
+    def erase(self) -> tuple[Float[Tensor, "*BTH K"], Float[Tensor, "*BTH K"]] | None:
         """`(e, f)`, each `[B, T, H, K]`, or None where nothing is erased."""
         if self.erase_read is None:
             return None

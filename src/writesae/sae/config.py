@@ -70,8 +70,9 @@ class JumpReLU:
 
     l0: float = 32.0
     """Mean active features a token that the penalty `weight * (L0 / l0 - 1)^2` steers to."""
-    weight: float = 0.1
-    """Weight of that penalty, against a reconstruction error of 1 for an empty dictionary."""
+    weight: float = 1.0
+    """Weight of that penalty, against a reconstruction error of 1 for an empty dictionary. With 1, L0 ended 5 to 9%
+    above `l0` (tiny-gdn, 16 of 512 features), with 0.1 35 to 40%, and explained variance at one L0 was the same."""
     bandwidth: float = 0.2
     """Window width, in units of the mean pre-activation that fires at the start."""
 

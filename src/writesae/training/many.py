@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from writesae.calls import worded
 from writesae.devices import choose_device
 from writesae.disk import alone
 from writesae.errors import InputError, WritesaeError
@@ -35,6 +36,7 @@ from writesae.training.side_by_side import Said, run_side_by_side
 from writesae.types import Site
 
 
+@worded
 def train(
     store: StreamStore | str | Path,
     config: TrainConfig | None = None,
@@ -63,6 +65,7 @@ def train(
     return train_many(store, [config], out, loggers=[loggers])[0]
 
 
+@worded
 def train_many(
     store: StreamStore | str | Path,
     configs: Sequence[TrainConfig],

@@ -22,6 +22,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
+from writesae.calls import worded
 from writesae.config import from_json, to_json
 from writesae.errors import InputError
 from writesae.types import Target
@@ -85,6 +86,7 @@ class Evaluation(Generic[C]):
         """How it is called."""
         return f"<evaluation {self.name}: {self.title}>"
 
+    @worded
     def __call__(
         self,
         model: Host,
