@@ -6,7 +6,8 @@
 A block begins with `<!-- results EVALUATION -->` (every result of it under docs/results, by host), with
 `<!-- results EVALUATION HOST -->` (those of one host), with `<!-- wins HOST -->` (how often an atom beats deletion, by
 dictionary, reading and timing), with `<!-- accounts -->` (the same as the published accounts of the test measure it),
-with `<!-- published PREFIX -->` (published numbers whose name begins so, from docs/published.toml), with
+with `<!-- found NAME -->` or `<!-- plot NAME -->` (a table or a picture of the findings: a function of found.py), with
+`<!-- published PREFIX -->` (published numbers whose name begins so, from docs/published.toml), with
 `<!-- evaluations -->` or `<!-- columns -->` (what there is), and ends with `<!-- end -->`.
 Results are the `summary.json` files that `benchmarks/all_evaluations.py` leaves there.
 """
@@ -21,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dots import Dot, dots
+import found
 
 from writesae.evals import EVALUATIONS
 from writesae.evals.common.conditions import CELL
@@ -32,7 +33,7 @@ from writesae.show import words
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
-KINDS = "results|wins|accounts|published|evaluations|columns|facts?|plot"
+KINDS = "results|wins|accounts|published|evaluations|columns|found|plot"
 BLOCK = re.compile(rf"(<!-- ({KINDS})([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -128,80 +129,9 @@ def columns_block() -> str:
     return table({"head": ["evaluation", "file", "columns"], "rows": rows})
 
 
-INSTEAD = {
-    "native": "as it was",
-    "delete": "erased",
-    "random": "a random matrix",
-    "state": "atom, by state (published)",
-    "increment": "atom, by increment",
-    "write": "atom of writes",
-}
-"""What stands in the place of the write that holds a fact."""
-
-
-def facts_of(host: str) -> dict[str, Any]:
-    """What recall found on a host: by what stands in the place of a fact's writes, at an atom's coefficient."""
-    found: dict[str, Any] = {}
-    for path in sorted(RESULTS.glob(f"{host}/recall*/summary.json")):
-        summary = json.loads(path.read_text(encoding="utf-8"))["summary"]
-        native = next(one["right"] for one in summary["recalled"] if one["facts"] == summary["facts"])
-        found |= {"native": {"right": native, "lost": 0.0, "others_right": None}, "cells": summary["cells"]}
-        for cost in summary["costs"]:
-            kind = cost["reading"] if cost["condition"] == "atom" else cost["condition"]
-            if kind in INSTEAD and (cost["condition"] != "atom" or cost["amplitude"] == "coefficient"):
-                found[kind] = cost
-    return found
-
-
-def _share(share: dict[str, Any]) -> str:
-    return f"{words.percent(share['value'])} ({words.interval(share['wilson'] or share['interval'])})"
-
-
-def fact_block(host: str) -> str:
-    """Still right, of all facts, with each thing in the place of the write."""
-    found = facts_of(host)
-    n = found["delete"]["right"]["n"]
-    told = [_share(found[kind]["right"]) for kind in INSTEAD if kind in found]
-    head = ["in its place", *(INSTEAD[kind] for kind in INSTEAD if kind in found)]
-    return table({"head": head, "rows": [[f"still right, of {n} facts", *told]]})
-
-
-def facts_block() -> str:
-    """Every memory host, a line each."""
-    head = ["host", "the writes that hold a fact", "nats lost without", "others right"]
-    rows = []
-    for host in memory_hosts():
-        found = facts_of(host)
-        gone = found["delete"]
-        told = [_share(found[kind]["right"]) if kind in found else words.MISSING for kind in INSTEAD]
-        lost = f"{words.decimals(gone['lost'])} ({' to '.join(words.decimals(x) for x in gone['quartiles'])})"
-        rows.append([host, ", ".join(found["cells"]), lost, words.percent(gone["others_right"]), *told])
-    return table({"head": [*head, *INSTEAD.values()], "rows": rows})
-
-
-def memory_hosts() -> list[str]:
-    """Those that have results of recall."""
-    return sorted({path.parents[1].name for path in RESULTS.glob("memory-*/recall*/summary.json")})
-
-
 def plot_block(name: str) -> str:
     """The picture that lies beside the page."""
-    return f"![{name}, as in the table above]({name}.svg)"
-
-
-def facts_picture() -> str:
-    """The facts of every memory host that are still right, as an SVG."""
-    lines = []
-    for host in memory_hosts():
-        found = facts_of(host)
-        shares = {kind: found[kind]["right"] for kind in INSTEAD if kind in found}
-        bounds = {kind: share["wilson"] or share["interval"] for kind, share in shares.items()}
-        lines.append((host, [Dot(kind, share["value"], *bounds[kind]) for kind, share in shares.items()]))
-    return dots(lines, INSTEAD, "facts still right, by what stands in the write's place")
-
-
-PICTURES: dict[str, Callable[[], str]] = {"findings/facts.svg": facts_picture}
-"""File under docs -> what makes it."""
+    return f"![{name}]({name}.svg)"
 
 
 BLOCKS: dict[str, Callable[..., str]] = {
@@ -209,8 +139,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "wins": wins_block,
     "accounts": accounts_block,
     "published": published_block,
-    "fact": fact_block,
-    "facts": facts_block,
+    "found": lambda name, *of: table(getattr(found, name)(*of)),
     "plot": plot_block,
     "evaluations": evaluations_block,
     "columns": columns_block,
@@ -231,7 +160,7 @@ def written(text: str) -> str:
 def main(words: list[str]) -> int:
     """Rewrite the pages, or only say which are not up to date."""
     made = {page: written(page.read_text(encoding="utf-8")) for page in PAGES}
-    made |= {DOCS / name: picture() for name, picture in PICTURES.items() if (DOCS / name).parent.is_dir()}
+    made |= {DOCS / "findings" / f"{name}.svg": picture() for name, picture in found.PICTURES.items()}
     stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         if "--check" in words:

@@ -1,0 +1,179 @@
+"""What the pages of findings show, from result files: rows of tables, and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from dots import Dot, dots
+
+from writesae.show import words
+
+RESULTS = Path(__file__).parent / "results"
+Table = dict[str, Any]
+INSTEAD = {
+    "native": "as it was",
+    "delete": "erased",
+    "random": "a random matrix",
+    "state": "atom, by state (published)",
+    "increment": "atom, by increment",
+    "write": "atom of writes",
+}
+"""What stands in the place of the write that holds a fact."""
+FACTORS = ("reading", "amplitude", "timing", "native_write", "direction")
+"""What published accounts of the test differ in, or do not say."""
+
+
+def read(path: Path) -> Table:
+    """A result's summary file."""
+    data: Table = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+def told(share: Table) -> str:
+    """A share and its interval."""
+    return f"{words.percent(share['value'])} ({words.interval(share['wilson'] or share['interval'])})"
+
+
+def facts_of(host: str) -> Table:
+    """What recall found on a host: by what stands in the place of a fact's writes, at an atom's coefficient."""
+    found: Table = {}
+    for path in sorted(RESULTS.glob(f"{host}/recall*/summary.json")):
+        summary = read(path)["summary"]
+        native = next(one["right"] for one in summary["recalled"] if one["facts"] == summary["facts"])
+        found |= {"native": {"right": native}, "cells": summary["cells"]}
+        for cost in summary["costs"]:
+            kind = cost["reading"] if cost["condition"] == "atom" else cost["condition"]
+            if kind in INSTEAD and (cost["condition"] != "atom" or cost["amplitude"] == "coefficient"):
+                found[kind] = cost
+    return found
+
+
+def fact(host: str) -> Table:
+    """Still right, of all facts, with each thing in the place of the write."""
+    found = facts_of(host)
+    rows = [[f"still right, of {found['delete']['right']['n']} facts"]]
+    rows[0] += [told(found[kind]["right"]) for kind in INSTEAD if kind in found]
+    return {"head": ["in its place", *(INSTEAD[kind] for kind in INSTEAD if kind in found)], "rows": rows}
+
+
+def memory_hosts() -> dict[str, Table]:
+    """What recall found on each host with dictionaries of the writes that hold a fact, and in the quickstart."""
+    names = sorted({path.parents[1].name for path in RESULTS.glob("*/recall-*/summary.json")})
+    return {"memory-gdn, quickstart" if name == "quickstart" else name: facts_of(name) for name in names}
+
+
+def facts() -> Table:
+    """Every memory host, a line each."""
+    rows = []
+    for host, found in memory_hosts().items():
+        gone = found["delete"]
+        lost = f"{words.decimals(gone['lost'])} ({' to '.join(words.decimals(x) for x in gone['quartiles'])})"
+        shares = [told(found[kind]["right"]) if kind in found else words.MISSING for kind in INSTEAD]
+        rows.append([host, ", ".join(found["cells"]), lost, words.percent(gone["others_right"]), *shares])
+    head = ["host", "the writes that hold a fact", "nats lost without", "others right without", *INSTEAD.values()]
+    return {"head": head, "rows": rows}
+
+
+def facts_picture() -> str:
+    """The facts of every memory host that are still right."""
+    lines = []
+    for host, found in memory_hosts().items():
+        lines.append((host, [_dot(kind, found[kind]["right"]) for kind in INSTEAD if kind in found]))
+    return dots(lines, INSTEAD, "facts still right, by what stands in the place of the writes")
+
+
+def _dot(kind: str, share: Table) -> Dot:
+    return Dot(kind, share["value"], *(share["wilson"] or share["interval"]))
+
+
+def read_cells() -> Iterator[tuple[str, str, Table]]:
+    """Host and head, dictionary, and cells at the coefficient, in the first form of the write; a line a dictionary."""
+    for path in sorted(RESULTS.glob("*/substitution-*/summary.json")):
+        data = read(path)
+        (dictionary,), cells = data["provenance"]["dictionaries"], data["summary"]["cells"]
+        form = cells[0]["native_write"]
+        yield (
+            f"{data['provenance']['host']} {dictionary['site']}", dictionary["target"],
+            [c for c in cells if (c["amplitude"], c["native_write"]) == ("coefficient", form)],
+        )  # fmt: skip
+
+
+def readings() -> Table:
+    """State against increment, and dictionaries of writes beside them."""
+    rows = []
+    for place, target, cells in read_cells():
+        for reading in dict.fromkeys(cell["reading"] for cell in cells):
+            own = {cell["timing"]: cell for cell in cells if cell["reading"] == reading}
+            after, at = own["after_token"], own["at_token"]
+            rows.append([place, words.percent(after.get("share")), target, reading, words.fixed(after["cosine"]),
+                         told(after["wins"]), told(at["wins"])])  # fmt: skip
+    head = ["host, head", "the write\u2019s share of the state", "dictionary of", "read by", "cosine to the write"]
+    return {"head": [*head, "wins over deletion, after the token", "at the token"], "rows": rows}
+
+
+def readings_picture() -> str:
+    """Wins over deletion, after the token, by head."""
+    lines: dict[str, list[Dot]] = {}
+    for place, _, cells in read_cells():
+        after = [cell for cell in cells if cell["timing"] == "after_token"]
+        lines.setdefault(place, []).extend(_dot(cell["reading"], cell["wins"]) for cell in after)
+    names = {"state": "by state (published)", "increment": "by increment", "write": "dictionary of writes"}
+    return dots(list(lines.items()), names, "wins over deletion, after the token")
+
+
+def ambiguities() -> Table:
+    """How far each thing that the accounts leave open moves the wins of a dictionary of states, all else the same."""
+    columns: dict[str, dict[str, list[float]]] = {}
+    for path in sorted(RESULTS.glob("tiny-*/grid-states/summary.json")):
+        cells, host = read(path)["summary"]["cells"], path.parents[1].name
+        moves: dict[str, list[float]] = {factor: [] for factor in FACTORS}
+        for one, other in combinations(cells, 2):
+            differ = [factor for factor in FACTORS if one[factor] != other[factor]]
+            if len(differ) == 1:
+                moves[differ[0]].append(abs(one["wins"]["value"] - other["wins"]["value"]))
+        chosen = read(path.parents[1] / "grid-features-states" / "summary.json")["summary"]["cells"]
+        pairs = [(a, b) for a in cells for b in chosen if all(a[factor] == b[factor] for factor in FACTORS)]
+        moves["tokens or chosen features"] = [abs(a["wins"]["value"] - b["wins"]["value"]) for a, b in pairs]
+        columns[host] = moves
+
+    def points(some: list[float]) -> str:
+        return f"{100 * median(some):.1f} (at most {100 * max(some):.1f})" if some else words.MISSING
+
+    names = dict.fromkeys(name for moves in columns.values() for name in moves)
+    rows = [[name.replace("_", " "), *(points(moves[name]) for moves in columns.values())] for name in names]
+    return {"head": ["what differs", *(f"{host}, points" for host in columns)], "rows": rows}
+
+
+def amplitudes() -> Table:
+    """What an atom's size does, by reading: wins over deletion, and facts still right."""
+    rows = []
+    for path in sorted(RESULTS.glob("*/substitution-*/summary.json")):
+        data = read(path)
+        cells = data["summary"]["cells"]
+        first = [c for c in cells if (c["timing"], c["native_write"]) == (cells[0]["timing"], cells[0]["native_write"])]
+        where = f"{data['provenance']['host']} {data['provenance']['dictionaries'][0]['site']}, wins over deletion"
+        for reading in dict.fromkeys(cell["reading"] for cell in first):
+            rows.append(
+                [where, reading, *_sizes({c["amplitude"]: c["wins"] for c in first if c["reading"] == reading})]
+            )
+    for path in sorted(RESULTS.glob("*/recall-*/summary.json")):
+        data = read(path)
+        costs, host = data["summary"]["costs"], data["provenance"]["host"]
+        atoms = [cost for cost in costs if cost["condition"] in ("atom", "nearest")]
+        for reading in dict.fromkeys(cost["reading"] or "nearest atom" for cost in atoms):
+            own = {c["amplitude"]: c["right"] for c in atoms if (c["reading"] or "nearest atom") == reading}
+            rows.append([f"{host}, facts still right", reading, *_sizes(own)])
+    return {"head": ["host", "read by", "coefficient", "the write\u2019s norm", "least squares"], "rows": rows}
+
+
+def _sizes(shares: dict[str, Table]) -> list[str]:
+    return [told(shares[s]) if s in shares else words.MISSING for s in ("coefficient", "norm", "projection")]
+
+
+PICTURES = {"facts": facts_picture, "readings": readings_picture}
+"""Name -> what makes it; it lies beside the page that shows it, as NAME.svg."""
