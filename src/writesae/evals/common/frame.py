@@ -14,7 +14,7 @@ from writesae.errors import InputError
 from writesae.evals.common.evaluation import Evaluation, Progress
 from writesae.evals.common.pieces import Keep
 from writesae.evals.common.result import PARTS, SUMMARY, Result, plain, refuse_other
-from writesae.evals.common.share import shares
+from writesae.evals.common.share import known_shares
 from writesae.evals.common.subject import Subject
 
 C = TypeVar("C")
@@ -54,7 +54,7 @@ def evaluate(
 def _measured(evaluation: Evaluation[C], subject: Subject, config: C, keep: Keep) -> Result[C, Any]:
     measured = evaluation.measure(subject, config, keep)
     summary = evaluation.summarise({"records": measured.records, **measured.more}, config)
-    known = shares(subject.host, subject.sites, subject.tokens) if evaluation.causal else {}
+    known = known_shares(subject, measured.records) if evaluation.causal else {}
     return Result(
         evaluation.name, subject.provenance, config, measured.attempted, dict(measured.refused), summary,
         measured.records, measured.more, known,

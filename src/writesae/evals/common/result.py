@@ -70,7 +70,7 @@ class Result(Generic[C, S]):
     """Further tables that the summary needs."""
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Where something was edited: head -> form of the native write -> its norm over that of the state after it, the
-    median over tokens of the passages."""
+    median over tokens of the passages, or over the firings that were scored."""
 
     @property
     def n(self) -> int:

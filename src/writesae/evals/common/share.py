@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from writesae.causal.budget import passages_at_once
 from writesae.causal.writes import stream_writes
 from writesae.evals.common.forms import native_writes
+from writesae.evals.common.subject import Subject
 from writesae.hosts import Host
 from writesae.recurrence import Stream, replay
 from writesae.types import Site
@@ -23,6 +25,14 @@ def state_norms(stream: Stream, passage: Tensor, position: Tensor) -> Tensor:
     states = replay(stream, keep=(passage, position)).states
     norms: Tensor = torch.linalg.vector_norm(states.flatten(1), dim=-1)
     return norms
+
+
+def known_shares(subject: Subject, records: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """`shares` of the passages; of one head whose firings were scored, those at the firings."""
+    if len(subject.sites) == 1 and {"share", "write_norm"} <= set(records.columns):
+        medians = records.groupby("native_write", sort=False).share.median()
+        return {str(subject.site): {str(form): float(x) for form, x in medians.items()}}
+    return shares(subject.host, subject.sites, subject.tokens)
 
 
 @torch.no_grad()
