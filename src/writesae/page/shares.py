@@ -34,16 +34,17 @@ def shares(found: Found) -> list[Chapter]:
         return []
     timings = list(dict.fromkeys(point.cell.timing for point in points))
     plots = {f"shares-{timing}": _plot(timing, [p for p in points if p.cell.timing == timing]) for timing in timings}
-    return [Chapter("shares", "Share", render("figures", anchor="shares", title=TITLE, plots=plots, note=NOTE), plots)]
+    body = render("figures", anchor="shares", title=TITLE, intro=INTRO, plots=plots, note=NOTE)
+    return [Chapter("shares", "Share", body, plots)]
 
 
 TITLE = "Wins against the write\u2019s share of the state"
-NOTE = (
+INTRO = (
     "A dot is one head: how often the atom beats deletion (bar: 95 % interval), at its coefficient, against the median "
     "norm of the write over that of the state after its token. Where the share is small the state is mostly what older "
-    "tokens wrote, and the largest feature of the state says little about this write. The first form of the write is "
-    "drawn; effects that are too small to decide are not."
+    "tokens wrote, and its largest feature says little about this write."
 )
+NOTE = "The first form of the write is drawn; effects that are too small to decide are not."
 
 
 def _points(found: Found) -> list[Point]:
@@ -52,13 +53,12 @@ def _points(found: Found) -> list[Point]:
         name, source = one.result.name, one.result.provenance
         if name not in ("substitution", "population") or len(source.sites) != 1:
             continue
-        main = one.result.summary.main
+        main, head = one.result.summary.main, f"{source.host} {source.site}"
         for cell in main:
             if cell.native_write == main[0].native_write and cell.floor.verdict != "too small to decide":
-                wins = (
-                    (cell.wins.value, cell.wins.interval) if name == "substitution" else (cell.win_rate, cell.interval)
-                )
-                points.append(Point(f"{source.host} {source.site}", cell, *wins))
+                tokens = name == "substitution"
+                value, interval = (cell.wins.value, cell.wins.interval) if tokens else (cell.win_rate, cell.interval)
+                points.append(Point(head, cell, value, interval))
     return points
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from writesae.evals.common.cells import inside
 from writesae.evals.common.floor import rate
 from writesae.evals.common.result import Result
-from writesae.evals.substitution import PUBLISHED, SubstitutionConfig
+from writesae.evals.substitution import PRESETS, PUBLISHED, SubstitutionConfig
 from writesae.evals.substitution.figures import distances, grid, scatter, steps, wins
 from writesae.evals.substitution.summary import Cell, Summary, accounts
 from writesae.show import words
@@ -33,7 +33,9 @@ def finding(result: Result[SubstitutionConfig, Summary]) -> str:
             f"in {above[0]}, above the published {words.percent(PUBLISHED)} in {above[1]}."
         )
     published = [f"{name} {words.percent(cell.wins.value)}" for cell in cells for name in accounts(cell)]
-    parts += [f"As published: {', '.join(published)}."] if published else []
+    if len(published) == len(PRESETS) - 1:  # all accounts: the grid was asked for
+        drawn = ", at random tokens and not at firings of registers" if config.choose == "tokens" else ""
+        parts.append(f"Measured as the published accounts say{drawn}: {', '.join(published)}.")
     return " ".join(parts)
 
 
