@@ -9,12 +9,17 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 import pytest
 import torch
 
-import shapes as _shapes  # noqa: F401  # before all that it checks
+import shapes as checks  # before all that it checks
 from first_blocks import first_blocks
 from small_results import SHAPES, small_result
 from writesae.evals import EVALUATIONS
 from writesae.evals.common.result import Result
 from writesae.hosts import Host, load
+
+
+@pytest.fixture(autouse=True)
+def _dimensions_are_checked_again() -> None:
+    checks.calls.clear()
 
 
 @pytest.fixture(scope="session")

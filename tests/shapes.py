@@ -1,4 +1,4 @@
-"""The dimensions in signatures, `Float[Tensor, "B T K"]`, checked at every call: by jaxtyping, under pytest only.
+"""The dimensions in signatures, `Float[Tensor, "B T K"]`, checked at calls: by jaxtyping, under pytest only.
 
 To be imported before anything that imports the checked modules; they then hold checked functions alone. Jaxtyping's own
 import hook would do for less, but takes twice the time of these tests, most of it for functions inside functions.
@@ -6,6 +6,7 @@ import hook would do for less, but takes twice the time of these tests, most of 
 
 import importlib
 import pkgutil
+from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from types import FunctionType, ModuleType
@@ -17,6 +18,10 @@ from beartype import beartype
 from writesae import types
 
 PACKAGES = ("writesae.recurrence", "writesae.sae")
+MOST = 100
+"""Calls of each function that are checked in one test: a training run makes thousands that are alike."""
+calls = Counter[str]()
+"""How many there were in this test, by the function's full name."""
 
 
 def checked(function: Callable[..., Any], home: ModuleType, hints: dict[str, Any] | None = None) -> Callable[..., Any]:
@@ -25,10 +30,13 @@ def checked(function: Callable[..., Any], home: ModuleType, hints: dict[str, Any
     if not hints:
         return function
     function.__annotations__ = {name: eval(hint, vars(home)) for name, hint in hints.items()}
-    typed = beartype(function)
+    typed, name = beartype(function), f"{home.__name__}.{function.__qualname__}"
 
     @wraps(function)
     def call(*given: object, **named: object) -> object:
+        calls[name] += 1
+        if calls[name] > MOST:
+            return function(*given, **named)
         with jaxtyping.jaxtyped("context"):  # the letters of one call mean one size
             return typed(*given, **named)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from beartype.roar import BeartypeCallHintViolation
 
+import shapes
 from writesae.recurrence import Stream, replay
 from writesae.recurrence.scan import project
 from writesae.sae import Codes
@@ -42,6 +43,16 @@ def test_a_wrong_dimension_is_caught() -> None:
     ):
         with pytest.raises(BeartypeCallHintViolation):
             wrong()
+
+
+def test_every_test_checks_anew() -> None:
+    """The first calls of each function: a training run makes thousands that are alike."""
+    v, w = torch.randn(N, K), torch.randn(N, V)
+    for _ in range(shapes.MOST):
+        project(torch.randn(B, K, V), v, w)
+    assert shapes.calls["writesae.recurrence.scan.project"] == shapes.MOST
+    with pytest.raises(RuntimeError, match="size"):
+        project(torch.randn(B, V, K), v, w)
 
 
 def test_nothing_is_checked_or_loaded_outside_the_tests() -> None:

@@ -240,7 +240,11 @@ def test_cheap_mistakes_are_found_before_the_host_is_loaded(
 @pytest.mark.parametrize(
     ("record", "flags", "message"),
     [
-        ({"host_revision": "0123456789abcdef"}, [], "of tiny-gdn revision 0123456789ab, not of tiny-gdn revision"),
+        (
+            {"host_revision": "0123456789abcdef"},
+            [],
+            "of tiny-gdn revision 0123456789ab, not of tiny-gdn revision 5c17f11d5f0b, whose weights",
+        ),
         ({"host": "elsewhere", "host_revision": None}, [], "of elsewhere, not of tiny-gdn"),
         ({}, ["--site", "L4.H1"], "of L5.H0, not of L4.H1"),
     ],

@@ -104,7 +104,9 @@ def mismatches(host: Host, site: Site, sae: SAE) -> tuple[str, ...]:
     theirs, ours = record.host_revision, host.revision
     if theirs is not None and theirs != ours:
         of = record.host or "a host"
-        wrong.append(f"the dictionary is of {of} revision {theirs[:12]}, not of {host.name} revision {ours[:12]}")
+        same = ", whose weights have changed since, or which an older version hashed otherwise: capture and train again"
+        told = same if Path(of).name == Path(host.name).name else ""
+        wrong.append(f"the dictionary is of {of} revision {theirs[:12]}, not of {host.name} revision {ours[:12]}{told}")
     if theirs is None and record.host is not None and Path(record.host).name != Path(host.name).name:
         wrong.append(f"the dictionary is of {record.host}, not of {host.name}")
     return tuple(wrong)
