@@ -11,9 +11,22 @@
 A message says what was attempted, what was given, what is allowed, and what to do.
 """
 
+_LONGEST = 2000
+
+
+def shown(text: str) -> str:
+    """Text in one line, with what would move the cursor, turn the direction of writing or not be seen as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(x if x.isprintable() else " " if x in "\n\t\r" else ascii(x)[1:-1] for x in text)
+
 
 class WritesaeError(Exception):
-    """Base of all errors that are meant for the user to read."""
+    """Base of all errors that are meant for the user to read: one line that can be printed anywhere."""
+
+    def __init__(self, message: str) -> None:
+        told = shown(message)
+        super().__init__(told if len(told) <= _LONGEST else f"{told[: _LONGEST - 100]} .. {told[-90:]}")
 
 
 class InputError(WritesaeError):

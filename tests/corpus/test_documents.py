@@ -1,7 +1,10 @@
 import gzip
 import json
 import lzma
+import os
+import resource
 import sys
+import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -154,3 +157,45 @@ def test_what_belongs_to_systems_and_tools_is_no_text(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\xff\xfe")
     (tmp_path / "deep" / "a.txt").write_text("text")
     assert [document.text for document in read_documents(tmp_path)] == ["text"]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("kind", [".txt", ".jsonl"])
+def test_a_compressed_file_that_is_cut_is_refused_wherever_it_is_cut(tmp_path: Path, suffix: str, kind: str) -> None:
+    path, data = tmp_path / f"a{kind}{suffix}", compress(LINES.encode(), suffix)
+    for size in (0, 3, 9, len(data) // 2, len(data) - 9, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises(DataError, match="cannot read the corpus file"):
+            list(read_documents(path))
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "lines.jsonl.gz", "a.jsonl.xz"])
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused_early(tmp_path: Path, name: str) -> None:
+    piece = (b"\n" if "lines" in name else b"\0") * (1 << 20)
+    packed = gzip.compress(piece, 1) if name.endswith("gz") else lzma.compress(piece, preset=0)
+    (tmp_path / name).write_bytes(packed * 140)
+    begin, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="cannot read the corpus file"):
+        list(read_documents(tmp_path / name))
+    assert time.process_time() - begin < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_odd_texts_and_names_are_refused_or_shown_as_escapes(tmp_path: Path) -> None:
+    deep, half = tmp_path / "deep.jsonl", tmp_path / "half.jsonl"
+    deep.write_text('{"text": ' + "[" * 10**5 + "]" * 10**5 + "}")
+    half.write_text('{"text": "a \\ud800 b"}')
+    for path, message in ((deep, "nested deeper"), (half, "half of a character")):
+        with pytest.raises(DataError, match=f"line 1 of .*{message}"):
+            list(read_documents(path))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\x1b[31m.txt"))
+    odd.write_text("text")
+    assert list(read_documents(odd)) == [Document("\\udcff\\x1b[31m.txt", "text")]
+    odd.write_bytes(b"\xff")
+    with pytest.raises(DataError) as stop:
+        list(read_documents(odd))
+    str(stop.value).encode()
+    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"cannot read the corpus file .*a\.parquet"):
+        list(read_documents(tmp_path / "a.parquet"))

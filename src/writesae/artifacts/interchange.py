@@ -95,21 +95,27 @@ def import_vectors(folder: str | Path, shape: tuple[int, int], *, target: Target
         raise DataError(f"{folder / _CFG} is not an object")
     name = _SAELENS if (folder / _SAELENS).exists() else _SPARSIFY
     tensors = {key: value.to(torch.float64) for key, value in map_tensors(inside(folder, name), _FLOATS).items()}
+    d_k, d_v = shape
+    if "W_dec" not in tensors:
+        raise DataError(f"{folder / name} holds no W_dec, but {sorted(tensors)}")
+    decoder = tensors["W_dec"]
+    if decoder.ndim != 2 or min(*decoder.shape, d_k, d_v) < 1 or decoder.shape[1] != d_k * d_v:
+        raise InputError(f"{folder} is an SAE of {tuple(decoder.shape)}, not of flattened {d_k} x {d_v} matrices")
+    n = len(decoder)
+    sizes: dict[str, Json] = {"d_in": d_k * d_v, "d_sae": n, "num_latents": n}
+    for key in sizes.keys() & config.keys():
+        if config[key] not in (sizes[key], 0 if key == "num_latents" else None):
+            raise DataError(f"{folder / _CFG}: {key} = {config[key]!r}, its tensors say {sizes[key]}")
     parts = _from_saelens(config, tensors, folder) if name == _SAELENS else _from_sparsify(config, tensors, folder)
     encoder, b_enc, decoder, b_dec = (parts[key] for key in ("enc", "b_enc", "dec", "bias"))
-    d_k, d_v = shape
-    n = len(b_enc)
-    if not encoder.shape == decoder.shape == (n, d_k * d_v) or b_dec.shape != (d_k * d_v,):
-        raise InputError(f"{folder} is an SAE of {tuple(decoder.shape)}, not of flattened {d_k} x {d_v} matrices")
     out = {"enc": encoder.reshape(n, d_k, d_v), "b_enc": b_enc, "dec": decoder.reshape(n, d_k, d_v)}
     out |= {"bias": b_dec.reshape(d_k, d_v)}
     out |= {key: value for key, value in parts.items() if key in ("threshold", "r_mag", "b_mag")}
     sparsity = JumpReLU() if "threshold" in parts else Gated() if "r_mag" in parts else _top_k(config, n, folder)
-    sae = build(
-        SAEConfig(d_k, d_v, n, Linear(), sparsity, Flat(), target),
-        {key: value.to(torch.float32).contiguous() for key, value in out.items()},
-        str(folder),
-    )
+    numbers = {key: value.to(torch.float32).contiguous() for key, value in out.items()}
+    if bad := [key for key, value in numbers.items() if not value.isfinite().all()]:
+        raise DataError(f"{folder}: {bad[0]} would be NaN or infinite in float32")
+    sae = build(SAEConfig(d_k, d_v, n, Linear(), sparsity, Flat(), target), numbers, str(folder))
     source: dict[str, Json] = {"file": name, "sha256": sha256(folder / name), "layout": _LAYOUTS[name]}
     return Converted(sae, Record(variant="flat", source=source))
 
@@ -124,7 +130,7 @@ def _top_k(config: dict[str, Json], features: int, folder: Path) -> TopK:
 _LAYOUTS = {_SAELENS: "SAELens", _SPARSIFY: "sparsify"}
 
 
-_OWN: dict[Json, set[str]] = {
+_OWN: dict[str, set[str]] = {
     "topk": {"b_enc"},
     "standard": {"b_enc"},
     "jumprelu": {"b_enc", "threshold"},
@@ -136,9 +142,11 @@ _OWN: dict[Json, set[str]] = {
 def _from_saelens(config: dict[str, Json], tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
     kind = config.get("architecture")
     plain = all(config.get(name, "none") == "none" for name in ("normalize_activations", "reshape_activations"))
-    if kind not in _OWN or not plain:
+    if not isinstance(kind, str) or kind not in _OWN or not plain:
         raise InputError(f"{folder}: only SAELens {', '.join(map(str, _OWN))} SAEs without normalisation, not {kind!r}")
-    _exactly(tensors, {"W_enc", "W_dec", "b_dec"} | _OWN[kind], folder)
+    n, size = tensors["W_dec"].shape
+    wanted: dict[str, tuple[int, ...]] = {"W_enc": (size, n), "W_dec": (n, size), "b_dec": (size,)}
+    _exactly(tensors, wanted | dict.fromkeys(_OWN[kind], (n,)), folder)
     encoder, decoder, b_dec = tensors["W_enc"].T, tensors["W_dec"], tensors["b_dec"]
     b_enc = tensors["b_gate" if kind == "gated" else "b_enc"]
     subtracted = encoder @ b_dec if config.get("apply_b_dec_to_input", True) else torch.zeros_like(b_enc)
@@ -157,12 +165,15 @@ def _from_saelens(config: dict[str, Json], tensors: dict[str, Tensor], folder: P
 def _from_sparsify(config: dict[str, Json], tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
     if config.get("activation", "topk") != "topk" or config.get("skip_connection") or config.get("transcode"):
         raise InputError(f"{folder}: only sparsify TopK autoencoders are read, not transcoders, skips or groupmax")
-    _exactly(tensors, {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}, folder)
+    n, size = tensors["W_dec"].shape
+    wanted: dict[str, tuple[int, ...]] = {"encoder.weight": (n, size), "encoder.bias": (n,)}
+    _exactly(tensors, wanted | {"W_dec": (n, size), "b_dec": (size,)}, folder)
     encoder, b_dec = tensors["encoder.weight"], tensors["b_dec"]
     b_enc = tensors["encoder.bias"] - encoder @ b_dec
     return {"enc": encoder, "b_enc": b_enc, "dec": tensors["W_dec"], "bias": b_dec}
 
 
-def _exactly(tensors: dict[str, Tensor], names: set[str], folder: Path) -> None:
-    if tensors.keys() != names:
-        raise DataError(f"{folder} holds the tensors {sorted(tensors)} where {sorted(names)} are expected")
+def _exactly(tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], folder: Path) -> None:
+    held = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if held != wanted:
+        raise DataError(f"{folder} holds the tensors {held} where {wanted} are expected")

@@ -12,22 +12,22 @@ Text and JSONL may be compressed: `.gz`, `.xz`, `.zst`.
 
 from __future__ import annotations
 
-import json
-import lzma
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from writesae.corpus.compression import COMPRESSED, inner_suffix, open_text
-from writesae.disk import files_under
-from writesae.errors import DataError, InputError
+from writesae.corpus.compression import COMPRESSED, inner_suffix, pieces
+from writesae.disk import LARGE, files_under, parse_json
+from writesae.disk.files import reason
+from writesae.errors import DataError, InputError, shown
 
 SAMPLE = Path(__file__).parent / "sample" / "heldout.jsonl.xz"
 """34 documents, 1.05 MB of public-domain English that the embedded host never saw."""
 
 HUB = "hf:"
 """Begins the name of a data set on the Hub."""
+
+_LONGEST_NAME = 300
 
 TEXT, LINES, TABLE = (".txt", ".md", ".text"), (".jsonl", ".ndjson"), (".parquet",)
 
@@ -96,43 +96,24 @@ def _kind(path: Path) -> tuple[str, ...] | None:
 
 
 def _file(path: Path) -> Iterator[Document]:
-    kind = _kind(path)
+    kind, name = _kind(path), shown(path.name)
     if kind is TABLE:
-        return _table(path)
-    return _lines(path) if kind is LINES else _text(path)
+        return _table(path, name)
+    texts = pieces(path, LARGE, lines=kind is LINES)
+    if kind is TEXT:
+        return (Document(name, text) for text in texts)
+    return (_entry(path, name, number, line) for number, line in enumerate(texts, 1) if line.strip())
 
 
-def _text(path: Path) -> Iterator[Document]:
-    try:
-        with open_text(path) as file:
-            yield Document(path.name, file.read())
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"cannot read the corpus file {path}: {error}") from None
-
-
-def _lines(path: Path) -> Iterator[Document]:
-    number = 0
-    try:
-        with open_text(path) as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _entry(path, number, line)
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"cannot read the corpus file {path} after line {number}: {error}") from None
-
-
-def _entry(path: Path, number: int, line: str) -> Document:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"line {number} of {path} is not JSON: {error}") from None
+def _entry(path: Path, name: str, number: int, line: str) -> Document:
+    entry = parse_json(line, f"line {number} of {path}")
     if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-        keys = f"the keys {sorted(entry)}" if isinstance(entry, dict) else f"a {type(entry).__name__}"
+        keys = f"the keys {sorted(entry)}"[:200] if isinstance(entry, dict) else f"a {type(entry).__name__}"
         raise DataError(f'line {number} of {path} holds {keys}: it needs an object with a string "text"')
-    return Document(str(entry.get("name", f"{path.name}:{number}")), entry["text"])
+    return Document(str(entry.get("name", f"{name}:{number}"))[:_LONGEST_NAME], str(entry["text"]))
 
 
-def _table(path: Path) -> Iterator[Document]:
+def _table(path: Path, name: str) -> Iterator[Document]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -144,8 +125,8 @@ def _table(path: Path) -> Iterator[Document]:
             for batch in file.iter_batches(batch_size=256, columns=["text"]):
                 for text in batch.column(0).to_pylist():
                     if not isinstance(text, str):
-                        raise DataError(f'row {row} of {path}: "text" is {text!r}, not a string')
-                    yield Document(f"{path.name}:{row}", text)
+                        raise DataError(f'row {row} of {path}: "text" is {str(text)[:200]!r}, not a string')
+                    yield Document(f"{name}:{row}", text)
                     row += 1
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read the corpus file {path}: {error}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"cannot read the corpus file {path}: {reason(error)}") from None

@@ -7,6 +7,7 @@ another size than its chunk has is refused before it is unpacked.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -72,48 +73,40 @@ def _difference(data: Json, grid: Grid, checksums: bool) -> str | None:
     found = dict(data) if isinstance(data, dict) else {}
     if not isinstance(found.pop("attributes", {}), dict):
         return "its attributes are no object"
-    crc: list[Json] = ["crc32c"] if checksums else []
-    codecs: list[Json] = ["bytes little", "zstd", *crc]
+    defaults: dict[str, Json] = {"storage_transformers": [], "dimension_names": None}
+    wanted, told = _metadata(grid, checksums), defaults | found
+    for key in (*wanted, *sorted(told.keys() - wanted.keys())):
+        given, mine = (json.dumps(held.get(key)) for held in (told, wanted))  # true is not 1
+        if given != mine:
+            return f"{key} is {given[:200]}, not {mine}"
+    return None
+
+
+def _metadata(grid: Grid, checksums: bool) -> dict[str, Json]:
+    """What we write of an array, its attributes apart."""
+    little: Json = {"name": "bytes", "configuration": {"endian": "little"}}
+    crc: Json = {"name": "crc32c"}
+    packed: Json = {"name": "zstd", "configuration": {"level": 0, "checksum": False}}
     if grid.shards is not None:
-        inner: list[Json] = ["bytes little", "blosc", *crc]
-        codecs = [["sharding_indexed", list(grid.chunks), inner, ["bytes little", "crc32c"], "end"]]
-    wanted: dict[str, Json] = {
+        how: dict[str, Json] = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle", "blocksize": 0}
+        packed = {"name": "blosc", "configuration": {"typesize": np.dtype(grid.dtype).itemsize, **how}}
+    codecs: list[Json] = [little, packed, crc] if checksums else [little, packed]
+    if grid.shards is not None:
+        inner: dict[str, Json] = {"chunk_shape": list(grid.chunks), "codecs": codecs}
+        inner |= {"index_codecs": [little, crc], "index_location": "end"}
+        codecs = [{"name": "sharding_indexed", "configuration": inner}]
+    return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(grid.shape),
         "data_type": grid.dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(grid.shards or grid.chunks)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0,
+        "fill_value": 0.0 if grid.dtype.startswith("float") else 0,
         "codecs": codecs,
         "storage_transformers": [],
         "dimension_names": None,
     }
-    told = found | {"codecs": _plain(found.get("codecs"))}
-    for key in (*wanted, *sorted(told.keys() - wanted.keys())):
-        given = told.get(key, [] if key == "storage_transformers" else None)
-        if given != wanted.get(key) or isinstance(given, bool):
-            return f"{key} is {str(given)[:160]!a}, not {wanted.get(key)}"
-    return None
-
-
-def _plain(codecs: Json) -> Json:
-    """Names of codecs with what decides how their bytes are read; anything else as it is."""
-    if not isinstance(codecs, list):
-        return codecs
-    plain: list[Json] = []
-    for codec in codecs:
-        name = codec.get("name") if isinstance(codec, dict) else codec
-        held = codec.get("configuration") if isinstance(codec, dict) else None
-        held = held if isinstance(held, dict) else {}
-        if name == "bytes":
-            plain.append(f"bytes {held.get('endian')}")
-        elif name == "sharding_indexed":
-            parts = (_plain(held.get("codecs")), _plain(held.get("index_codecs")), held.get("index_location", "end"))
-            plain.append([name, held.get("chunk_shape"), *parts])
-        else:
-            plain.append(name)
-    return plain
 
 
 class _Blosc(BloscCodec):

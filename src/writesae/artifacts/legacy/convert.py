@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -170,6 +171,8 @@ def _sparsity(payload: Payload, roles: Roles, features: int) -> Sparsity:
 def _tensors(payload: Payload, roles: Roles, config: SAEConfig) -> dict[str, Tensor]:
     d_k, d_v, n = config.d_k, config.d_v, config.features
     precise = torch.float64 if "b_gate" in roles else torch.float32
+    if whole := [roles.name(name) for name in roles if not roles[name].is_floating_point()]:
+        raise DataError(f"its {whole[0]} holds whole numbers")
     read = {name: roles[name].detach().to(precise, copy=True) for name in roles}
     for name, tensor in read.items():
         if name in ("enc_v", "enc_w", "dec_v", "dec_w") and tensor.ndim == 2:
@@ -208,7 +211,8 @@ def _tensors(payload: Payload, roles: Roles, config: SAEConfig) -> dict[str, Ten
 def _record(path: Path, payload: Payload, variant: str, host: str | None) -> Record:
     config, facts = payload.config, payload.facts
     layer, head = config.get("layer"), config.get("head")
-    site = Site(layer, head) if type(layer) is int and type(head) is int and min(layer, head) >= 0 else None
+    placed = type(layer) is int and type(head) is int and 0 <= min(layer, head) <= max(layer, head) < 2**16
+    site = Site(cast(int, layer), cast(int, head)) if placed else None
     named = config.get("model", config.get("model_name"))
     seed = config.get("seed")
     metrics = {name: facts[name] for name in _METRICS if name in facts and _finite(facts[name])}
@@ -224,11 +228,11 @@ def _record(path: Path, payload: Payload, variant: str, host: str | None) -> Rec
         host=host or (named if isinstance(named, str) else None),
         site=site,
         variant=variant + ("_batchtopk" if config.get("use_batchtopk") else ""),
-        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
+        seed=seed if type(seed) is int and abs(seed) < 2**63 else None,
         metrics=metrics,
         source=source,
     )
 
 
 def _finite(value: Json) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+    return abs(value) < 1e30 if isinstance(value, int | float) else True

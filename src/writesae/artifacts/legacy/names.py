@@ -41,7 +41,7 @@ class Roles(Mapping[str, Tensor]):
     def features(self) -> int:
         """Number of features, which every part must agree on."""
         axis = {"dec": 1}
-        counts = {role: self[role].shape[axis.get(role, 0)] for role in self if role != "bias" and self[role].shape}
+        counts = {role: (*map(int, self[role].shape), 0, 0)[axis.get(role, 0)] for role in self if role != "bias"}
         if len(set(counts.values())) != 1:
             told = ", ".join(f"{self.name(role)} {count}" for role, count in counts.items())
             raise DataError(f"its tensors disagree on the number of features: {told}")

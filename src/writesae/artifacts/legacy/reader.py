@@ -18,7 +18,7 @@ from writesae.artifacts.legacy.scan import PICKLE_LIMIT, scan
 from writesae.errors import DataError, InputError
 
 _MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
-_MOST_ENTRIES = 100_000
+_MOST_ENTRIES, _LARGEST_DIRECTORY = 100_000, 16 << 20
 _DAMAGE = (
     pickle.UnpicklingError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError, AssertionError,
     ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
@@ -54,7 +54,20 @@ def read_archive(path: Path) -> object:
         raise DataError(f"{path}: the file is damaged or hostile, torch refuses it: {told[0][:160]}") from None
 
 
+def _check_directory(path: Path) -> None:
+    """Refuse a directory of millions of entries before `zipfile` reads it."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 16) - 200))
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    large = end >= 76 and tail[end - 20 : end - 16] == b"PK\6\7"  # the record of ZIP64 stands 76 bytes before
+    size = int.from_bytes(tail[end - 36 : end - 28] if large else tail[end + 12 : end + 16], "little")
+    if end >= 0 and size > _LARGEST_DIRECTORY:
+        raise DataError(f"the archive has a directory of {size:,} bytes, more than {_MOST_ENTRIES:,} entries take")
+
+
 def _read_zip(path: Path) -> object:
+    _check_directory(path)
     with zipfile.ZipFile(path) as archive:
         entries = _checked(archive, path.stat().st_size)
         pickles = [name for name in entries if PurePosixPath(name).name == "data.pkl" and name.count("/") == 1]

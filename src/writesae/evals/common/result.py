@@ -211,7 +211,11 @@ class Result(Generic[C, S]):
         tables = {
             name: _table(place / f"{name}.parquet", columns, added) for name, columns in evaluation.columns.items()
         }
-        summary = evaluation.summarise(tables, config) if anew else summary
+        if anew:
+            try:
+                summary = evaluation.summarise(tables, config)
+            except KeyError as error:
+                raise DataError(f"{file}: its tables do not fit its config, {error} is missing") from error
         records = tables.pop("records")
         return Result(
             evaluation.name,
