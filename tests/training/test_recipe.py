@@ -93,6 +93,7 @@ def test_what_a_call_gets_wrong_is_one_line(store: MemoryStore, tmp_path: Path) 
         (lambda: TrainConfig(features=5), "missing a required argument: 'site'"),  # type: ignore[call-arg]
         (lambda: TrainConfig("L3.H1", features="5"), "features='5' cannot be"),  # type: ignore[arg-type]
         (lambda: TrainConfig("L3.H1", sparsity=Bilinear()), r"sparsity=Bilinear.* cannot be"),  # type: ignore[arg-type]
+        (lambda: SAEConfig(5, 7, features=-3), "^a dictionary was asked for with features = -3: give at least 1$"),
         (lambda: SAEConfig(5, 7, feature=5), r"SAEConfig has no setting 'feature': did you mean features\?"),  # type: ignore[call-arg]
         (lambda: TopK(kk=5), r"TopK has no setting 'kk': did you mean k\?"),  # type: ignore[call-arg]
         (lambda: Factored(rank="2"), "rank='2' cannot be"),  # type: ignore[arg-type]

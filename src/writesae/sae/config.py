@@ -163,9 +163,11 @@ class SAEConfig(Dictionary, _Head):
 
     def __post_init__(self) -> None:
         k = self.sparsity.k if isinstance(self.sparsity, TopK | BatchTopK) else 1
+        sizes = {"d_k": self.d_k, "d_v": self.d_v, "features": self.features, "k": k}
         ranks = [part.rank for part in (self.encoder, self.decoder) if isinstance(part, Bilinear | Factored)]
-        if min(self.d_k, self.d_v, self.features, k, *ranks) < 1:
-            raise ConfigError(f"a dictionary needs d_k, d_v, features, k and ranks of at least 1, not {self}")
+        small = [f"{name} = {size}" for name, size in (*sizes.items(), *(("rank", r) for r in ranks)) if size < 1]
+        if small:
+            raise ConfigError(f"a dictionary was asked for with {', '.join(small)}: give at least 1")
         if k > self.features:
             raise ConfigError(
                 f"k = {k} active features were asked of a dictionary of {self.features}; "
