@@ -79,6 +79,27 @@ def facts() -> Table:
     return {"head": head, "rows": rows}
 
 
+def kept() -> Table:
+    """Where each memory host keeps a fact, what is left without it, and what its write does elsewhere: a row a host."""
+    rows = []
+    for host in sorted({path.parents[1].name for path in RESULTS.glob("memory-*/recall*/summary.json")}):
+        summary = read(min(RESULTS.glob(f"{host}/recall*/summary.json")))["summary"]
+        costs = {one["condition"]: one for one in summary["costs"]}
+        moved, ranked = ({one[key]: one for one in summary[of]} for of, key in (("moved", "kind"), ("ranked", "how")))
+        native = next(one["right"] for one in summary["recalled"] if one["facts"] == summary["facts"])
+        gone, elsewhere = costs["delete"], [moved[kind]["right"] for kind in ("exchanged", "installed")]
+        shares = [gone["right"], costs["other"]["right"], *elsewhere, *(ranked[how]["first"] for how in ranked)]
+        lost = words.decimals(gone["lost"])
+        rows.append([host, told(native), ", ".join(summary["cells"]), lost, words.percent(gone["others_right"])])
+        rows[-1] += map(told, shares)
+    head = [
+        "host", "right", "the writes that hold a fact", "nats lost without, median", "others right without",
+        "right without", "right without as many others of the same tokens", "the next fact\u2019s thing said, with its "
+        "value", "an untold name known, with its write", "first of all writes, exact first order", "closed form",
+    ]  # fmt: skip
+    return {"head": head, "rows": rows}
+
+
 def facts_picture() -> str:
     """The facts of every memory host that are still right."""
     lines = []

@@ -9,7 +9,7 @@ dictionary, reading and timing), with `<!-- accounts -->` (the same as the publi
 with `<!-- found NAME -->` or `<!-- plot NAME -->` (a table or a picture of the findings: a function of found.py), with
 `<!-- published PREFIX -->` (published numbers whose name begins so, from docs/published.toml), with
 `<!-- evaluations -->` or `<!-- columns -->` (what there is), and ends with `<!-- end -->`.
-Results are the `summary.json` files that `benchmarks/all_evaluations.py` leaves there.
+Results are the `summary.json` files that `benchmarks/all_evaluations.py` and `benchmarks/recall.py` leave there.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
         ("eval_speed.py --firings 6 --slow-firings 2 --passages 2 --length 64", "ratio"),
         ("attribution_cost.py", "attribution over"),
         ("store_size.py --sequences 4", "dense"),
+        ("recall.py --out recalled --hosts memory-gdn --passages 2 --found-on 1 --pairs-on 2", "is held by"),
         ("device_training.py --device cpu --features 32 --heads 1 2 --precisions float32 --d 8 --k 2 --tokens 64 "
          "--chunk 16 --repeats 1", "float32"),
     ],

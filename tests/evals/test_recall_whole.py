@@ -17,17 +17,20 @@ from slow_protocol import joint_cache_copy_logits
 from writesae.attribution import attribute
 from writesae.causal.closed_form import closed_form, toward
 from writesae.causal.targets import LogProbability
+from writesae.cli.eval import fitting
 from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
 from writesae.errors import InputError
 from writesae.evals import recall
+from writesae.evals.common.stats import Interval, Share
 from writesae.evals.recall.changed import Cell, changed, native, written_form
 from writesae.evals.recall.changes import changes
 from writesae.evals.recall.elsewhere import Put, exchanged, installed, writes_at
+from writesae.evals.recall.figures import _typical
 from writesae.evals.recall.located import binding, cells_of, deleted, groups_of, located
 from writesae.evals.recall.prices import log_odds, prices, ranked
 from writesae.evals.recall.recovery import bound
 from writesae.evals.recall.sufficient import AllInstead, AtomInstead
-from writesae.evals.recall.summary import chance
+from writesae.evals.recall.summary import Cost, _costs, chance
 from writesae.hosts import Host
 from writesae.sae import SAE, Flat, Record, SAEConfig, TopK
 from writesae.types import Site, Target
@@ -317,3 +320,43 @@ def test_controls_are_as_many_writes_of_the_same_tokens(memory: Host, cell: Cell
     assert [sorted(map(str, some)) for some in others] == [["L2.H0+3", "L2.H1+3"]]
     assert [len(change.cells) for change in made if change.condition == "everything"] == [16]
     assert {change.condition for change in made} == {"delete", "everything", "other", "random"}
+
+
+def test_the_example_goes_as_most_facts_do() -> None:
+    bounds = Interval(0, 1)
+    share = {"delete": 0.1, "random": 0.9}
+    costs = tuple(
+        Cost(name, "", "", Share(value, 9, bounds, None), 1.0, bounds, 0.5, bounds, 0.0, 1.0)
+        for name, value in share.items()
+    )
+    rows = [("delete", 0, True), ("random", 0, True), ("delete", 1, False), ("random", 1, False)]
+    rows += [("delete", 2, False), ("random", 2, True)]
+    columns = ["condition", "reading", "amplitude", "fact", "asked", "right"]
+    said = pd.DataFrame([(c, "", "", f, f, r) for c, f, r in rows], columns=columns)
+    assert _typical(said, costs) == 2
+    assert _typical(said[said.fact < 2], costs) == 0
+
+
+def test_what_comes_back_is_a_share_of_what_deletion_costs() -> None:
+    """Two passages: deletion costs 8 + 4 and 6 nats, the atom 2 + 1 and 0."""
+    rows = {"delete": [8.0, 4.0, 6.0], "atom": [2.0, 1.0, 0.0]}
+    tables = [
+        pd.DataFrame({
+            "condition": name, "reading": "", "amplitude": "", "passage": [0, 0, 1], "fact": [0, 1, 0], "lost": lost,
+            "right": [x < 2 for x in lost], "others": 0.5, "others_right": 1.0,
+        })
+        for name, lost in rows.items()
+    ]  # fmt: skip
+    gone, atom = _costs(pd.concat(tables), 0)
+    assert (gone.lost, gone.right.value, np.isnan(gone.back)) == (6.0, 0.0, True)
+    assert atom.back == pytest.approx(1 - 3 / 18)
+    assert atom.back_interval == pytest.approx((0.75, 1.0))  # a passage alone: 9 / 12, and all
+    assert atom.right.value == pytest.approx(2 / 3)
+    assert atom.quartiles == (0.5, 1.5)
+
+
+def test_the_command_takes_it_with_and_without_dictionaries(memory: Host, cell: Cell) -> None:
+    sae = exact_sae(memory, cell)
+    assert list(fitting([recall], [], ())) == [("recall", [[]])]
+    assert list(fitting([recall], [sae], ())) == [("recall", [[sae]])]
+    assert list(fitting([recall], [sae, sae], ())) == [("recall", [[sae], [sae]])]

@@ -230,7 +230,7 @@ def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 @_number
 def decimals(value: float, digits: int = 2) -> str:
     """With exactly so many digits after the point: 30.30."""
-    return f"{value:,.{digits}f}"
+    return f"{round(value, digits) + 0.0:,.{digits}f}"  # no sign of minus before nothing
 
 
 def plain_spaces(text: str) -> str:

@@ -13,6 +13,8 @@ from writesae.show.heat_map import Grid, heat_map
 from writesae.show.parts import Plot
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from writesae.evals.recall.summary import Cost, Summary
 
 COLOURS = {"delete": "delete", "other": "random", "everything": "delete", "random": "random", "nearest": "gold"}
@@ -32,8 +34,7 @@ def named(condition: str, reading: str, amplitude: str) -> str:
 def passage(result: Result[RecallConfig, Summary]) -> Plot:
     """One passage: its facts (columns), what was done to the writes of one of them (rows), and what the model says."""
     said = result.more["said"]
-    lost = said[(said.condition == "delete") & (said.fact == said.asked) & ~said.right]
-    fact = int(lost.fact.iloc[0]) if len(lost) else 0
+    fact = _typical(said, result.summary.costs)
     here = said[(said.fact == fact) | (said.fact == -1)]
     told = here[here.condition == "native"].sort_values("asked")
     first = result.config.amplitudes[0]
@@ -55,6 +56,16 @@ def passage(result: Result[RecallConfig, Summary]) -> Plot:
         f"every row but the first, the writes that hold \u201c{columns[fact]}\u201d are changed."
     )
     return Plot("passage", "One passage", figure, caption, "whole")
+
+
+def _typical(said: pd.DataFrame, costs: tuple[Cost, ...]) -> int:
+    """The first fact that is right where most facts are, whatever is done to its writes; the first where none is."""
+    most = {(c.condition, c.reading, c.amplitude): c.right.value >= 0.5 for c in costs}
+    for fact, own in said[said.fact == said.asked].groupby("fact"):
+        how = zip(own.condition, own.reading, own.amplitude, strict=True)
+        if all(right == most[one] for one, right in zip(how, own.right, strict=True)):
+            return int(str(fact))
+    return 0
 
 
 def mapped(result: Result[RecallConfig, Summary]) -> Plot:
@@ -103,12 +114,18 @@ def recalled(summary: Summary) -> Plot:
 
 def recovered(summary: Summary) -> Plot:
     """Known pairs that have an atom, for the dictionary and for others of its size."""
-    lines = []
+    lines, told = [], []
     for one in summary.recovered:
         name = f"{one.dictionary}, {words.count(one.features)} at {one.cell}"
-        lines.append(
-            (name, "atom" if one.dictionary == "atoms" else "random", Dot(name, one.matched.value, one.matched.bounds))
-        )
+        colour = "atom" if one.dictionary == "atoms" else "random"
+        text = f"best of all atoms {words.percent(one.best.value)}, at cosine 0.7 {words.percent(one.best_low.value)}"
+        lines.append((name, colour, Dot(name, one.matched.value, one.matched.bounds, text)))
+        aurocs = (words.decimals(x) for x in (one.auroc_pair, one.auroc_name, one.auroc_thing))
+        told.append(f"{one.dictionary} {', '.join(aurocs)}")
     figure = whiskers(lines, words.percent, 1.0, "")
     figure.update_xaxes(title="pairs with an atom of their own at cosine 0.9", tickformat=".0%", range=[-0.03, 1.03])
-    return Plot("recovery", "Known pairs among atoms", figure, "Bars: 95 % intervals over pairs.")
+    caption = (
+        "Bars: 95 % intervals over pairs. AUROC of the one feature that is best on other passages, for a pair, a name"
+    )
+    caption += f" and a thing: {'; '.join(told)}."
+    return Plot("recovery", "Known pairs among atoms", figure, caption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,13 +51,13 @@ def measure(subject: Subject, config: RecallConfig, keep: Keep) -> Measured:
     words, between = _words(host, config), list[tuple[int, ...]]()
     for row in subject.tokens.tolist():
         between += sentences_in(host.text(row), host.tokenizer, words)
-    draw = partial(_draw, words, config, between)
+    draw = partial(_draw, words, config)
     told = draw(len(subject.tokens), TOLD)
     check_overlap(
         provenance(host, subject.saes, subject.sites, Passages.of(told.tokens), ()),
         [sae for _, sae in subject.saes], subject.provenance.allowed,
     )  # fmt: skip
-    recalled = keep("native", lambda: _native(host, words, config, draw, told))
+    recalled = keep("native", lambda: _native(host, words, config, draw, told, between))
     right = recalled[(recalled.facts == config.facts) & ~recalled.far].right.mean()
     if right < config.least:
         raise InputError(
@@ -112,24 +113,27 @@ def _tokens(host: Host, words: Vocabulary, reach: int) -> dict[int, str]:
 
 
 def _draw(
-    words: Vocabulary, config: RecallConfig, between: Sequence[tuple[int, ...]], count: int, purpose: int,
-    facts: int | None = None, **how: int,
-) -> FactPassages:  # fmt: skip
-    """Passages of one purpose; sentences stand between the facts of half of them."""
+    words: Vocabulary, config: RecallConfig, count: int, purpose: int, facts: int | None = None, **how: Any
+) -> FactPassages:
+    """Passages of one purpose: facts alone, so that a token of the next statement has its place, unless `how` says
+    otherwise."""
     facts = facts or config.facts
-    return draw_facts(words, count, facts, (DRAWN, config.seed, purpose, facts), between=between, **how)
+    return draw_facts(words, count, facts, (DRAWN, config.seed, purpose, facts), **how)
 
 
 Draw = Callable[..., FactPassages]
 
 
-def _native(host: Host, words: Vocabulary, config: RecallConfig, draw: Draw, told: FactPassages) -> pd.DataFrame:
-    """Recall of the passages that are told, of others with more or fewer facts, and of longer ones."""
+def _native(
+    host: Host, words: Vocabulary, config: RecallConfig, draw: Draw, told: FactPassages,
+    between: Sequence[tuple[int, ...]],
+) -> pd.DataFrame:  # fmt: skip
+    """Recall of the passages that are told, of others with more or fewer facts, and of those with sentences between."""
     most = min(len(words.names), len(words.things))
     counts = [facts for facts in config.counts if facts <= most and facts != config.facts]
     drawn = [(told, config.facts, False)]
     drawn += [(draw(len(told), COUNTED, facts), facts, False) for facts in counts]
-    drawn += [(draw(len(told), FAR, gap=config.gap), config.facts, True)]
+    drawn += [(draw(len(told), FAR, between=between, gap=config.gap), config.facts, True)]
     tables = []
     for passages, facts, far in drawn:
         answers = native(host, passages)

@@ -53,7 +53,7 @@ COLUMNS = FACT | COST | {
 PLACE = {"layer": "layer", "head": "head, -1 for all of the layer together", "offset": "tokens from the name on"}
 MORE = {
     "native": FACT | {
-        "facts": "facts that the passage tells", "far": "whether many sentences stand before the questions",
+        "facts": "facts that the passage tells", "far": "whether sentences stand between facts and questions",
         "distance": "tokens from the thing to the end of its question", "nats": "log probability of the answer",
         "right": "whether it is what is said",
     },

@@ -1,0 +1,64 @@
+"""`recall` on the memory hosts that can be loaded here, with the dictionaries that ship: what tables of the docs say.
+
+    python benchmarks/recall.py --out recalled [--hosts memory-gdn memory-mamba2] [--docs docs/results]
+
+What is finished is kept: the same command goes on where it stopped. With `--docs` the summaries are copied there;
+`docs/tables.py` makes the tables of the docs of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import writesae as ws
+from writesae.artifacts.shipped import NAMES as DICTIONARIES
+from writesae.hosts.inventory import shipped
+from writesae.quickstart.config import NAMES, THINGS
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run `recall`."""
+
+    out: Path
+    """Folder of the results."""
+    hosts: tuple[str, ...] = ()
+    """Memory hosts; all that need nothing that is not installed if none is said."""
+    passages: int = 32
+    """Passages whose facts are asked for."""
+    found_on: int = 6
+    """Passages on which the writes are looked for."""
+    pairs_on: int = 160
+    """Passages on which known pairs are collected."""
+    docs: Path | None = None
+    """Copy the summaries here, by host."""
+
+
+def main(options: Options) -> None:
+    """Run, copy."""
+    here = [one.name for one in shipped() if one.name.startswith("memory-") and not one.needs]
+    how: dict[str, Any] = {"passages": options.passages, "found_on": options.found_on, "pairs_on": options.pairs_on}
+    for name in options.hosts or here:
+        host = ws.load(name)
+        _, test = ws.text("sample", host).split()
+        runs: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [("", (), {})]
+        for source in DICTIONARIES:
+            if source.startswith(f"{name}/"):
+                taught = {"names": NAMES, "things": THINGS}
+                runs.append((f"-{source.rpartition('/')[2]}s", (ws.load_sae(source),), taught))
+        for what, given, pairs in runs:
+            place = options.out / name / f"recall{what}"
+            print(ws.evals.recall(host, *given, test, out=place, **how, **pairs), flush=True)
+            if options.docs is not None:
+                copied = options.docs / name / place.name
+                copied.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(place / "summary.json", copied / "summary.json")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
