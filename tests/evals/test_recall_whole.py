@@ -313,6 +313,22 @@ def test_all_active_features_and_the_cut_of_an_atom(memory: Host, told: FactPass
     assert not torch.allclose(right(AllInstead(sae, "write")), atom)
 
 
+def test_the_nearest_atom_is_not_one_that_points_the_other_way(memory: Host, told: FactPassages, cell: Cell) -> None:
+    """Beside an atom of cosine 0.99 to every write of its pair stands that write turned round, exactly."""
+    words = vocabulary(memory.tokenizer, card("memory-gdn")["pattern"]).first(11, 13)
+    mine, sae = draw_facts(words, 2, 5, 37), exact_sae(memory, cell)
+    held = bound(memory, mine, cell)
+    sae = SAE(replace(sae.config, features=len(held.key) + sae.config.features))
+    with torch.no_grad():
+        whole = exact_sae(memory, cell)
+        sae.v_dec[:, 0] = torch.cat([-held.key, whole.v_dec[:, 0]])
+        sae.w_dec[:, 0] = torch.cat([held.value, whole.w_dec[:, 0]])
+    for size in ("norm", "projection"):
+        found = changed(memory, mine, [cell], lambda site, size=size: AtomInstead(sae, "cosine", size))  # type: ignore[misc]
+        own = torch.arange(5)
+        assert (found.said[:, own, own] == torch.from_numpy(mine.thing)).all()
+
+
 def test_controls_are_as_many_writes_of_the_same_tokens(memory: Host, cell: Cell) -> None:
     config = recall.config()
     made = changes(memory, {}, [cell, Cell(Site(1, 0), 3)], config, 4, 0)

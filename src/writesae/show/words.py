@@ -102,7 +102,7 @@ CONDITIONS = {
     "all_active": ("all active features", "all active"),
     "nearest": ("the nearest atom", "nearest"),
     "other": ("another write deleted", "another"),
-    "everything": ("every head\u2019s writes of the fact deleted", "every head"),
+    "everything": ("every head\u2019s writes from the name on deleted", "every head"),
     "native": ("the write itself", "native"),
 }
 """What stands in a write's place: in words, and in a word or two."""

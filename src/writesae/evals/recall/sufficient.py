@@ -43,7 +43,9 @@ class AtomInstead:
         sae, write = self.sae, seen.write(self.native_write)
         if self.choice == "cosine":
             atoms = sae.atom_matrices().detach().to(write).flatten(1)
-            score = (normalize(atoms, dim=1) @ write.flatten(1).T).T.abs()
+            score = (
+                write.flatten(1) @ normalize(atoms, dim=1).T
+            )  # signed: an atom is written as it is, not turned round
         elif self.choice == "increment" and sae.config.target == "state":
             score = sae.increments(seen.key, seen.side(self.native_write)).to(write)
         else:

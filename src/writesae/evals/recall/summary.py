@@ -43,7 +43,7 @@ COST = {
     "others_right": "share of these that are right",
 }
 COLUMNS = FACT | COST | {
-    "condition": "what is done to the fact's writes: delete, everything (those of every head at the statement), other "
+    "condition": "what is done to the fact's writes: delete, everything (those of every head from the name on), other "
     "(other writes at the same tokens deleted), random, atom, flat_svd, nearest (by cosine), all_active",
     "reading": "how the dictionary is read: state, increment or write; empty where it is not",
     "amplitude": "how large what stands in its place is: coefficient, norm or projection; empty for nothing",
@@ -354,7 +354,7 @@ def finding(result: Result[RecallConfig, Summary]) -> str:
     )
     if other is not None:
         text += f"as many other writes of the same tokens {words.percent(other.right.value)} do, without "
-    text += f"those of every head at the statement {words.percent(every.right.value)}."
+    text += f"those of every head from the name on {words.percent(every.right.value)}."
     random, atoms = s.cost("random"), [c for c in s.costs if c.condition == "atom"]
     size = atoms[0].amplitude if atoms else ""
     said = [
