@@ -203,20 +203,25 @@ def test_a_new_batch_topk_dictionary_keeps_k_a_token() -> None:
         sae.encode_written(Written(torch.randn(2, 3, K), torch.randn(2, 3, V), torch.zeros(2, 3, 1)))
 
 
-@pytest.mark.parametrize(("threshold", "bandwidth"), [(0.0, 0.5), (0.4, 0.5), (0.4, 3.0)])
+@pytest.mark.parametrize(("threshold", "bandwidth"), [(0.0, 0.5), (0.4, 0.5), (0.4, 3.0), (-0.3, 0.5)])
 def test_thresholds_have_a_gradient_without_a_trainer(threshold: float, bandwidth: float) -> None:
     """Its window is `bandwidth` wide, in units of the mean threshold where there is one; all of it counts, on both
     sides of the threshold and below 0 too."""
     sae, x = SAE(SAEConfig(K, V, N, sparsity=JumpReLU(bandwidth=bandwidth))).double(), torch.randn(97, K, V).double()
     with torch.no_grad():
         sae.threshold.fill_(threshold)
-    pre, width = sae.preactivations(x).detach(), bandwidth * (threshold or 1.0)
+    pre, width = sae.preactivations(x).detach(), bandwidth * (threshold if threshold > 0 else 1.0)
+    fires, seen = (pre > threshold) & (pre > 0), pre.clone().requires_grad_()
+    found = sae.activations(seen)
+    assert isinstance(found, torch.Tensor)
+    torch.testing.assert_close(found, torch.where(fires, pre, 0))
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), seen)[0], fires.double())
     torch.autograd.backward(sae(x).square().sum())
     slope = 2 * torch.einsum("tkv,nkv->tn", sae(x), sae.atom_matrices()).detach()
     near = (pre - threshold).abs() < width / 2
     assert (near & (pre > threshold)).any()
     assert (near & (pre < threshold)).any()
-    expected = (-slope * near * threshold / width).sum(0)
+    expected = (-slope * near * max(threshold, 0) / width).sum(0)
     torch.testing.assert_close(sae.threshold.grad, expected)
     sae.zero_grad()
     torch.autograd.backward(step(pre, sae.threshold, sae.window()).sum())
