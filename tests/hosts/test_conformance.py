@@ -120,7 +120,7 @@ def test_an_edit_by_response_equals_editing_the_cache(host: Host) -> None:
     plain, patched = host.logits(some_tokens()), host.logits(some_tokens(), responding(layer, edit))
     # not to the bit: where tokens share experts, other tokens' routing changes the order of the sums
     assert relative(patched[:, : CUT + 1], plain[:, : CUT + 1]) <= 1e-6
-    assert relative(patched[:, CUT + 1 :], plain[:, CUT + 1 :]) > 1e-3
+    assert relative(patched[:, CUT + 1 :], plain[:, CUT + 1 :]) > 10 * TOLERANCE  # a memory is deaf to most noise
     assert relative(patched[:, CUT + 1 :], edited) <= TOLERANCE
 
 
@@ -211,7 +211,7 @@ def test_edits_during_generate_act_from_the_next_step_on(host: Host) -> None:
     plain, edited = scores
     assert torch.equal(edited[0], plain[0])
     assert torch.equal(edited[1], plain[1])
-    assert relative(edited[2], plain[2]) > 10 * TOLERANCE  # hosts with a memory forget such noise soon
+    assert relative(edited[2], plain[2]) > TOLERANCE
 
 
 def test_left_padding_changes_nothing(host: Host) -> None:
@@ -327,9 +327,9 @@ def bias(module: nn.Module) -> Tensor | float:
     return found if isinstance(found, Tensor) else 0.0
 
 
-def test_a_bfloat16_host_has_a_float32_stream(host: Host, name: str) -> None:
+def test_a_bfloat16_host_has_a_float32_stream(host: Host) -> None:
     # rwkv7-hf rounds its outer products to bfloat16 before it adds them: that state has no exact stream
-    allowed = 1e-2 if name == "rwkv7_hf" else TOLERANCE
+    allowed = 1e-2 if type(host.model).__module__.startswith("rwkv7_hf") else TOLERANCE
     small = copy.deepcopy(host.model)
     nn.Module.to(small, torch.bfloat16)
     half = Host(small, None, "half", lambda: "none")

@@ -114,7 +114,7 @@ def test_sigkill_beside_one_that_diverges_leaves_the_same_bits(kills: int, worke
         process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         before, began = set(_marks(tmp_path / "killed")), time.monotonic()
         while process.poll() is None and len(set(_marks(tmp_path / "killed")) - before) < 2 + number % 5:
-            assert time.monotonic() - began < 120
+            assert time.monotonic() - began < 600
             time.sleep(0.01)
         process.kill()
         process.wait()
