@@ -182,7 +182,7 @@ def amplitudes() -> Table:
             rows.append(
                 [where, reading, *_sizes({c["amplitude"]: c["wins"] for c in first if c["reading"] == reading})]
             )
-    for path in sorted(RESULTS.glob("*/recall-*/summary.json")):
+    for path in sorted(RESULTS.glob("memory-*/recall-*/summary.json")):
         data = read(path)
         costs, host = data["summary"]["costs"], data["provenance"]["host"]
         atoms = [cost for cost in costs if cost["condition"] in ("atom", "nearest")]
