@@ -89,12 +89,13 @@ def kept() -> Table:
         native = next(one["right"] for one in summary["recalled"] if one["facts"] == summary["facts"])
         gone, elsewhere = costs["delete"], [moved[kind]["right"] for kind in ("exchanged", "installed")]
         shares = [gone["right"], costs["other"]["right"], *elsewhere, *(ranked[how]["first"] for how in ranked)]
-        lost = words.decimals(gone["lost"])
-        rows.append([host, told(native), ", ".join(summary["cells"]), lost, words.percent(gone["others_right"])])
+        lost, shares_of = words.decimals(gone["lost"]), zip(summary["cells"], summary["shares"], strict=True)
+        held = ", ".join(f"{cell} ({words.percent(share, 0)})" for cell, share in shares_of)
+        rows.append([host, told(native), held, lost, words.percent(gone["others_right"])])
         rows[-1] += map(told, shares)
     head = [
-        "host", "right", "the writes that hold a fact", "nats lost without, median", "others right without",
-        "right without", "right without as many others of the same tokens", "the next fact\u2019s thing said, with its "
+        "host", "right", "the writes that hold a fact (share of their state)", "nats lost without, median",
+        "others right without", "right without", "right without as many others of the same tokens", "the next fact\u2019s thing said, with its "
         "value", "an untold name known, with its write", "first of all writes, exact first order", "closed form",
     ]  # fmt: skip
     return {"head": head, "rows": rows}

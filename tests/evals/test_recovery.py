@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 from memory_hosts import binding_cells, card, memory_host
 from references import delta_values_reference
 from writesae.corpus.facts import draw_facts, vocabulary
-from writesae.evals.recall.recovery import Bound, baseline, bound, recovery, written
+from writesae.evals.recall.recovery import Bound, baseline, bound, recovery, share_of_state, written
+from writesae.recurrence.replay import replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
 
 KEY, VALUE = 5, 7
@@ -101,6 +102,10 @@ def test_the_writes_of_a_head_are_those_of_its_stream() -> None:
     torch.testing.assert_close(held.key, stream.key[:, :, 0][at].flatten(0, 1))
     torch.testing.assert_close(held.value, delta_values_reference(stream)[:, :, 0][at].flatten(0, 1))
     assert held.name.tolist() == passages.name.flatten().tolist()
+    states = replay_reference(stream).states[:, :, 0]
+    norms = states[at].flatten(2).norm(dim=-1).flatten()
+    shares = held.key.norm(dim=1) * held.value.norm(dim=1) / norms
+    assert share_of_state(host, passages, cell) == pytest.approx(float(shares.median()), rel=1e-3)
     found = recovery(held, baseline("kmeans", 59, written(host, passages, cell.site, 331))).query("of == 'pair'")
     assert found["count"].sum() == 19 * 5
     assert found.coherence[found["count"] > 1].median() > 0.9  # a pair is written alike wherever it is told

@@ -95,7 +95,7 @@ def comes_back(costs: tuple[Cost, ...]) -> Plot:
         lines.append((name, colour, Dot(name, cost.right.value, cost.right.bounds, text)))
     figure = whiskers(lines, words.percent, 1.0, "")
     figure.update_xaxes(title="facts still right", tickformat=".0%", range=[-0.03, 1.03])
-    return Plot("back", "What is left of a fact", figure, "Bars: 95 % intervals by passage.", "whole")
+    return Plot("back", "What is left of a fact", figure, "Bars: 95 % intervals by passage. Dashed: all.", "whole")
 
 
 def recalled(summary: Summary) -> Plot:

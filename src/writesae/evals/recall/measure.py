@@ -24,7 +24,7 @@ from writesae.evals.recall.changes import Change, changes
 from writesae.evals.recall.elsewhere import exchanged, installed
 from writesae.evals.recall.located import ALL, binding, cells_of, costs, groups_of, located
 from writesae.evals.recall.prices import prices, ranked
-from writesae.evals.recall.recovery import baseline, bound, recovery, written
+from writesae.evals.recall.recovery import baseline, bound, recovery, share_of_state, written
 from writesae.evals.recall.summary import MORE
 from writesae.hosts import EMBEDDED, Host
 from writesae.sae import SAE
@@ -192,7 +192,8 @@ def _binding(
         right, lost = float(found.right.mean()), float(found.lost.median())
     else:
         cells, right, lost = binding(host, passages, mapped, reach, config.timing)
-    return pd.DataFrame({"cell": list(map(str, cells)), "right": right, "lost": lost})
+    shares = [share_of_state(host, passages, cell) for cell in cells]
+    return pd.DataFrame({"cell": list(map(str, cells)), "share": shares, "right": right, "lost": lost})
 
 
 def _placed(subject: Subject, cells: Sequence[Cell]) -> dict[Site, SAE]:

@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 from writesae.causal.budget import passages_at_once
 from writesae.causal.writes import stream_writes
 from writesae.corpus.facts import FactPassages
+from writesae.evals.common.share import state_norms
 from writesae.evals.recall import Baseline
 from writesae.evals.recall.changed import Cell, written_form
 from writesae.hosts import Host
@@ -79,6 +80,17 @@ def bound(host: Host, passages: FactPassages, cell: Cell) -> Bound:
         keys.append(key[here].cpu())
         values.append(value[here].cpu())
     return Bound(torch.cat(keys), torch.cat(values), passages.name[row, fact], passages.thing[row, fact], row)
+
+
+def share_of_state(host: Host, passages: FactPassages, cell: Cell) -> float:
+    """The norm of a cell's write over that of its head's state after it, the median over all facts."""
+    found = []
+    for begin, stream in recorded(host, passages, cell.site):
+        key, value = sides(host, stream)
+        at = torch.from_numpy(passages.begin[begin : begin + len(key)]) + cell.offset
+        here = torch.arange(len(key)).repeat_interleave(at.shape[1]), at.flatten()
+        found.append(key[here].norm(dim=-1) * value[here].norm(dim=-1) / state_norms(stream, *here).clamp_min(1e-30))
+    return float(torch.cat(found).median())
 
 
 def written(host: Host, passages: FactPassages, site: Site, most: int, seed: int = 0) -> Tensor:

@@ -61,7 +61,9 @@ MORE = {
         "token": "what stands there", "exact": "what the writes give the answer's log odds, to first order",
     },
     "binding": {
-        "cell": "head and token of a write", "right": "share of facts right without all of them, where they were found",
+        "cell": "head and token of a write",
+        "share": "its norm over that of the head's state after it, the median over facts",
+        "right": "share of facts right without all of them, where they were found",
         "lost": "median nats that a fact then loses",
     },
     "elsewhere": FACT | {
@@ -216,6 +218,8 @@ class Summary:
     """Rank correlation over the map's single writes of the exact first order with what deletion costs."""
     cells: tuple[str, ...]
     """The writes that hold a fact together."""
+    shares: tuple[float, ...]
+    """Of each, its norm over that of the head's state after it."""
     costs: tuple[Cost, ...]
     moved: tuple[Moved, ...]
     ranked: tuple[Ranked, ...]
@@ -240,7 +244,8 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: RecallConfig) -> Summa
     return Summary(
         facts=config.facts, recalled=tuple(_recalled(tables["native"], config.seed)),
         distances=tuple(_distances(tables["native"], config.seed)), spots=spots, first_order=agreement.statistic,
-        cells=tuple(tables["binding"].cell), costs=tuple(_costs(tables["records"], config.seed)),
+        cells=tuple(tables["binding"].cell), shares=tuple(map(float, tables["binding"].share)),
+        costs=tuple(_costs(tables["records"], config.seed)),
         moved=tuple(_moved(tables["elsewhere"], config.seed)),
         ranked=tuple(_ranked(tables["found"], len(tables["binding"]), config.seed)),
         recovered=tuple(_recovered(tables["recovery"], config.seed)),
@@ -382,7 +387,9 @@ def panel(result: Result[RecallConfig, Summary]) -> Panel:
     s = result.summary
     plots = [figures.passage(result), figures.mapped(result), figures.comes_back(s.costs), figures.recalled(s)]
     plots += [figures.recovered(s)] if s.recovered else []
+    shares = (f"{cell} {words.percent(share)}" for cell, share in zip(s.cells, s.shares, strict=True))
     notes = [
+        f"Share of the head\u2019s state that the write is, after it: {', '.join(shares)}.",
         f"Deletion and first order agree over single writes with a rank correlation of {words.decimals(s.first_order)}."
         if words.finite(s.first_order) else "",
         *(
