@@ -95,8 +95,9 @@ def kept() -> Table:
         rows[-1] += map(told, shares)
     head = [
         "host", "right", "the writes that hold a fact (share of their state)", "nats lost without, median",
-        "others right without", "right without", "right without as many others of the same tokens", "the next fact\u2019s thing said, with its "
-        "value", "an untold name known, with its write", "first of all writes, exact first order", "closed form",
+        "others right without", "right without", "right without as many others of the same tokens",
+        "the next fact\u2019s thing said, with its value", "an untold name known, with its write",
+        "first of all writes, exact first order", "closed form",
     ]  # fmt: skip
     return {"head": head, "rows": rows}
 
