@@ -79,7 +79,7 @@ def test_an_old_store_is_read_and_its_text_is_unknown(store: StreamStore) -> Non
     [
         (np.array([5, 3]), {"window": 32, "limit": 32768}, "rising hashes"),
         (np.array([3, 5]), {"window": 16, "limit": 32768}, "other windows"),
-        (np.array([3, 5], np.int32), {"window": 32, "limit": 32768}, "data_type is 'int32', not int64"),
+        (np.array([3, 5], np.int32), {"window": 32, "limit": 32768}, 'data_type is "int32", not "int64"'),
     ],
 )
 def test_a_damaged_fingerprint_is_found(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.numpy import save_file
+import torch
 
 from writesae.corpus import Fingerprint
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import map_tensors, sync, tensor_header
+from writesae.disk import map_tensors, tensor_header, write_tensors
 from writesae.errors import DataError
 
 TEXT = "text.safetensors"
@@ -18,8 +18,7 @@ _MEANING = {"window": str(WINDOW), "limit": str(LIMIT)}
 
 def write_fingerprint(path: Path, text: Fingerprint) -> None:
     """Write and sync the file."""
-    save_file({_TENSOR: text.hashes}, path, metadata=_MEANING)
-    sync(path)
+    write_tensors(path, {_TENSOR: torch.from_numpy(text.hashes)}, _MEANING)
 
 
 def read_fingerprint(path: Path) -> Fingerprint:

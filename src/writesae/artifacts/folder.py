@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 
 from writesae.artifacts.card import model_card
 from writesae.artifacts.fingerprints import TEXT, read_fingerprint, write_fingerprint
@@ -28,7 +27,18 @@ from writesae.artifacts.manifest import (
 )
 from writesae.calls import worded
 from writesae.config import Json, from_json, to_json
-from writesae.disk import PARTIAL, files_under, inside, map_tensors, new_folder, read_json, sync, write_json, write_text
+from writesae.disk import (
+    PARTIAL,
+    files_under,
+    inside,
+    map_tensors,
+    new_folder,
+    read_json,
+    sync,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from writesae.errors import DataError, OutputError, WritesaeError
 from writesae.sae import SAE, BatchTopK, Bilinear, Factored, Record, SAEConfig, TopK
 
@@ -70,12 +80,9 @@ def save_sae(sae: SAE, folder: str | Path, record: Record | None = None, *, repl
     with new_folder(folder, replaceable) as partial:
         version = ".".join(map(str, VERSION))
         write_json(partial / CONFIG, {"format": FORMAT, "version": version, "sae": to_json(sae.config)})
-        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
-        shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # the library writes it readable by its owner only
-        sync(partial / WEIGHTS)
+        write_tensors(partial / WEIGHTS, tensors, {"format": "pt"})
         if record.text:
             write_fingerprint(partial / TEXT, record.text)
-            shutil.copymode(partial / CONFIG, partial / TEXT)
         write_text(partial / CARD, model_card(sae.config, record))
         return write_manifest(partial, record)
 

@@ -6,18 +6,16 @@ vector sides, its keys and its values. What the formats mean is in docs/formats/
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from writesae.artifacts.folder import build
 from writesae.artifacts.legacy.convert import Converted
 from writesae.config import Json
-from writesae.disk import inside, map_tensors, new_folder, read_json, sha256, sync, write_json
+from writesae.disk import inside, map_tensors, new_folder, read_json, sha256, write_json, write_tensors
 from writesae.errors import DataError, InputError
 from writesae.sae import SAE, BatchTopK, Factored, Flat, Gated, JumpReLU, Linear, Record, SAEConfig, TopK
 from writesae.types import Target
@@ -57,9 +55,7 @@ def export_saelens(sae: SAE, folder: str | Path, record: Record | None = None, *
         raise InputError(f"SAELens has no form for the {side} side of a dictionary with {type(sparsity).__name__}")
     with new_folder(Path(folder)) as partial:
         write_json(partial / _CFG, config)
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial / _SAELENS)
-        shutil.copymode(partial / _CFG, partial / _SAELENS)
-        sync(partial / _SAELENS)
+        write_tensors(partial / _SAELENS, {name: tensor.contiguous().clone() for name, tensor in tensors.items()})
 
 
 def _flattened(sae: SAE) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from writesae.disk.files import (
     partial_beside,
     sha256,
     sync,
+    sync_all,
     whole,
     write_bytes,
     write_json,
@@ -27,12 +28,12 @@ from writesae.disk.folders import (
 )
 from writesae.disk.places import MARK, alone, check_owner, check_place, check_there, claim, difference, missing
 from writesae.disk.read import JSON_LIMIT, LARGE, parse_json, read_json, read_lines, read_table
-from writesae.disk.tensors import map_tensors, tensor_header
+from writesae.disk.tensors import map_tensors, tensor_header, write_tensors
 
 __all__ = [
     "JSON_LIMIT", "LARGE", "MARK", "PARTIAL", "FileEntry", "alone", "check_name", "check_owner", "check_place",
     "check_there", "claim", "difference", "files_under", "holds", "inside", "is_system", "json_bytes", "make_folder",
     "map_tensors", "missing", "new_folder", "parse_json", "partial_beside", "read_json", "read_lines", "read_table",
-    "recover", "regular_files", "sha256", "sync", "tensor_header", "whole", "write_bytes", "write_json",
-    "write_table", "write_text", "writing",
+    "recover", "regular_files", "sha256", "sync", "sync_all", "tensor_header", "whole", "write_bytes", "write_json",
+    "write_table", "write_tensors", "write_text", "writing",
 ]  # fmt: skip

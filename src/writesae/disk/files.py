@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,16 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_all(root: Path, names: Iterable[str]) -> None:
+    """Force some files below a folder to disk, and every folder that leads to them."""
+    folders = {root}
+    for name in names:
+        sync(root / name)
+        folders.update(root / parent for parent in Path(name).parents)
+    for folder in sorted(folders, reverse=True):
+        sync(folder)
 
 
 @contextmanager

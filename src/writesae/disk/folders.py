@@ -28,8 +28,9 @@ _HERE = -2 if sys.platform == "darwin" else -100  # AT_FDCWD
 
 
 def is_system(name: str) -> bool:
-    """Whether a name belongs to the system or a tool rather than to what a folder is for: `.DS_Store`, `__MACOSX`."""
-    return name.startswith((".", "__")) or name in _SYSTEM
+    """Whether a name belongs to the system or a tool rather than to what a folder is for (`.DS_Store`, `__MACOSX`), or
+    to a file that a kill left unfinished."""
+    return name.startswith((".", "__")) or name.endswith(PARTIAL) or name in _SYSTEM
 
 
 def files_under(folder: Path, ending: str = "") -> list[Path]:

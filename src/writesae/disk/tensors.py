@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from writesae.config import from_json
-from writesae.disk.files import reason
+from writesae.disk.files import reason, sync, writing
 from writesae.disk.read import parse_json
 from writesae.errors import DataError, InputError
 
@@ -62,6 +63,22 @@ def tensor_header(path: Path) -> tuple[dict[str, str], dict[str, _Told]]:
     if [start for start, _ in places] != ends[:-1] or 8 + length + ends[-1] != size:
         raise DataError(f"{path} is not a valid safetensors file: its tensors do not fill its {size:,} bytes")
     return metadata, tensors
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write and sync a safetensors file, readable as other files are; raises OutputError where the disk refuses."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with writing(path):
+        try:
+            save_file(dict(tensors), path, metadata=dict(metadata or {}) or None)
+        except SafetensorError as error:  # its own, for what the system says
+            raise OSError(None, reason(error)) from None
+        mask = os.umask(0)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)  # the library writes it readable by its owner only
+        sync(path)
 
 
 def map_tensors(path: Path, dtypes: Collection[str] = ("F32",)) -> dict[str, Tensor]:

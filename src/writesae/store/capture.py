@@ -19,7 +19,7 @@ from writesae.calls import worded
 from writesae.config import Json, to_json
 from writesae.corpus import Boundaries, Fingerprint, Text, TokenBlocks, tokenizer_hash
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import PARTIAL, FileEntry, alone, check_place, difference, files_under, holds
+from writesae.disk import PARTIAL, FileEntry, alone, check_place, difference, files_under, holds, sync_all, writing
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
 from writesae.store.arrays import create_array, open_array
@@ -90,7 +90,8 @@ def capture(
     header = _provenance(host, blocks, wanted, store_dtype, batch)
     with alone(root):
         if not _begun(root, header):
-            _run(host, blocks, root, header, progress)
+            with writing(root):
+                _run(host, blocks, root, header, progress)
     return open_store(root)
 
 
@@ -114,6 +115,7 @@ def _run(host: Host, blocks: TokenBlocks, root: Path, header: Provenance, progre
                 if seen is not None:
                     check_padding(stream, seen, f"{host.name} layer {layer}", start)
                 files |= _store_layer(root, header, host, layer, stream, index)
+            sync_all(root, files)
             append_shard(root, index, files)
             done.append(files)
             report(stop, header.sequences)
@@ -259,6 +261,7 @@ def _finish(root: Path, done: list[dict[str, FileEntry]]) -> None:
     small = files_under(root, "zarr.json")
     small += [path for name in (*SMALL, TEXT) for path in files_under(root / name / "c")]
     files |= {path.relative_to(root).as_posix(): FileEntry.of(path) for path in small}
+    sync_all(root, (path.relative_to(root).as_posix() for path in small))
     write_manifest(root, files)
 
 
