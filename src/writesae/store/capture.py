@@ -37,6 +37,7 @@ from writesae.store.layout import (
 )
 from writesae.store.pieces import check_padding, layer_of, stored_arrays
 from writesae.store.progress import (
+    LEDGER,
     MANIFEST,
     append_shard,
     finished_shards,
@@ -206,6 +207,8 @@ def _begun(root: Path, header: Provenance) -> bool:
             f"cannot capture into {root}: it holds another capture ({difference(theirs, mine)}); give a new folder, "
             "or delete that one"
         )
+    if complete:
+        (root / LEDGER).unlink(missing_ok=True)  # left where a kill came after the manifest
     return complete
 
 
