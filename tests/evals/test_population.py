@@ -83,7 +83,9 @@ def test_by_hand() -> None:
     table["class"] = ["register", "register", "register", "register", "bundle", "bundle"]
     table["atom_cosine"] = [0.3, 0.3, 0.2, 0.2, 0.01, 0.01]
     table["per_10k"] = [4.0, 4.0, 8.0, 8.0, 6.0, 6.0]
+    table["share"] = [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
     (s,) = summarise({"records": table}, PopulationConfig(bins=(0.0, 0.25, 1.0))).cells
+    assert s.share == 0.4
     assert (s.timing, s.native_write, s.amplitude) == ("at_token", "value", "norm")
     assert (s.atoms, s.win_rate, s.floor.verdict) == (3, 0.5, "undecided")
     assert s.classes["register"].win_rate == 0.75

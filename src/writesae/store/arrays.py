@@ -78,7 +78,7 @@ def _difference(data: Json, grid: Grid, checksums: bool) -> str | None:
     for key in (*wanted, *sorted(told.keys() - wanted.keys())):
         given, mine = (json.dumps(held.get(key)) for held in (told, wanted))  # true is not 1
         if given != mine:
-            return f"{key} is {given[:200]}, not {mine}"
+            return f"{key} is {given[:200]}, not {mine[:200]}"
     return None
 
 
