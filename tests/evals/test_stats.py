@@ -129,6 +129,9 @@ def test_shares_have_both_intervals_only_where_nothing_is_clustered() -> None:
     together = stats.share([True, False, True, True], [3, 3, 7, 5], 0)
     assert together.wilson is None
     assert np.isnan(stats.share([], [], 0).value)
+    for holds in (True, False):  # no resampling doubts them: three passages, not five places
+        alike = stats.share([holds] * 5, [3, 3, 7, 7, 5], 0)
+        assert (alike.value, alike.n, alike.interval) == (float(holds), 5, stats.wilson(3 * holds, 3))
     assert stats.cluster_means([1.0, 3.0, 5.0], ["b", "b", "a"]).tolist() == [5.0, 2.0]
 
 

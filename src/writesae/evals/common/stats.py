@@ -90,7 +90,8 @@ class Share:
     value: float
     n: int
     interval: Interval
-    """Resampling whole clusters."""
+    """Resampling whole clusters; where all values are alike, which no resampling can doubt, Wilson's interval for as
+    many values as there are clusters."""
     wilson: Interval | None
     """Wilson's, which takes all values for independent; only where every one is of a cluster of its own."""
 
@@ -105,9 +106,11 @@ def share(holds: ArrayLike, clusters: ArrayLike, seed: int) -> Share:
     each, names = np.asarray(holds, bool), np.asarray(clusters)
     if not each.size:
         return Share(float("nan"), 0, Interval(float("nan"), float("nan")), None)
-    apart = len(np.unique(names)) == len(names)
-    bounds = wilson(int(each.sum()), each.size) if apart else None
-    return Share(float(each.mean()), each.size, clustered(each, names, seed), bounds)
+    groups = len(np.unique(names))
+    bounds = wilson(int(each.sum()), each.size) if groups == len(names) else None
+    alike = each.all() or not each.any()
+    interval = wilson(groups * int(each[0]), groups) if alike else clustered(each, names, seed)
+    return Share(float(each.mean()), each.size, interval, bounds)
 
 
 class Test(NamedTuple):
