@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from numbers import Integral, Real
+from os import PathLike
 from typing import ParamSpec, TypeVar
 
 from writesae.errors import InputError, WritesaeError
@@ -15,6 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _PLAIN: dict[str, tuple[type, ...]] = {
     "int": (Integral,), "float": (Real,), "str": (str,), "bool": (bool,), "None": (type(None),),
+    "Path": (PathLike,),
 }  # fmt: skip
 
 

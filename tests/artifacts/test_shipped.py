@@ -65,3 +65,50 @@ def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.M
     assert not same(load_sae("memory-gdn/write"), own)
     with pytest.raises(InputError, match="near: memory-gdn/write"):
         load_sae("memory-gdn/writes", offline=True)
+
+
+@pytest.mark.parametrize("name", SHIPPED_NAMES)
+def test_a_command_takes_the_host_that_it_is_of(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], memory: Host
+) -> None:
+    """And where another was named, or in Python, the refusal says which one to load."""
+    text = "Anna has the lamp."
+    main(["codes", text, "--sae", name])
+    main(["edit", "replace", text, "--sae", name, "--new-tokens", "2"])
+    main(["attribute", text, "--sae", name, "--top", "2", "--json", str(tmp_path / "a.json")])
+    assert memory.revision in (tmp_path / "a.json").read_text("utf-8")
+    main(["eval", "boundary", "--sae", name, "--out", str(tmp_path / "out"), "--passages", "3", "--length", "29",
+          "--pattern", "e"])  # fmt: skip
+    assert '"memory-gdn"' in (tmp_path / "out" / "summary.json").read_text("utf-8")
+    capsys.readouterr()
+    for words in (["codes", text], ["eval", "boundary", "--pattern", "e", "--out", str(tmp_path / "no")]):
+        with pytest.raises(SystemExit):
+            main([*words, "--sae", name, "--host", "tiny-gdn"])
+        assert 'load the host it belongs to, --host memory-gdn (in Python ws.load("memory-gdn"))' in " ".join(
+            capsys.readouterr().err.split()
+        )
+
+
+def test_what_names_no_dictionary_says_what_does() -> None:
+    both = "memory-gdn/state or memory-gdn/write"
+    with pytest.raises(InputError, match=f"memory-gdn is a host with several dictionaries: give {both}"):
+        load_sae("memory-gdn")
+    with pytest.raises(InputError, match=f"no dictionary was named: give a folder, a Hub id user/name, or {both}"):
+        load_sae("")
+    with pytest.raises(InputError, match="load_sae: source is None, and must be str or Path"):
+        load_sae(None)  # type: ignore[arg-type]
+
+
+def test_a_reading_that_has_no_effect_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ["edit", "replace", "a", "--sae", "memory-gdn/write"], ["attribute", "a", "--sae", "memory-gdn/write"],
+        ["attribute", "a"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main([*words, "--reading", "state"])
+        assert "--reading has no effect: " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["edit", "replace", "a", "--sae", "memory-gdn/state", "--reading", "nonsense"])
+    said = capsys.readouterr().err
+    assert "'increment'" in said
+    assert "None" not in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from small_results import SITE, SMALL, small_sae
 from writesae.artifacts import save_sae
 from writesae.cli import main
-from writesae.cli.eval import fitting, parse
+from writesae.cli.eval import fitting, names_of, parse
 from writesae.corpus import read_documents
 from writesae.errors import InputError
 from writesae.evals import EVALUATIONS
@@ -229,3 +230,26 @@ def test_of_all_that_fit_those_of_heads_are_run_at_the_dictionaries_own() -> Non
     assert dict(fitting(some, saes, ("L4.H1",)))["sign"] == [[]]
     assert len(dict(fitting(some, [saes[0], saes[2]], ()))["substitution"]) == 1
     assert len(dict(fitting(some, [saes[0], saes[2]], (), True))["substitution"]) == 2
+
+
+def test_results_of_one_head_are_named_by_their_targets() -> None:
+    state, write, other = small_sae(), small_sae(), small_sae(Site(2, 0))
+    write.config = replace(write.config, target="write-delta")
+    state.config = replace(state.config, target="state")
+    assert names_of([state, write, other]) == ["L5.H2-state", "L5.H2-write-delta", "L2.H0"]
+    assert names_of([state, write, state]) == ["L5.H2-state-1", "L5.H2-write-delta", "L5.H2-state-2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--preset paper-script --firings 16", "--firings has no effect .*--atoms .*--most"),
+        ("--choose features --firings 1000", "--firings has no effect .*--atoms .*--most"),
+        ("--choose features --features 3,7 --atoms 2", "--atoms has no effect on features that are named"),
+        ("--atoms 16", "--atoms has no effect where tokens are drawn: .*--firings"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(words: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(["substitution", "--out", "x", *words.split()])
+    assert parse(["substitution", "--out", "x", "--preset", "paper-script", "--atoms", "16"]).name == "substitution"

@@ -78,7 +78,8 @@ def check_size(host: Host, site: Site, sae: SAE) -> Layer:
                 f"{layer.d_k} x {layer.d_v}: it belongs to another host or layer"
             )
     except InputError as error:
-        raise InputError("; ".join([*mismatches(host, site, sae), str(error)])) from None
+        wrong = [*mismatches(host, site, sae), str(error)]
+        raise InputError("; ".join(wrong) + f": {remedy(host, sae)}" * (len(wrong) > 1)) from None
     return layer
 
 
@@ -110,3 +111,11 @@ def mismatches(host: Host, site: Site, sae: SAE) -> tuple[str, ...]:
     if theirs is None and record.host is not None and Path(record.host).name != Path(host.name).name:
         wrong.append(f"the dictionary is of {record.host}, not of {host.name}")
     return tuple(wrong)
+
+
+def remedy(host: Host, sae: SAE) -> str:
+    """What to do about a dictionary of another head or host, in words."""
+    own = None if sae.record is None else sae.record.host
+    if own is None or Path(own).name == Path(host.name).name:
+        return "use the one it belongs to"
+    return f'load the host it belongs to, --host {own} (in Python ws.load("{own}"))'

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from writesae.cli.options import Flat, HostOptions, console, dictionaries
+from writesae.cli.options import Flat, HostOptions, check_reading, console, dictionaries
 from writesae.errors import InputError
 
 
@@ -54,6 +54,8 @@ class Command:
     """Write heat maps (tokens x atoms, tokens x heads) to this page."""
     json: Path | None = None
     """Write the result here."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Names of the flags that were given."""
 
 
 def run(command: Command) -> None:
@@ -71,8 +73,10 @@ def run(command: Command) -> None:
     for path in written:
         check_place(path, file=True)
     saes = dictionaries(command.sae, () if command.site is None else (command.site,))
+    if "reading" in command.given:
+        check_reading(saes)
     found = attribution.attribute(
-        command.on.open(), saes, command.prompt, command.target, against=command.against, quantity=command.quantity,
+        command.on.open(saes), saes, command.prompt, command.target, against=command.against, quantity=command.quantity,
         position=command.position, site=command.site, layers=None if layers == "all" else layers, timing=command.timing,
         native_write=command.native_write, reading=command.reading, allow=command.allow,
     )  # fmt: skip

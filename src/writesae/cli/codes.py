@@ -48,7 +48,7 @@ def run(command: Command) -> None:
         check_place(path, file=True)
     sae = dictionary(command.sae, command.site)
     found = codes(
-        command.on.open(), sae, command.text, site=command.site, top=command.top, words=command.words,
+        command.on.open([sae]), sae, command.text, site=command.site, top=command.top, words=command.words,
         allow=command.allow,
     )  # fmt: skip
     if command.json is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from writesae.cli.options import Flat, HostOptions, console, dictionary
+from writesae.cli.options import Flat, HostOptions, check_reading, console, dictionary
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ def _plan(command: Command) -> Edited:
         raise InputError("a prompt is empty: give text of at least one token")
     site = None if command.site is None else read_site(command.site)
     sae = None if command.sae is None else dictionary(command.sae, command.site)
+    if sae is not None and "reading" in given:
+        check_reading([sae])
     at = sae or site
     if at is None:
         raise InputError("which head is to be edited? Give --site, such as L5.H0, or --sae")
@@ -176,7 +178,7 @@ def _plan(command: Command) -> Edited:
         "erase": edits.erase, "replace": edits.replace_by_atom, "install": edits.install, "amplify": edits.amplify,
         "suppress": edits.amplify, "clamp": edits.clamp, "transplant": edits.transplant,
     }[kind]  # fmt: skip
-    return make(command.on.open(), at, timing=command.timing, **given)  # type: ignore[operator, no-any-return]
+    return make(command.on.open([] if sae is None else [sae]), at, timing=command.timing, **given)  # type: ignore[operator, no-any-return]
 
 
 def _own(command: Command) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import tyro
+
 from writesae.cli.options import FLAT, Flat, HostOptions, TextOptions, dictionaries
 from writesae.errors import InputError
 
@@ -85,10 +87,20 @@ def parse(words: list[str]) -> Command:
     kind = named(name, "all").config
     rest, start = _preset(named(name), words[1:])
     config = ("config", Annotated[kind, FLAT], field(default_factory=lambda: start))
-    flags = make_dataclass("Flags", [config, ("request", Annotated[Request, FLAT])], kw_only=True)
+    told: tuple[str, object, object] = ("given", Annotated[frozenset[str], tyro.conf.Suppress], frozenset())
+    flags = make_dataclass("Flags", [config, ("request", Annotated[Request, FLAT]), told], kw_only=True)
     text = f"{kind.__doc__} {_of_presets(named(name))}"
     given = cast(Any, parse_flags(flags, f"writesae eval {name}", rest, text))
+    check_effect(given.config, given.given)
     return Command(name, given.request, given.config)
+
+
+def check_effect(config: object, given: frozenset[str]) -> None:
+    """Raise InputError where a flag was given that the rest of the protocol leaves without effect."""
+    idle, instead = getattr(config, "idle", ((), ""))
+    for name in idle:
+        if name in given:
+            raise InputError(f"--{name} has no effect {instead}")
 
 
 def _preset(evaluation: Evaluation[Any], words: list[str]) -> tuple[list[str], object]:
@@ -138,14 +150,12 @@ def run(command: Command) -> None:
     request.text.check()
     at_least(request, passages=1, length=1)
     saes = dictionaries(request.sae, request.site)  # before a large host is loaded
-    host = request.host.open()
+    host = request.host.open(saes)
     part = request.text.open(host, request.length or LENGTH)
     if asked is not None:
         places = {request.out: saes}
         if request.each:
-            names = [str(sae.site or "dictionary") for sae in saes]
-            twice = [f"-{names[: i + 1].count(name)}" if names.count(name) > 1 else "" for i, name in enumerate(names)]
-            places = {request.out / (a + b): [sae] for a, b, sae in zip(names, twice, saes, strict=True)}
+            places = {request.out / name: [sae] for name, sae in zip(names_of(saes), saes, strict=True)}
         with shared_runs():
             for place, group in places.items():
                 _measure(asked, host, group, part, request, place, command.config)
@@ -163,6 +173,14 @@ def run(command: Command) -> None:
     if not done:
         raise InputError("no evaluation could be run on what was given: see the reasons above")
     print(f"{done} results in {request.out}; `writesae report {request.out}` makes one page of them")
+
+
+def names_of(saes: Sequence[SAE]) -> list[str]:
+    """A name for the result of each: its head; with the target where several are of the head, numbered where that is
+    the same too."""
+    names = [str(sae.site or "dictionary") for sae in saes]
+    names = [f"{name}-{sae.target}" if names.count(name) > 1 else name for name, sae in zip(names, saes, strict=True)]
+    return [f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def check_asked(evaluation: Evaluation[Any], request: Request) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from writesae.sae import SAE
 
 T = TypeVar("T")
+USUAL = "tiny-gdn"
+"""The host where none is named."""
 WIDE = 1000
 """Columns where there is no terminal."""
 FLAT = tyro.conf.arg(name="")
@@ -42,10 +44,11 @@ def dictionaries(sources: Sequence[str], sites: Sequence[str] = ()) -> list[SAE]
 
     Raises InputError for a source that is not there before any is loaded, and where a folder has none of the heads.
     """
+    from writesae.artifacts.shipped import place_of
     from writesae.disk import check_there
 
     for source in sources:
-        check_there(Path(source), hub=True)
+        check_there(place_of(source), hub=True)
     from writesae.artifacts import load_sae
     from writesae.artifacts.load import cells_in
 
@@ -73,6 +76,13 @@ def dictionary(source: str, site: str | None) -> SAE:
             f"{source} holds {len(found)} dictionaries, of {heads}: name a head with --site, or its folder"
         )
     return found[0]
+
+
+def check_reading(saes: Sequence[SAE]) -> None:
+    """Raise InputError where `--reading` was given and no dictionary is of states, which alone have two readings."""
+    if not any(sae.target == "state" for sae in saes):
+        why = "a dictionary of writes has one reading" if saes else "no dictionary was given"
+        raise InputError(f"--reading has no effect: {why}; leave it out, or give a dictionary of states with --sae")
 
 
 @dataclass(frozen=True)
@@ -106,13 +116,26 @@ class Running:
 class HostOptions:
     """Which host, and how it runs."""
 
-    host: str = "tiny-gdn"
-    """An embedded host, a local folder, or a Hub id."""
+    host: str | None = None
+    """An embedded host, a local folder, or a Hub id; if not said, the one that the dictionaries are of where it is
+    here, else tiny-gdn."""
     running: Flat[Running] = Running()
 
-    def open(self) -> Host:
-        """Load it; raises InputError or HostError where that cannot be."""
-        return self.running.open(self.host)
+    def open(self, saes: Sequence[SAE] = ()) -> Host:
+        """Load it, or without a name the one that `saes` are of; raises InputError or HostError where that cannot
+        be."""
+        return self.running.open(self.host or _own_host(saes) or USUAL)
+
+
+def _own_host(saes: Sequence[SAE]) -> str | None:
+    """The one host that all dictionaries name, where its files are with the package, in a folder or in the cache."""
+    from writesae.hosts.sources import EMBEDDED, in_cache
+
+    named = {None if sae.record is None else sae.record.host for sae in saes}
+    name = named.pop() if len(named) == 1 else None
+    if name is None:
+        return None
+    return name if name in EMBEDDED or (Path(name) / "config.json").is_file() or in_cache(name) else None
 
 
 @dataclass(frozen=True)

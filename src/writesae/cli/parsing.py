@@ -6,6 +6,7 @@ together (and may be written with commas, `--features 3,17`), any other is refus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -66,7 +67,8 @@ def parse_flags(kind: type[T], program: str, words: list[str], text: str) -> T:
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
-        raise InputError(f"{_told(said.getvalue()).rstrip('.')}; see {program} --help") from None
+        told = re.sub("'None', |, 'None'", "", _told(said.getvalue())).rstrip(".")  # left out, not written
+        raise InputError(f"{told}; see {program} --help") from None
     return replace(command, **named)  # type: ignore[type-var]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from writesae.cli.options import Flat, Running
+from writesae.cli.options import Flat, Running, console
 from writesae.quickstart import QuickstartConfig
 
 
@@ -30,4 +30,4 @@ def run(command: Command) -> None:
     host = command.running.open(command.config.host)
     from writesae.quickstart.run import quickstart
 
-    quickstart(command.out, command.config, host)
+    quickstart(command.out, command.config, host, console())

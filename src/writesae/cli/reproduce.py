@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from writesae.cli.options import Flat
+from writesae.cli.options import Flat, console
 from writesae.reproduce import ReproduceConfig
 
 
@@ -33,15 +33,14 @@ def run(command: Command) -> None:
 
         print(f"registered in {command.out}: {register(command.config, command.out)}")
         return
-    from rich.console import Console
     from rich.table import Table
 
     from writesae.reproduce.page import headline, line, write_page
     from writesae.reproduce.registration import kept
     from writesae.reproduce.run import reproduce
 
-    console = Console()
-    rows = reproduce(command.config, command.out, console)
+    terminal = console()
+    rows = reproduce(command.config, command.out, terminal)
     table = Table()
     for name in ("claim", "host", "which", "published", "here", "95 % interval", "n", "verdict"):
         table.add_column(name, overflow="fold")
@@ -51,10 +50,10 @@ def run(command: Command) -> None:
         why = row.differs if row.verdict == "not comparable" else ""
         verdict = f"{row.verdict}: {why}" if why else str(row.verdict or "")
         table.add_row(row.claim, row.host, row.what, published, one.number, one.bounds, str(row.n or ""), verdict)
-    console.print(table)
+    terminal.print(table)
     plan = kept(command.config, command.out)
     if plan is not None:
         said = "was kept" if plan["kept"] else "was NOT kept: this run is of other settings or of another version"
-        console.print(f"The plan that was registered ({str(plan['sha256'])[:12]}) {said}.")
+        terminal.print(f"The plan that was registered ({str(plan['sha256'])[:12]}) {said}.")
     settings = "quick" if command.config.quick else command.config.preset
-    console.print(f"Page: [bold]{write_page(command.out, rows, f'{settings} sizes')}[/bold]")
+    terminal.print(f"Page: [bold]{write_page(command.out, rows, f'{settings} sizes')}[/bold]")

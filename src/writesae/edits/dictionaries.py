@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
 
-from writesae.causal.identity import check_size, mismatches
+from writesae.causal.identity import check_size, mismatches, remedy
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.sae import SAE
@@ -58,7 +58,7 @@ def place(model: Host, sae: SAE, site: Site | str | None = None, *, allow: Allow
     check_size(check_model(model), asked, sae)
     wrong = mismatches(model, asked, sae)
     if wrong and "mismatch" not in allow:
-        raise InputError(f'{"; ".join(wrong)}: use the one it belongs to, or allow="mismatch" (--allow mismatch)')
+        raise InputError(f'{"; ".join(wrong)}: {remedy(model, sae)}, or allow="mismatch" (--allow mismatch)')
     return Placed(asked, sae.on(_device(model, asked)), wrong)
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from writesae.causal.identity import check_size, mismatches
+from writesae.causal.identity import check_size, mismatches, remedy
 from writesae.corpus import Passages, Text
 from writesae.errors import InputError
 from writesae.evals.common.identity import provenance
@@ -209,7 +209,9 @@ def check_fit(
     if not reason:
         return []
     if "mismatch" not in allow:
-        raise InputError(f'{reason}; measure it all the same with allow="mismatch" (--allow mismatch)')
+        raise InputError(
+            f'{reason}: {remedy(host, sae)}, or measure it all the same with allow="mismatch" (--allow mismatch)'
+        )
     return ["mismatch"]
 
 

@@ -55,6 +55,19 @@ class SubstitutionConfig(Grid):
         if self.most < self.fewest:
             raise ConfigError(f"at most {self.most} firings a feature, but no fewer than {self.fewest}: nothing fits")
 
+    @property
+    def idle(self) -> tuple[tuple[str, ...], str]:
+        """Fields without effect on what is drawn, and when that is and which have one, in words."""
+        if self.choose == "tokens":
+            return ("atoms", "drawn", "among", "most", "fewest"), (
+                "where tokens are drawn: say how many with --firings, or draw features with --choose features"
+            )
+        if self.features:
+            return ("firings", "atoms", "drawn", "among"), (
+                "on features that are named: --most and --fewest say how many firings of each"
+            )
+        return ("firings",), "where features are drawn: --atoms says how many, --most how many firings of each"
+
 
 TEXT = SubstitutionConfig(
     timings=("after_token",), native_writes=("value",), readings=("state",), amplitudes=("coefficient",),
