@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from writesae.cli import COMMANDS, RENAMED, main
+from writesae.reproduce.rows import without
 
 PROGRAM = [sys.executable, "-m", "writesae.cli"]
 
@@ -77,3 +79,20 @@ def test_an_unforeseen_error_shows_its_traceback(error: Exception, monkeypatch: 
     monkeypatch.setattr("importlib.import_module", lambda _: SimpleNamespace(parse=lambda _: None, run=run))
     with pytest.raises(type(error), match=str(error)):
         main(["eval", "x"])
+
+
+def test_lines_for_a_pipe_are_not_wrapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of `reproduce` and `quickstart`, whose lines are longer than a terminal is wide."""
+    why = "is about hosts of another family " * 9
+    rows = [without("hosts.rwkv7", "tiny-gdn", why.strip())]
+    monkeypatch.setattr("writesae.reproduce.run.reproduce", lambda *_: rows)
+    monkeypatch.setattr("writesae.reproduce.page.write_page", lambda out, *_: out / "page.html")
+    main(["reproduce", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert any("hosts.rwkv7" in line and why.strip() in line for line in said.splitlines())
+    monkeypatch.setattr("writesae.hosts.load", lambda *_, **__: None)
+    monkeypatch.setattr("writesae.quickstart.run.quickstart", lambda *given: given[-1].print(why.strip()))
+    main(["quickstart", "--out", str(tmp_path / "quick")])
+    assert capsys.readouterr().out == f"{why.strip()}\n"
