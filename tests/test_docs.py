@@ -31,6 +31,13 @@ def test_the_command_line_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (tmp_path / "quickstart" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_no_table_is_announced_and_empty(page: Path) -> None:
+    lines = [*page.read_text(encoding="utf-8").splitlines(), ""]
+    rules = [number for number, line in enumerate(lines) if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line)]
+    assert [number for number in rules if not lines[number + 1].startswith("|")] == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

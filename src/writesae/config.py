@@ -1,7 +1,7 @@
 """Strict frozen dataclasses <-> JSON.
 
 A config class is the Python API, the command-line flags, the JSON on disk and the header of a report at once.
-Unknown keys are refused, numbers are not coerced from strings, and a union of configs is written with the
+Unknown keys are refused, numbers are finite and not coerced from strings, and a union of configs is written with the
 name of its class under `"kind"`.
 """
 
@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import cattrs
-from cattrs.errors import CattrsError, ClassValidationError
+from cattrs.errors import BaseValidationError, CattrsError
 from cattrs.strategies import configure_tagged_union
 from cattrs.v import format_exception
 
@@ -34,6 +34,8 @@ def _strict(converter: cattrs.Converter, kind: type, allowed: tuple[type, ...], 
             return null
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{value!r} is not of type {kind.__name__}")
+        if null is None and isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"invalid number: {value} is not finite")
         return kind(value)
 
     converter.register_structure_hook(kind, check)
@@ -98,7 +100,7 @@ def from_json(cls: type[T], data: object, converter: cattrs.Converter = _convert
     name = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
     try:
         converter.structure(_first(data), cls)
-    except ClassValidationError as error:
+    except BaseValidationError as error:
         reasons = cattrs.transform_error(error, path=name, format_exception=_told)
     except (CattrsError, TypeError, ValueError, LookupError, AttributeError, WritesaeError) as error:
         reasons = [str(error)]

@@ -162,6 +162,17 @@ def test_results(tmp_path: Path) -> None:
     assert len(found) == 9
 
 
+@pytest.mark.parametrize(("name", "least"), [("head", -1), ("layer", 0), ("feature", 0), ("token", 0)])
+def test_a_head_of_minus_one_is_all_of_its_layer_and_no_other_index_is_negative(
+    name: str, least: int, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({name: [least, 3]}), tmp_path / "records.parquet")
+    assert problems(tmp_path) == []
+    pq.write_table(pa.table({name: [3, least - 1]}), tmp_path / "records.parquet")
+    (found,) = problems(tmp_path)
+    assert f"column {name} holds the negative index {least - 1}" in found
+
+
 def test_dictionaries_inside_a_run_are_checked(folder: Path) -> None:
     flip(folder / "weights.safetensors")
     assert "has changed" in problems(folder.parent)[0]

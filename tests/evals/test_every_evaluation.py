@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from torch import Tensor
 import writesae.evals
 from small_results import SITE, SMALL, dictionaries, small_result, small_sae
 from writesae.artifacts.verify import verify
+from writesae.cli.eval import parse
 from writesae.corpus import Fingerprint, Passages
 from writesae.errors import DataError, InputError, OutputError
 from writesae.evals import EVALUATIONS
@@ -306,3 +309,31 @@ def test_half_precision_hosts_are_refused_unless_allowed(host: Host, passages: T
     assert (result.provenance.dtype, result.provenance.allowed) == ("bfloat16", ("precision",))
     assert half.revision == host.revision
     assert half.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_just_measured_is_verified_with_its_pieces(
+    name: str, host: Host, few_passages: dict[str, Tensor], tmp_path: Path
+) -> None:
+    small_result(name, host, few_passages[name], out=tmp_path / "out")
+    found = verify(tmp_path / "out")
+    assert found.findings == ()
+    assert {Path(file).name for file in found.checked} >= {f"{table}.parquet" for table in EVALUATIONS[name].columns}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_that_is_not_finite_is_refused_in_every_option(name: str, bad: float, tmp_path: Path) -> None:
+    evaluation = EVALUATIONS[name]
+    hints = {option: str(hint) for option, hint in get_type_hints(evaluation.config).items()}
+    for option in (option for option, hint in hints.items() if re.search(r"\bfloat\b", hint)):
+        value = (bad,) if "tuple" in hints[option] else bad
+        flag = f"--{option.replace('_', '-')}"
+        words = [flag, str(bad)] if isinstance(value, tuple) else [f"{flag}={bad}"]
+        with pytest.raises(InputError, match=rf"^{option}=.*{bad} is not finite[^\n]*$"):
+            evaluation.config(**{option: value})
+        with pytest.raises(InputError, match=rf"^[^\n]*{bad} is not finite @ [^\n]*{option}[^\n]*$"):
+            evaluation.configured({option: value})
+        if words[-1] != "-inf":  # which would be a flag
+            with pytest.raises(InputError, match=rf"^{option}=.*{bad} is not finite[^\n]*$"):
+                parse([name, "--out", str(tmp_path / "out"), *words])

@@ -214,9 +214,11 @@ def _column_problem(name: str, column: pa.Array) -> str | None:
         return f"column {name} holds {bad:,} numbers that are NaN or infinite" if bad else None
     if pa.types.is_signed_integer(column.type) and name in _INDICES and len(column):
         least = pc.min(column).as_py()
-        return f"column {name} holds the negative index {least}" if least is not None and least < 0 else None
+        wrong = least is not None and least < _INDICES[name]
+        return f"column {name} holds the negative index {least}" if wrong else None
     return None
 
 
-_INDICES = {"feature", "token", "position", "sequence", "layer", "head", "document"}
+_INDICES = dict.fromkeys(("feature", "token", "position", "sequence", "layer", "document"), 0) | {"head": -1}
+"""Column -> its least value; a head of -1 stands for all of its layer."""
 _CHECKS = {"dictionary": _dictionary, "collection": _collection, "store": _store, "results": _results}

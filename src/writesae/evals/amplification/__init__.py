@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, not_empty
+from writesae.config import at_least, checked, not_empty
 from writesae.errors import ConfigError
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Timing
 
 
+@checked
 @dataclass(frozen=True)
 class AmplificationConfig:
     """Amplify the features of a class of tokens, and count the tokens of the class in the continuations."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, not_empty
+from writesae.config import at_least, checked, not_empty
 from writesae.errors import ConfigError
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import NativeWrite, Reading, Timing
 
 
+@checked
 @dataclass(frozen=True)
 class AtomsConfig:
     """Describe the atoms that fire: contexts, rates, cosines, effects on the model, neighbours."""

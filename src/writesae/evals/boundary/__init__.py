@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least
+from writesae.config import at_least, checked
 from writesae.evals.common.evaluation import Evaluation
 
 
+@checked
 @dataclass(frozen=True)
 class BoundaryConfig:
     """Find features that separate a class of tokens, such as ends of sentences, from all others."""

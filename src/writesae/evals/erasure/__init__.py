@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, not_empty
+from writesae.config import at_least, checked, not_empty
 from writesae.evals.common.conditions import Fired
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import NativeWrite
 
 
+@checked
 @dataclass(frozen=True)
 class ErasureConfig(Fired):
     """Take out the native writes on which a feature fires, and follow the token that the feature stands for."""

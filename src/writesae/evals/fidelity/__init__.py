@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import no_repeats
+from writesae.config import checked, no_repeats
 from writesae.evals.common.evaluation import Evaluation
 
 Scope = Literal["layer", "head"]
 """Which states are replaced together."""
 
 
+@checked
 @dataclass(frozen=True)
 class FidelityConfig:
     """Replace states by their reconstruction after a native prefix, and score the text that follows."""

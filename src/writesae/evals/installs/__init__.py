@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, not_empty
+from writesae.config import at_least, checked, not_empty
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Continued
 from writesae.evals.common.evaluation import Evaluation
 
 
+@checked
 @dataclass(frozen=True)
 class InstallsConfig(Continued):
     """Write targets' directions near the end of prompts, and look whether the continuations hold them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, no_repeats, not_empty
+from writesae.config import at_least, checked, no_repeats, not_empty
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Ways
 from writesae.evals.common.evaluation import Evaluation
@@ -16,6 +16,7 @@ Precision = Literal["auto", "float32", "float64"]
 where the rounding of the first hides an effect at the smallest epsilon and the copy is not too large."""
 
 
+@checked
 @dataclass(frozen=True)
 class LogitShiftConfig(Ways):
     """Add single atoms to the state and compare the logits' change with what three formulas predict."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, no_repeats
+from writesae.config import at_least, checked, no_repeats
 from writesae.evals.common.conditions import Forms
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Reading
 
 
+@checked
 @dataclass(frozen=True)
 class PartitionConfig(Forms):
     """Class every feature by how much it looks like the writes it fires on: registers, bundles, nulls."""

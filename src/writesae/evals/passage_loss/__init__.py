@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, no_repeats, not_empty
+from writesae.config import at_least, checked, no_repeats, not_empty
 from writesae.evals.common.conditions import Fired
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Amplitude
@@ -14,6 +14,7 @@ AtomClass = Literal["register", "bundle"]
 """The two classes of `partition` that fire."""
 
 
+@checked
 @dataclass(frozen=True)
 class PassageLossConfig(Fired):
     """Delete or replace every write on which a class of atoms fires, over whole passages."""

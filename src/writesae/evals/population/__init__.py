@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from writesae.config import at_least
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Grid
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Amplitude
 
 
+@checked
 @dataclass(frozen=True)
 class PopulationConfig(Grid):
     """Sample atoms by class and run the substitution test on a few firings of each. The first form of the native write

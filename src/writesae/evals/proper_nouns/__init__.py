@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Continued
 from writesae.evals.common.evaluation import Evaluation
 
 
+@checked
 @dataclass(frozen=True)
 class ProperNounsConfig(Continued):
     """Write the direction of the name, or the ordinary word, that comes next in the text."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from writesae.config import checked
 from writesae.errors import ConfigError
 from writesae.evals.common.evaluation import Evaluation
 
 
+@checked
 @dataclass(frozen=True)
 class QualityConfig:
     """Measure the reconstruction, and how features share the work, in one pass without edits."""

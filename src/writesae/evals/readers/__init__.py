@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from writesae.config import checked
 from writesae.evals.common.conditions import Atoms
 from writesae.evals.common.evaluation import Evaluation
 
 
+@checked
 @dataclass(frozen=True)
 class ReadersConfig(Atoms):
     """Add atoms to the state and see which later heads' outputs change, against random writes of the same size: at the

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, no_repeats, not_empty
+from writesae.config import at_least, checked, no_repeats, not_empty
 from writesae.evals.common.conditions import Size
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Reading, Timing
@@ -24,6 +24,7 @@ Baseline = Literal["pca", "kmeans", "random"]
 centres of their clusters, or random rank-1 matrices."""
 
 
+@checked
 @dataclass(frozen=True)
 class RecallConfig:
     """Tell facts, find the writes that hold one, take them out, and put atoms in their place."""

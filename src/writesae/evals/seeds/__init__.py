@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least
+from writesae.config import at_least, checked
 from writesae.evals.common.conditions import Forms
 from writesae.evals.common.evaluation import Evaluation
 
 
+@checked
 @dataclass(frozen=True)
 class SeedsConfig(Forms):
     """Compare dictionaries of one head: counts by class, and how many atoms they share."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least
+from writesae.config import at_least, checked
 from writesae.evals.common.conditions import Atoms
 from writesae.evals.common.evaluation import Evaluation
 
 
+@checked
 @dataclass(frozen=True)
 class SelectivityConfig(Atoms):
     """Compare the tokens that an atom moves most with those that matched random directions move most."""

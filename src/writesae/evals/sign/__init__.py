@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Doses
 from writesae.evals.common.evaluation import Evaluation
 
 
+@checked
 @dataclass(frozen=True)
 class SignConfig(Doses):
     """Write one rank-1 matrix, and compare the sign of the target's change with what formulas say: at_token writes at

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, no_repeats, not_empty
+from writesae.config import at_least, checked, no_repeats, not_empty
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Timing
 
 
+@checked
 @dataclass(frozen=True)
 class SpectrumConfig:
     """Audit every head of a host without a dictionary: singular values, decay, what one write is worth."""

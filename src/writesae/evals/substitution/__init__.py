@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from writesae.config import at_least
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Grid
 from writesae.evals.common.evaluation import Evaluation
@@ -20,6 +20,7 @@ Drawn = Literal["by_firings", "evenly", "most"]
 """Features are drawn in proportion to how often they fire, all alike, or are those that fire most."""
 
 
+@checked
 @dataclass(frozen=True)
 class SubstitutionConfig(Grid):
     """Put one atom in the place of one write and see how far the next tokens move, against deletion and controls."""
