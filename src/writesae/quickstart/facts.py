@@ -15,8 +15,9 @@ from writesae.evals import recall
 from writesae.evals.common.result import Result
 from writesae.hosts import Host, load
 from writesae.quickstart.config import FACTS, HOST, NAMES, SEED, TARGETS, TAUGHT, THINGS, QuickstartConfig
-from writesae.quickstart.progress import Bar, Ticker
+from writesae.quickstart.progress import Bar
 from writesae.sae import SAE
+from writesae.show.progress import Ticker
 from writesae.store import capture
 from writesae.training import TrainConfig, train_many
 

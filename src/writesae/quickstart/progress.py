@@ -1,18 +1,11 @@
-"""Progress bars: one a part of the run."""
+"""Training runs as progress."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-
+from writesae.show.progress import Ticker
 from writesae.training import StepRecord
-
-Ticker = Callable[[int, int], None]
-"""Called with (done, in all)."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +20,3 @@ class Bar:
 
     def close(self) -> None:
         self.tick(self.steps, self.steps)
-
-
-@contextmanager
-def bars_on(console: Console) -> Iterator[Callable[[str], Ticker]]:
-    """One bar a part: `bars(title)` is a callback of (done, total); a part that is read has none."""
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bars:
-
-        def start(title: str) -> Ticker:
-            tasks: list[TaskID] = []
-
-            def show(done: int, total: int) -> None:
-                if not tasks:
-                    tasks.append(bars.add_task(title, total=total))
-                bars.update(tasks[0], completed=done, total=total)
-
-            return show
-
-        yield start

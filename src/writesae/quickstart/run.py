@@ -24,8 +24,9 @@ from writesae.memory import refuse_unless_free
 from writesae.page import report
 from writesae.quickstart.config import TARGETS, QuickstartConfig
 from writesae.quickstart.facts import remembered
-from writesae.quickstart.progress import Bar, Ticker, bars_on
+from writesae.quickstart.progress import Bar
 from writesae.sae import SAE, TopK
+from writesae.show.progress import Ticker, bars_on
 from writesae.store import StreamStore, capture
 from writesae.training import TrainConfig, train_many
 from writesae.types import Site

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from writesae.causal.runs import shared_runs
 from writesae.config import Json
@@ -31,6 +29,7 @@ from writesae.reproduce.registration import RUN, begin, kept, settings
 from writesae.reproduce.rows import Row, row, without
 from writesae.reproduce.sizes import Sizes
 from writesae.sae import SAE
+from writesae.show.progress import Ticker, bars_on
 from writesae.store import capture
 from writesae.types import Site
 
@@ -43,7 +42,6 @@ FACTS = 8
 DRAWN = 3_000_017
 """Seed of those passages; neither the host nor its dictionaries were made with it."""
 
-Ticker = Callable[[int, int], None]
 Bars = Callable[[str], Ticker]
 
 
@@ -66,7 +64,7 @@ def reproduce(config: ReproduceConfig, out: Path, console: Console | None = None
         begin(config, out)
         for number, name in enumerate(hosts):
             host = load(name) if number else host
-            with _bars(console, name) as bars, shared_runs():
+            with bars_on(console, f"{name}: ") as bars, shared_runs():
                 rows += on_host(host, name, config, out / name.replace("/", "--"), bars)
         write_json(
             out / TABLE, {"kind": RUN, "config": settings(config), "plan": kept(config, out), "rows": plain(rows)}
@@ -191,24 +189,3 @@ def _card(name: str) -> dict[str, Json]:
 
 def _few(test: Text | Passages, count: int) -> Passages:
     return test.draw(count, 0) if isinstance(test, Text) else replace(test, tokens=test.tokens[:count])
-
-
-@contextmanager
-def _bars(console: Console, host: str) -> Iterator[Bars]:
-    """One bar a part of one host's work."""
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bars:
-
-        def start(title: str) -> Ticker:
-            tasks: list[TaskID] = []
-
-            def show(done: int, total: int) -> None:
-                if not tasks:
-                    tasks.append(bars.add_task(f"{host}: {title}", total=total))
-                bars.update(tasks[0], completed=done, total=total)
-
-            return show
-
-        yield start
