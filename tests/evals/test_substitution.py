@@ -19,6 +19,7 @@ from writesae.errors import ConfigError, InputError
 from writesae.evals import partition, substitution
 from writesae.evals.common.conditions import CELL, CONDITIONS
 from writesae.evals.common.controls import Background, Firings, control_component, principal_pair, random_component
+from writesae.evals.common.stats import wilson
 from writesae.evals.substitution import SubstitutionConfig
 from writesae.evals.substitution.summary import Cell, summarise
 from writesae.hosts import Host
@@ -249,7 +250,7 @@ def test_p_values_take_passages_and_not_firings_for_independent() -> None:
     wins = np.repeat([0.1, 0.2, 0.3], 20)
     s = only(by_hand(60, passage=np.repeat([0, 1, 2], 20), kl_atom=1 - wins))
     assert s.wilcoxon == pytest.approx((0.0, 0.25))  # the smallest two-sided p of three pairs is 2 / 2^3
-    assert s.wins.interval == (1.0, 1.0)
+    assert s.wins.interval == wilson(3, 3)
 
 
 def test_effects_at_the_floor_of_rounding_decide_nothing() -> None:

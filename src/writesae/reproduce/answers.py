@@ -235,21 +235,35 @@ def fidelity(found: Found) -> list[Ours]:
     return numbers
 
 
-def logit_shift(found: Found) -> list[Ours]:
-    """R squared of each predictor: with one factor fitted a cell, as published, and with nothing fitted."""
+PREDICTORS = {"closed": "closed form", "direct": "direct path", "exact": "exact first order"}
+
+
+def logit_shift_fitted(found: Found) -> list[Ours]:
+    """R squared of each predictor with one factor fitted a cell, as published."""
     (result,) = found["logit_shift-states"]
-    summary, numbers = result.summary, []
-    names = {"closed": "closed form", "direct": "direct path", "exact": "exact first order"}
-    for fit in published_form(summary.by_cell):
-        if fit.timing == "after_token" and fit.predictor in names:
-            numbers.append(Ours(f"{names[fit.predictor]}, a factor a cell", fit.r2, NOWHERE, result.n))
-    least = (min(result.config.epsilons), min(result.config.horizons))
-    for cell in published_form(summary.cells):
-        first = cell.timing == "after_token" and (cell.epsilon, cell.horizon) == least
-        if first and cell.predictor in names:
-            what = f"{names[cell.predictor]}, nothing fitted, {least[0]} of a write"
-            numbers.append(Ours(what, cell.r2_pooled, NOWHERE, cell.atoms))
-    return numbers
+    return [
+        Ours(f"{PREDICTORS[fit.predictor]}, a factor a cell", fit.r2, NOWHERE, result.n)
+        for fit in published_form(result.summary.by_cell)
+        if fit.timing == "after_token" and fit.predictor in PREDICTORS
+    ]
+
+
+def logit_shift_unfitted(found: Found) -> list[Ours]:
+    """R squared of each predictor with nothing fitted, at the smallest size."""
+    (result,) = found["logit_shift-states"]
+    least = min(result.config.epsilons), min(result.config.horizons)
+    return [
+        Ours(
+            f"{PREDICTORS[cell.predictor]}, nothing fitted, {least[0]} of a write", cell.r2_pooled, NOWHERE, cell.atoms
+        )
+        for cell in published_form(result.summary.cells)
+        if cell.timing == "after_token" and (cell.epsilon, cell.horizon) == least and cell.predictor in PREDICTORS
+    ]
+
+
+def one_after_another(*reads: Read) -> Read:
+    """The numbers of several."""
+    return lambda found: [number for read in reads for number in read(found)]
 
 
 def selectivity(found: Found) -> list[Ours]:

@@ -131,9 +131,14 @@ BINDINGS: tuple[Binding, ...] = (
         answers.difference(answers.quality("dead share", "flat", "states"), "flat minus bilinear"), "derived.gap", 0.0,
         compares=1, differs="one head, one k",
     ),
-    Binding("logit_shift.r2", ("logit_shift-states",), answers.logit_shift, "value", 0.0, compares=1),
     Binding(
-        "logit_shift.other_hosts", ("logit_shift-states",), answers.logit_shift, "derived.mamba2", 0.0, family="mamba2",
+        "logit_shift.r2", ("logit_shift-states",),
+        answers.one_after_another(answers.logit_shift_fitted, answers.logit_shift_unfitted), "value", 0.0, compares=1,
+        differs="with a factor a cell every predictor reaches this, whatever it predicts: see the unfitted ones",
+    ),
+    Binding(
+        "logit_shift.other_hosts", ("logit_shift-states",), answers.logit_shift_unfitted, "derived.mamba2", 0.0,
+        differs="nothing fitted", family="mamba2",
     ),
     Binding("selectivity", ("selectivity-states",), answers.selectivity, "value", 0.0),
     Binding("edit.erase", ("erasure-measured",), answers.erasure("delete", 1.0), "value", 0.0, rising=False),
@@ -161,8 +166,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding("hosts.deltanet", STATES, WINS, "value", 0.5, family="deltanet"),
     Binding(
         "flat_svd", ("substitution-flat",), answers.of_records("substitution-flat", answers.beats_flat), "derived.gain",
-        0.0,
-        differs="published: -0.1 (Qwen3.5-0.8B), +6.6 (Mamba-2), -2.5 points (RWKV-7)",
+        0.0, differs="whether the atom wins more often; published: -0.1 (Qwen3.5-0.8B), +6.6 (Mamba-2), -2.5 (RWKV-7)",
     ),
     Binding(
         "rank2", ("fidelity-states", "fidelity-rank2"), answers.rank_two, "derived.percent", 0.0, no_effect=True,
@@ -174,10 +178,10 @@ BINDINGS: tuple[Binding, ...] = (
     ),
     Binding(
         "sparsity_family", ("partition-batchtopk", "partition-jumprelu"),
-        lambda found: [
-            *answers.partition("register_median", "partition-batchtopk")(found),
-            *answers.partition("register_median", "partition-jumprelu")(found),
-        ], "rows.0.cosine", 0.0, differs="BatchTopK, then JumpReLU",
+        answers.one_after_another(
+            answers.partition("register_median", "partition-batchtopk"),
+            answers.partition("register_median", "partition-jumprelu"),
+        ), "rows.0.cosine", 0.0, differs="BatchTopK, then JumpReLU",
     ),
     Binding(
         "native_norm_inversion", ("population-norm",),
