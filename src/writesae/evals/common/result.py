@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -160,7 +160,7 @@ class Result(Generic[C, S]):
         """
         place = Path(folder)
         refuse_other(place, self.name)
-        make_folder(place)
+        make_folder(place / PARTS)  # says whose the folder is until the summary does, so that this can be done again
         with ExitStack() as appear:
             files = dict[str, FileEntry]()
             for name, table in self.tables.items():
@@ -172,6 +172,8 @@ class Result(Generic[C, S]):
             if any(entry.problem(place / file) for file, entry in files.items()):
                 (place / SUMMARY).unlink(missing_ok=True)
         write_json(place / SUMMARY, {**self.to_json(), "files": to_json(files)})
+        with suppress(OSError):  # it holds the pieces of a run
+            (place / PARTS).rmdir()
         return place
 
     @classmethod
