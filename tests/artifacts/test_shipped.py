@@ -77,7 +77,7 @@ def test_a_command_takes_the_host_that_it_is_of(
     main(["edit", "replace", text, "--sae", name, "--new-tokens", "2"])
     main(["attribute", text, "--sae", name, "--top", "2", "--json", str(tmp_path / "a.json")])
     assert memory.revision in (tmp_path / "a.json").read_text("utf-8")
-    main(["eval", "boundary", "--sae", name, "--out", str(tmp_path / "out"), "--passages", "3", "--length", "29",
+    main(["eval", "boundary", "--sae", name, "--out", str(tmp_path / "out"), "--passages", "12", "--length", "29",
           "--pattern", "e"])  # fmt: skip
     assert '"memory-gdn"' in (tmp_path / "out" / "summary.json").read_text("utf-8")
     capsys.readouterr()
