@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from writesae.hosts.fla import delta_stream, gla_stream, kernels, query_key, scaled
+from writesae.hosts.fla import delta_stream, kernels, query_key, scaled
 from writesae.hosts.gated_delta import unit
 from writesae.hosts.kernels import Arguments, KernelResult, grouped, tensor
 from writesae.recurrence import Stream
@@ -40,8 +40,8 @@ def gdn2_stream(arguments: Arguments) -> Stream:
 
 def simple_gla_stream(arguments: Arguments) -> Stream:
     """GLA whose decay is one number a head."""
-    stream = gla_stream(arguments)
-    return replace(stream, log_decay=stream.log_decay.unsqueeze(-1))
+    query, key, value = (tensor(arguments, name).float() for name in ("q", "k", "v"))
+    return Stream(scaled(arguments, query), key, value, tensor(arguments, "g").float().unsqueeze(-1))
 
 
 def retention_stream(arguments: Arguments) -> Stream:
