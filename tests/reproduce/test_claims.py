@@ -18,6 +18,7 @@ from writesae.reproduce.config import chosen
 from writesae.reproduce.dictionaries import KINDS
 from writesae.reproduce.page import counted, headline, line
 from writesae.reproduce.rows import Row
+from writesae.reproduce.rows import row as made_row
 from writesae.reproduce.verdict import MEANING, Verdict, verdict
 
 
@@ -113,6 +114,19 @@ def test_seeds_are_joined_by_their_widest_interval() -> None:
     assert joined.what == "a, 2 seeds"
     assert joined.value == pytest.approx(0.7)
     assert (joined.interval, joined.n) == ((0.5, 0.9), 30)
+
+
+def test_a_published_number_is_that_of_the_host_s_own_family() -> None:
+    (cosine,) = [one for one in BINDINGS if one.claim == "hosts.cosine"]
+    ours = Ours("", 0.4, Interval(0.3, 0.5), 9)
+    assert made_row(cosine, 0, ours, "h", "mamba2").published == 0.0575
+    assert made_row(cosine, 0, ours, "h", "gated-deltanet").published == 0.262
+
+
+def test_a_replaced_state_that_adds_nothing_is_what_was_claimed() -> None:
+    (fidelity,) = [one for one in BINDINGS if one.claim == "fidelity.ppl"]
+    assert made_row(fidelity, 0, Ours("", -0.01, Interval(-0.07, 0.03), 9), "h", "").verdict == "holds"
+    assert made_row(fidelity, 0, Ours("", 0.5, Interval(0.4, 0.6), 9), "h", "").verdict == "does not hold here"
 
 
 def row(claim: str, what: str, value: float, said: Verdict | None) -> Row:

@@ -71,6 +71,8 @@ class Binding:
     read: Read
     published: str
     """Which of its figures ours stand beside: a path like `value` or `rows.0.win`."""
+    by_family: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """The path where it is another for a family of hosts."""
     nothing: float
     """The value of no effect."""
     compares: int = 100
@@ -118,7 +120,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding("passage_nll", ("passage_loss-states",), answers.passage_loss, "derived.excess", 0.0, compares=1),
     Binding(
         "fidelity.ppl", ("fidelity-states", "fidelity-flat", "fidelity-matrix"), answers.fidelity, "rows.0.delta", 0.0,
-        compares=1, differs="one head; states replaced once, after half of each passage",
+        no_effect=True, compares=1, differs="one head; states replaced once, after half of each passage",
     ),
     Binding(
         "encoder_swap.mse", tuple(f"quality-{kind}" for kind in ("states", "flat", "matrix", "bilinear-flat", "tied")),
@@ -159,7 +161,12 @@ BINDINGS: tuple[Binding, ...] = (
         "edit.amplify_newlines", ("amplification-writes",), answers.amplification, "derived.change", 0.0, rising=False,
         differs="dictionary of writes; change against unedited continuations",
     ),
-    Binding("hosts.cosine", ("partition-states",), answers.partition("register_median"), "rows.1.value", 0.0),
+    Binding(
+        "hosts.cosine", ("partition-states",), answers.partition("register_median"), "rows.1.value", 0.0,
+        by_family={
+            "deltanet": "rows.0.value", "rwkv7": "rows.4.value", "gla": "rows.5.value", "mamba2": "rows.6.value",
+        },
+    ),
     Binding("hosts.mamba2", STATES, WINS, "value", 0.5, family="mamba2"),
     Binding("hosts.rwkv7", STATES, WINS, "value", 0.5, family="rwkv7"),
     Binding("hosts.qwen4b", STATES, WINS, "value", 0.5, family="gated-deltanet"),

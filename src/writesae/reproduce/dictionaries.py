@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +57,6 @@ def trained(
     places = [folder / name.replace("/", "-") for name in configs]
     results = train_many(store, list(configs.values()), places, workers=min(workers, len(places)), ended=ended)
     return {name: result.sae for name, result in zip(configs, results, strict=True)}
-
-
-def heads(names: Iterable[str], site: Site, host: Host) -> list[str]:
-    """With `layer/SEED` written out: the dictionary of states of every head of the layer."""
-    found = dict[str, None]()
-    for name in names:
-        if name.startswith("layer/"):
-            seed = name.partition("/")[2]
-            found |= dict.fromkeys(layer_heads(seed, site, host))
-        else:
-            found[name] = None
-    return list(found)
 
 
 def layer_heads(seed: str, site: Site, host: Host) -> list[str]:

@@ -47,7 +47,8 @@ def plan(config: ReproduceConfig) -> dict[str, Json]:
     return {
         "config": settings(config),
         "sizes": plain(config.sizes),
-        "split": "writesae.text(...).split(0.8): dictionaries see the first part, tests the second",
+        "split": "writesae.text(...).split(0.8): dictionaries see the first part, tests the second; on hosts "
+        "that have learnt facts, passages drawn under two seeds",
         "dictionaries": plain(KINDS),
         "measurements": {name: plain(asdict(MEASUREMENTS[name])) for name in asked},
         "hypotheses": hypotheses,

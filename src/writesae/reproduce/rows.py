@@ -30,10 +30,10 @@ class Row:
     """What is done otherwise than published, or why nothing was measured."""
 
 
-def row(binding: Binding, number: int, ours: Ours, host: str) -> Row:
-    """The row of one number of a claim's."""
+def row(binding: Binding, number: int, ours: Ours, host: str, family: str) -> Row:
+    """The row of one number of a claim's, on a host of a family."""
     about = claim(binding.claim)
-    published = about.number(binding.published)
+    published = about.number(binding.by_family.get(family, binding.published))
     said = None
     if number < binding.compares:
         said = verdict(ours, published, binding.nothing, binding.rising, about.unmet, binding.no_effect)

@@ -50,8 +50,8 @@ def reproduce(config: ReproduceConfig, out: Path, console: Console | None = None
     them too, and `HOST/` everything that they come from.
 
     The same call goes on where one was stopped. Where a plan was registered in the folder, the file says whether it was
-    kept. Raises OutputError for a folder of another reproduction, InputError for
-    an unknown host or site. What one claim's measurement refuses is said in its row.
+    kept. Raises OutputError for a folder of another reproduction, InputError for an unknown host or site.
+    What one claim's measurement refuses is said in its row.
     """
     console = Console() if console is None else console
     hosts = list(EMBEDDED) if config.hosts == ("all",) else list(config.hosts)
@@ -109,10 +109,14 @@ def on_host(host: Host, name: str, config: ReproduceConfig, place: Path, bars: B
         except WritesaeError as error:
             refused[name] = str(error)
     bar(len(names), len(names))
-    return [line for one in claims() if one.id in wanted for line in _rows(one.id, fits, found, refused, host.name)]
+    return [
+        line for one in claims() if one.id in wanted for line in _rows(one.id, fits, found, refused, host.name, family)
+    ]
 
 
-def _rows(claim_id: str, fits: Sequence[Binding], found: Found, refused: dict[str, str], host: str) -> list[Row]:
+def _rows(
+    claim_id: str, fits: Sequence[Binding], found: Found, refused: dict[str, str], host: str, family: str
+) -> list[Row]:
     binding = next((one for one in fits if one.claim == claim_id), None)
     if binding is None:
         bound = next((one for one in BINDINGS if one.claim == claim_id), None)
@@ -121,7 +125,7 @@ def _rows(claim_id: str, fits: Sequence[Binding], found: Found, refused: dict[st
     missing = [refused[name] for name in binding.asks if name in refused]
     if missing:
         return [without(claim_id, host, missing[0])]
-    return [row(binding, number, ours, host) for number, ours in enumerate(binding.read(found))]
+    return [row(binding, number, ours, host, family) for number, ours in enumerate(binding.read(found))]
 
 
 def _given(measurement: Measurement, site: Site, host: Host, sizes: Sizes) -> list[list[str]]:
