@@ -139,8 +139,8 @@ def from_plain(cls: type[T], data: object) -> T:
 
 def checked(cls: type[T]) -> type[T]:
     """Class decorator of a config dataclass, which then refuses a wrong call in words: a name that it does not have
-    (the nearest is told), one that is missing, a value of another type. What JSON can say is understood: a site is
-    "L5.H0"."""
+    (the nearest is told), one that is missing, a value of another type, a list that names a value twice, or is empty
+    where the usual one is not. What JSON can say is understood: a site is "L5.H0"."""
     make, hints = cls.__init__, dict[str, object]()
 
     @wraps(make)
@@ -153,7 +153,11 @@ def checked(cls: type[T]) -> type[T]:
             values = signature(make).bind(self, *given, **named).arguments
         except TypeError as error:
             raise ConfigError(f"{cls.__name__}: {error}") from None
-        make(**{name: _fitting(name, hints[name], value) if name in hints else value for name, value in values.items()})
+        values = {name: _fitting(name, hints[name], x) if name in hints else x for name, x in values.items()}
+        make(**values)
+        lists = [name for name in values if get_args(hints.get(name))[-1:] == (...,)]
+        no_repeats(self, *lists)
+        not_empty(self, *(name for name in lists if cls.__dataclass_fields__[name].default))  # type: ignore[attr-defined]
 
     cls.__init__ = init  # type: ignore[assignment]
     return cls

@@ -20,7 +20,7 @@ from torch import Tensor
 from tiny_models import build_tiny
 from writesae.errors import HostError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap, fla_on_cpu, load
-from writesae.hosts.fla import delta_stream
+from writesae.hosts.gated_delta import delta_stream
 from writesae.hosts.internals import torch_reference
 from writesae.hosts.kernels import Arguments, grouped, tensor
 from writesae.hosts.selfcheck import TOLERANCE, relative

@@ -31,26 +31,9 @@ from writesae.evals.spectrum import spectrum as spectrum
 from writesae.evals.substitution import substitution as substitution
 
 _ENTRIES: tuple[Evaluation[Any], ...] = (
-    substitution,
-    population,
-    partition,
-    atoms,
-    logit_shift,
-    fidelity,
-    passage_loss,
-    quality,
-    seeds,
-    spectrum,
-    selectivity,
-    readers,
-    boundary,
-    sign,
-    installs,
-    erasure,
-    amplification,
-    proper_nouns,
-    recall,
-)
+    substitution, population, partition, atoms, logit_shift, fidelity, passage_loss, quality, seeds, spectrum,
+    selectivity, readers, boundary, sign, installs, erasure, amplification, proper_nouns, recall,
+)  # fmt: skip
 
 EVALUATIONS: Mapping[str, Evaluation[Any]] = MappingProxyType({one.name: one for one in _ENTRIES})
 """Name -> evaluation, in the order of the page."""

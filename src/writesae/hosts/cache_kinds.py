@@ -61,23 +61,11 @@ def _transformers_write(cache: Cache, layer: int, state: Tensor) -> None:
     cache.update_recurrent_state(state, layer)
 
 
-TRANSFORMERS = CacheKind(
-    new=new_cache,
-    read=recurrent_state,
-    write=_transformers_write,
-)
+TRANSFORMERS = CacheKind(new_cache, recurrent_state, _transformers_write)
 """One buffer a layer, allocated once and changed in place."""
 
-RWKV7_HF = CacheKind(
-    new=_rwkv7_new,
-    read=_rwkv7_read,
-    write=_rwkv7_write,
-)
+RWKV7_HF = CacheKind(_rwkv7_new, _rwkv7_read, _rwkv7_write)
 """A list with a new tensor a call."""
 
-FLA = CacheKind(
-    new=_fla_new,
-    read=_fla_read,
-    write=_fla_write,
-)
+FLA = CacheKind(_fla_new, _fla_read, _fla_write)
 """A dictionary a layer, with a new tensor a call."""

@@ -171,11 +171,8 @@ def _fla_loader(request: Request, model_type: str) -> type[AutoModelForCausalLM]
 
 
 def _first_file(request: Request, names: tuple[str, ...]) -> str | None:
-    for name in names:
-        found = request.file(name, required=False)
-        if found is not None:
-            return found
-    return None
+    found = (request.file(name, required=False) for name in names)
+    return next((file for file in found if file is not None), None)
 
 
 def _weights(request: Request) -> Path:

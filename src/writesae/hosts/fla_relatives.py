@@ -12,8 +12,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from writesae.hosts.fla import delta_stream, kernels, query_key, scaled
-from writesae.hosts.gated_delta import unit
+from writesae.hosts.fla import kernels
+from writesae.hosts.gated_delta import delta_stream, query_key, scaled, unit
 from writesae.hosts.kernels import Arguments, KernelResult, grouped, tensor
 from writesae.recurrence import Stream
 

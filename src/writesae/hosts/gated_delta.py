@@ -5,10 +5,11 @@ S_t = diag(a_t) S_{t-1} - b_t k_t (k_t^T diag(a_t) S_{t-1}) + k_t (b_t v_t)^T,  
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from writesae.hosts.internals import rounds_unit_vectors
 from writesae.hosts.kernels import Arguments, Kernel, KernelResult, grouped, optional_tensor, tensor
@@ -23,45 +24,85 @@ def unit(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + NORM_EPS)
 
 
-def delta_rule_stream(arguments: Arguments) -> Stream:
-    """A gated delta-rule call as a stream, float32. `g` is the log decay, a scalar a head or a vector (KDA)."""
-    value = tensor(arguments, "v").float()
-    heads, normalise = value.shape[2], bool(arguments.get("use_qk_l2norm_in_kernel", False))
-    narrow = rounds_unit_vectors(value.device.type)
+def scaled(arguments: Arguments, query: Tensor) -> Tensor:
+    """Queries times the call's scale, by default `K^-1/2`."""
+    scale = arguments.get("scale")
+    return query * (query.shape[-1] ** -0.5 if scale is None else float(cast(float, scale)))
+
+
+def query_key(arguments: Arguments, heads: int, narrow: bool = False) -> tuple[Tensor, Tensor]:
+    """Queries and keys as the recurrence uses them, `[B, T, heads, K]`, float32; `narrow`: normalised in theirs."""
     query, key = (tensor(arguments, name) if narrow else tensor(arguments, name).float() for name in ("q", "k"))
-    if normalise:
+    if arguments.get("use_qk_l2norm_in_kernel"):
         query, key = unit(query), unit(key)
     query, key = (grouped(x.float(), heads) for x in (query, key))
-    scale = arguments.get("scale")
-    query = query * (scale if isinstance(scale, float) else query.shape[-1] ** -0.5)
-    log_decay = tensor(arguments, "g").float()
-    if log_decay.ndim == 3:
-        log_decay = log_decay.unsqueeze(-1)
-    beta = tensor(arguments, "beta").float().unsqueeze(-1)
+    return scaled(arguments, query), key
+
+
+def _log_decay(arguments: Arguments, heads: int) -> Tensor:
+    """`log d_t`, `[B, T, H, 1 or K]`: zero for DeltaNet, final or raw for the gated rules."""
+    given = optional_tensor(arguments, "g")
+    if given is None:
+        beta = tensor(arguments, "beta")
+        return beta.new_zeros(*beta.shape[:2], heads, 1, dtype=torch.float32)
+    gate = given.float() if given.ndim == 4 else given.float().unsqueeze(-1)
+    if not arguments.get("use_gate_in_kernel"):
+        return gate
+    given_rate = optional_tensor(arguments, "A_log")
+    rate = gate.new_ones(1) if given_rate is None else given_rate.float().exp().view(heads, 1)
+    bias = optional_tensor(arguments, "dt_bias")
+    if bias is not None:
+        gate = gate + bias.float().view(heads, -1)
+    bound = arguments.get("lower_bound")
+    return -rate * softplus(gate) if bound is None else float(cast(float, bound)) * torch.sigmoid(rate * gate)
+
+
+def delta_stream(arguments: Arguments, narrow: bool = False) -> Stream:
+    """DeltaNet (no `g`), Gated DeltaNet (`g` a scalar a head) and Kimi Delta Attention (`g` a vector), float32."""
+    value = tensor(arguments, "v").float()
+    heads = value.shape[2]
+    query, key = query_key(arguments, heads, narrow)
+    log_decay = _log_decay(arguments, heads)
+    beta = tensor(arguments, "beta").float()
+    if arguments.get("use_beta_sigmoid_in_kernel"):
+        beta = beta.sigmoid() * (2.0 if arguments.get("allow_neg_eigval") else 1.0)
+    beta = beta.unsqueeze(-1)
     if log_decay.shape[-1] == 1:
-        erase_read, erase_gate = key, beta * log_decay.exp()
-    else:
-        erase_read, erase_gate = log_decay.exp() * key, beta
-    return Stream(query, key, beta * value, log_decay, erase_read=erase_read, erase_gate=erase_gate)
+        return Stream(query, key, beta * value, log_decay, erase_read=key, erase_gate=beta * log_decay.exp())
+    return Stream(query, key, beta * value, log_decay, erase_read=log_decay.exp() * key, erase_gate=beta)
+
+
+def _torch_stream(arguments: Arguments) -> Stream:
+    """The same as transformers computes it."""
+    return delta_stream(arguments, rounds_unit_vectors(tensor(arguments, "v").device.type))
+
+
+S = TypeVar("S", Tensor, Tensor | None)
+
+
+def turned(arguments: Arguments, state: S) -> S:
+    """A state from the kernel's layout to ours, key-first, or back: some calls of fla keep it value-first."""
+    return state.mT if state is not None and arguments.get("state_v_first") else state
 
 
 def initial_state(arguments: Arguments) -> Tensor | None:
-    """A copy of the state handed to the kernel, already key-first (it is the cache's live buffer)."""
+    """A copy of the state handed to the kernel, key-first (it may be the cache's live buffer)."""
     state = optional_tensor(arguments, "initial_state")
-    return None if state is None else state.detach().float().clone()
+    return None if state is None else turned(arguments, state).detach().float().clone()
 
 
 def unpack(arguments: Arguments, returned: object) -> KernelResult:
     """`(o, final state or None)`."""
     assert isinstance(returned, tuple)
     output, final = returned
-    return KernelResult(output, final, output)
+    return KernelResult(output, turned(arguments, final), output)
 
 
 def repack(arguments: Arguments, returned: object, native: KernelResult, changed: KernelResult) -> object:
     """The same pair."""
     assert native.emitted is not None
-    return changed.output.to(native.emitted.dtype), changed.final
+    final = turned(arguments, changed.final)
+    return changed.output.to(native.emitted.dtype), None if final is None else final.contiguous()
 
 
 PARAMETERS = ("q", "k", "v", "g", "beta")
@@ -70,7 +111,7 @@ PARAMETERS = ("q", "k", "v", "g", "beta")
 
 def kernels(*symbols: str) -> tuple[Kernel, ...]:
     """Kernels that take final gates and key-first states, under these names."""
-    return tuple(Kernel(symbol, PARAMETERS, delta_rule_stream, initial_state, unpack, repack) for symbol in symbols)
+    return tuple(Kernel(symbol, PARAMETERS, _torch_stream, initial_state, unpack, repack) for symbol in symbols)
 
 
 GATED_DELTA_KERNELS = kernels("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule")

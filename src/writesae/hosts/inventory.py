@@ -51,7 +51,8 @@ def _abilities(architecture: Architecture) -> str:
 
 def _named(model: str) -> str:
     """A class, with the release that has it where the installed one is older."""
-    return f"{model} ({_younger(model)})" if _younger(model) else model
+    younger = _younger(model)
+    return f"{model} ({younger})" if younger else model
 
 
 def _younger(model: str) -> str:

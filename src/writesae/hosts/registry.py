@@ -110,20 +110,13 @@ GRANITE = replace(
 )
 
 RWKV7_TORCH = Architecture(
-    "RWKV7TimeMix",
-    "rwkv7",
-    "rwkv7_hf",
-    rwkv7.TORCH_KERNELS,
-    rwkv7.shape,
-    rwkv7.TORCH_TAIL,
-    "o_proj",
-    cache=RWKV7_HF,
+    "RWKV7TimeMix", "rwkv7", "rwkv7_hf", rwkv7.TORCH_KERNELS, rwkv7.shape, rwkv7.TORCH_TAIL, "o_proj", cache=RWKV7_HF,
     models=("RWKV7ForCausalLM",),
-)
+)  # fmt: skip
 
 
 def _fla(
-    mixer: str, family: str, kernels: tuple[Kernel, ...], tail: Tail, model: str, value_first: bool
+    mixer: str, family: str, kernels: tuple[Kernel, ...], tail: Tail, model: str, *, value_first: bool = False
 ) -> Architecture:
     known = (kernels, fla.shape, tail, "o_proj", value_first, FLA)
     return Architecture(mixer, family, "fla", *known, runnable=fla_on_cpu, models=(model,))
@@ -131,40 +124,29 @@ def _fla(
 
 _O_NORM = tails.per_head_norm("o_norm")
 FLA_ARCHITECTURES = (
-    _fla("DeltaNet", "deltanet", fla.DELTA, _O_NORM, "DeltaNetForCausalLM", False),
-    _fla("GatedDeltaNet", "gated-deltanet", fla.GATED_DELTA, _O_NORM, "GatedDeltaNetForCausalLM", True),
-    _fla("KimiDeltaAttention", "kimi-delta", fla.KIMI, _O_NORM, "KDAForCausalLM", True),
-    _fla("GatedLinearAttention", "gla", fla.GLA, tails.GLA, "GLAForCausalLM", True),
-    replace(
-        _fla("RWKV7Attention", "rwkv7", fla.RWKV7, rwkv7.FLA_TAIL, "RWKV7ForCausalLM", False),
-        shape=rwkv7.shape,
-    ),
-    _fla("Comba", "comba", fla_relatives.COMBA, _O_NORM, "CombaForCausalLM", False),
-    _fla("GatedDeltaNet2", "gated-deltanet-2", fla_relatives.GDN2, _O_NORM, "GatedDeltaNet2 (layer)", False),
+    _fla("DeltaNet", "deltanet", fla.DELTA, _O_NORM, "DeltaNetForCausalLM"),
+    _fla("GatedDeltaNet", "gated-deltanet", fla.GATED_DELTA, _O_NORM, "GatedDeltaNetForCausalLM", value_first=True),
+    _fla("KimiDeltaAttention", "kimi-delta", fla.KIMI, _O_NORM, "KDAForCausalLM", value_first=True),
+    _fla("GatedLinearAttention", "gla", fla.GLA, tails.GLA, "GLAForCausalLM", value_first=True),
+    replace(_fla("RWKV7Attention", "rwkv7", fla.RWKV7, rwkv7.FLA_TAIL, "RWKV7ForCausalLM"), shape=rwkv7.shape),
+    _fla("Comba", "comba", fla_relatives.COMBA, _O_NORM, "CombaForCausalLM"),
+    _fla("GatedDeltaNet2", "gated-deltanet-2", fla_relatives.GDN2, _O_NORM, "GatedDeltaNet2 (layer)"),
     replace(
         _fla(
-            "GatedDeltaProduct",
-            "gated-deltanet",
-            fla_relatives.DELTA_PRODUCT,
-            _O_NORM,
-            "GatedDeltaProductForCausalLM",
-            False,
+            "GatedDeltaProduct", "gated-deltanet", fla_relatives.DELTA_PRODUCT, _O_NORM, "GatedDeltaProductForCausalLM"
         ),
         refused=fla_relatives.several_writes,
     ),
     _fla(
-        "SimpleGatedLinearAttention",
-        "simple-gla",
-        fla_relatives.SIMPLE_GLA,
-        tails.GLA,
-        "SimpleGatedLinearAttention (layer)",
-        True,
+        "SimpleGatedLinearAttention", "simple-gla", fla_relatives.SIMPLE_GLA, tails.GLA,
+        "SimpleGatedLinearAttention (layer)", value_first=True,
     ),
-    _fla("MultiScaleRetention", "retention", fla_relatives.RETENTION, tails.GLA, "RetNetForCausalLM", False),
+    _fla("MultiScaleRetention", "retention", fla_relatives.RETENTION, tails.GLA, "RetNetForCausalLM"),
     replace(
-        _fla("HGRN2Attention", "hgrn2", fla.GLA, tails.HGRN2, "HGRN2ForCausalLM", True), shape=fla_relatives.hgrn2_shape
+        _fla("HGRN2Attention", "hgrn2", fla.GLA, tails.HGRN2, "HGRN2ForCausalLM", value_first=True),
+        shape=fla_relatives.hgrn2_shape,
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     _gated_deltanet("Qwen3_5GatedDeltaNet", "Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),

@@ -12,9 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from writesae.hosts.gated_delta import repack, unpack
+from writesae.hosts.gated_delta import initial_state, repack, unpack
 from writesae.hosts.kernels import Arguments, Kernel, optional_tensor, tensor
-from writesae.hosts.tails import Report, Stop, Tail
+from writesae.hosts.tails import Report, Stop, Tail, output_gate
 from writesae.recurrence import Stream
 
 
@@ -28,16 +28,12 @@ def _torch_stream(arguments: Arguments) -> Stream:
     return stream if mask is None else stream.map(lambda x: x * mask[:, :, None, None])
 
 
-def _torch_initial(arguments: Arguments) -> Tensor:
-    return tensor(arguments, "initial_state").detach().float().clone()
-
-
 TORCH_KERNELS = (
     Kernel(
         "rwkv7_recurrent",
         ("receptance", "decay", "key", "value", "a", "b", "initial_state", "attention_mask"),
         _torch_stream,
-        _torch_initial,
+        initial_state,
         unpack,
         repack,
     ),
@@ -64,13 +60,6 @@ def _watch_torch(mixer: nn.Module, report: Report) -> Stop:
     return lambda: gate.__dict__.__delitem__("project")
 
 
-def _watch_fla(mixer: nn.Module, report: Report) -> Stop:
-    def hook(_: nn.Module, inputs: object, gate: Tensor) -> None:
-        report(gate)
-
-    return cast(nn.Module, mixer.g_lora).register_forward_hook(hook).remove
-
-
 def _apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:
     """Group norm a head, plus the token's own bonus `(r . k . r_k) v` that no state passes through, times the gate."""
     assert gate is not None
@@ -83,4 +72,4 @@ def _apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Strea
 
 
 TORCH_TAIL = Tail(_watch_torch, _apply)
-FLA_TAIL = Tail(_watch_fla, _apply)
+FLA_TAIL = Tail(output_gate("g_lora"), _apply)

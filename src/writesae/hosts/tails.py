@@ -40,6 +40,20 @@ def _input_gate(norm: str) -> Callable[[nn.Module, Report], Stop]:
     return watch
 
 
+def output_gate(
+    name: str, read: Callable[[Tensor], Tensor] = lambda output: output
+) -> Callable[[nn.Module, Report], Stop]:
+    """The gate is what a submodule returns, or what is `read` of it."""
+
+    def watch(mixer: nn.Module, report: Report) -> Stop:
+        def hook(_: nn.Module, inputs: object, output: Tensor) -> None:
+            report(read(output))
+
+        return mixer.get_submodule(name).register_forward_hook(hook).remove
+
+    return watch
+
+
 def per_head_norm(norm: str) -> Tail:
     """A norm over each head's V channels, gated inside: the delta-rule families."""
 
@@ -62,13 +76,7 @@ def _has_gate(mixer: nn.Module) -> bool:
 
 
 def _gla_watch(mixer: nn.Module, report: Report) -> Stop:
-    if not _has_gate(mixer):
-        return lambda: None
-
-    def hook(_: nn.Module, inputs: object, gate: Tensor) -> None:
-        report(gate)
-
-    return mixer.get_submodule("g_proj").register_forward_hook(hook).remove
+    return output_gate("g_proj")(mixer, report) if _has_gate(mixer) else lambda: None
 
 
 def _gla_apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:
@@ -87,12 +95,11 @@ GLA = Tail(_gla_watch, _gla_apply)
 def _hgrn2_apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:
     """Its kernel takes the norm's weight and not its epsilon, and uses 1e-5 whatever the configuration says."""
     flat, weight = emitted.flatten(-2).float(), mixer.get_submodule("g_norm").weight
-    normed = flat * torch.rsqrt(flat.square().mean(-1, keepdim=True) + HGRN2_EPS)
+    normed = flat * torch.rsqrt(flat.square().mean(-1, keepdim=True) + 1e-5)
     normed = normed if weight is None else normed * cast(Tensor, weight).float()
     return normed.to(emitted.dtype).view_as(emitted)
 
 
-HGRN2_EPS = 1e-5
 HGRN2 = Tail(lambda mixer, report: lambda: None, _hgrn2_apply)
 """A norm over all heads and no gate."""
 
@@ -104,11 +111,7 @@ def _falcon_watch(mixer: nn.Module, report: Report) -> Stop:
     if getattr(mixer, "mamba_rms_norm", False):
         return MAMBA.watch(mixer, report)
     width, scale = int(cast(int, mixer.intermediate_size)), cast(Tensor, mixer.mup_vector)
-
-    def hook(_: nn.Module, inputs: object, projected: Tensor) -> None:
-        report((projected * scale)[..., :width])
-
-    return mixer.get_submodule("in_proj").register_forward_hook(hook).remove
+    return output_gate("in_proj", lambda projected: (projected * scale)[..., :width])(mixer, report)
 
 
 def _falcon_apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:

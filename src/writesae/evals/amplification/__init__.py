@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, checked, not_empty
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Timing
@@ -39,7 +39,6 @@ class AmplificationConfig:
     """Of the control's features, and of sampling."""
 
     def __post_init__(self) -> None:
-        not_empty(self, "doses", "timings")
         at_least(self, top=1, found_on=1, prompt=1, new_tokens=1, temperature=0)
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise ConfigError("top_k and top_p have no effect on greedy continuations: give a temperature above 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, checked, not_empty
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import NativeWrite, Reading, Timing
@@ -44,7 +44,6 @@ class AtomsConfig:
     """Of the firings that are measured and the random matrices."""
 
     def __post_init__(self) -> None:
-        not_empty(self, "quantiles")
         at_least(self, atoms=0, features=0, contexts=1, before=0, after=0, firings=1, tokens=1, neighbours=1)
         if not all(0 <= q <= 1 for q in self.quantiles):
             raise ConfigError(f"quantiles {self.quantiles} must lie between 0 and 1")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from writesae.config import at_least, no_repeats, not_empty
+from writesae.config import at_least
 from writesae.types import DirectionKind, KLDirection, NativeWrite, Reading, Timing
 
 if TYPE_CHECKING:
@@ -73,9 +73,6 @@ class Forms:
     seed: int = 0
     """Of everything that is random: places, firings, tokens, matrices, the bootstrap."""
 
-    def __post_init__(self) -> None:
-        no_repeats(self, "native_writes")
-
 
 @dataclass(frozen=True)
 class Ways(Forms):
@@ -83,11 +80,6 @@ class Ways(Forms):
 
     timings: tuple[Timing, ...] = ("after_token", "at_token")
     """Whether the edited token reads the edited state itself."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_empty(self, "timings")
-        no_repeats(self, "timings")
 
 
 @dataclass(frozen=True)
@@ -108,9 +100,6 @@ class Grid(Ways):
     """Scored positions: the first one and those after it; the KL is their mean, in nats a token."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        not_empty(self, "readings", "amplitudes", "directions")
-        no_repeats(self, "readings", "amplitudes", "directions", "controls")
         at_least(self, horizon=1)
 
 
@@ -135,7 +124,6 @@ class Atoms(Fired):
     """Firings of each, drawn at random; atoms with fewer are refused."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         at_least(self, atoms=1, features=0, firings=1)
 
 
@@ -151,10 +139,6 @@ class Doses(Ways):
     native_writes: tuple[NativeWrite, ...] = ("value",)
     """Which native write the magnitudes count in."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_empty(self, "directions", "magnitudes", "native_writes")
-
 
 @dataclass(frozen=True)
 class Continued(Doses):
@@ -164,7 +148,6 @@ class Continued(Doses):
     """Tokens that are generated."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         at_least(self, new_tokens=1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, checked, not_empty
+from writesae.config import at_least, checked
 from writesae.evals.common.conditions import Fired
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import NativeWrite
@@ -31,8 +31,6 @@ class ErasureConfig(Fired):
     """The followed token, where it is known."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        not_empty(self, "doses", "native_writes")
         at_least(self, features=0, firings=1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import checked, no_repeats
+from writesae.config import checked
 from writesae.evals.common.evaluation import Evaluation
 
 Scope = Literal["layer", "head"]
@@ -23,9 +23,6 @@ class FidelityConfig:
     """Beside all dictionaries at once, also replace those of each layer together, or of each head alone."""
     seed: int = 0
     """Of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        no_repeats(self, "scopes")
 
 
 fidelity = Evaluation(

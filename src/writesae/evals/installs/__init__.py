@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, checked, not_empty
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Continued
 from writesae.evals.common.evaluation import Evaluation
@@ -24,7 +24,6 @@ class InstallsConfig(Continued):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        not_empty(self, "last", "ranks")
         at_least(self, last=1, targets=1)
         for low, high in self.ranks:
             if not 0 <= low < high:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, checked, no_repeats, not_empty
+from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Ways
 from writesae.evals.common.evaluation import Evaluation
@@ -45,11 +45,8 @@ class LogitShiftConfig(Ways):
     where rounding hides an effect (auto)."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        not_empty(self, "epsilons", "horizons", "ranks")
-        no_repeats(self, "epsilons", "horizons", "ranks")
         at_least(self, atoms=1, features=0, places=1, horizons=1, ranks=0)
-        if min(self.epsilons) <= 0:
+        if any(epsilon <= 0 for epsilon in self.epsilons):
             raise ConfigError(f"epsilons {self.epsilons} must be above 0")
 
 

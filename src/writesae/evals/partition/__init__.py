@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, checked, no_repeats
+from writesae.config import at_least, checked
 from writesae.evals.common.conditions import Forms
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Reading
@@ -26,8 +26,6 @@ class PartitionConfig(Forms):
     """Sweep: only the so many largest coefficients of a token count as firings."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        no_repeats(self, "ks")
         at_least(self, minimum=1, ks=1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, checked, no_repeats, not_empty
+from writesae.config import at_least, checked
 from writesae.evals.common.conditions import Fired
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Amplitude
@@ -27,9 +27,6 @@ class PassageLossConfig(Fired):
     """How large the atom or a random matrix is: at the atom's coefficient, or at the native write's norm."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        not_empty(self, "amplitudes")
-        no_repeats(self, "amplitudes")
         at_least(self, features=0)
 
 

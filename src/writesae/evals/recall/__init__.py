@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from writesae.config import at_least, checked, no_repeats, not_empty
+from writesae.config import at_least, checked
 from writesae.evals.common.conditions import Size
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Reading, Timing
@@ -68,8 +68,6 @@ class RecallConfig:
     """Of facts, controls and random matrices, and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        not_empty(self, "counts", "readings", "amplitudes")
-        no_repeats(self, "counts", "cells", "readings", "amplitudes", "baselines")
         at_least(self, names=2, things=2, facts=2, counts=1, gap=0, reach=1, found_on=1, tried=1, pairs_on=2, least=0)
 
 

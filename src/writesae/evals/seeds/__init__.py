@@ -20,7 +20,6 @@ class SeedsConfig(Forms):
     """Fewest firings for an atom to be classed."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         at_least(self, minimum=1)
 
 

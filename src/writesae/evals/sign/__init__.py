@@ -23,7 +23,6 @@ class SignConfig(Doses):
     token."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         at_least(self, ranks=0)
         if self.ranks[0] >= self.ranks[1]:
             raise ConfigError(f"ranks {self.ranks[0]} {self.ranks[1]} hold no token: give a larger second one")

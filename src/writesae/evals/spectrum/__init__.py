@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from writesae.config import at_least, checked, no_repeats, not_empty
+from writesae.config import at_least, checked
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Timing
 
@@ -22,8 +22,6 @@ class SpectrumConfig:
     """Of the tokens."""
 
     def __post_init__(self) -> None:
-        not_empty(self, "timings")
-        no_repeats(self, "timings")
         at_least(self, writes=1)
 
 
