@@ -12,7 +12,7 @@ from writesae.sae import BatchTopK, TopK
 from writesae.training import train, train_many
 from writesae.types import Site, Target
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("sparsity", [TopK(3), BatchTopK(3)], ids=str)
