@@ -97,7 +97,9 @@ class FakeHost:
     def need_writes(self) -> None:
         pass
 
-    def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
+    def record(
+        self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None, first: int | None = None
+    ) -> dict[int, Stream]:
         streams = {layer: self.change(self.make(tokens, layer), self.batches) for layer in layers}
         self.batches += 1
         if attention_mask is not None and self.masks:

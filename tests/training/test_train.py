@@ -169,6 +169,17 @@ def test_what_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(DataError, match=r"gradient of L3\.H1 is (inf|nan) at step 75 .*the checkpoint of step 50 is"):
         train(MemoryStore(), replace(SMALL, clip=None), tmp_path / "gradient")
     monkeypatch.undo()
+    real = torch.optim.Adam.step
+
+    def leap(self: torch.optim.Adam) -> None:
+        real(self)
+        self.param_groups[0]["params"][0].data[0] = torch.inf
+
+    monkeypatch.setattr(torch.optim.Adam, "step", leap)
+    with pytest.raises(DataError, match=r"weights of L3\.H1 is (inf|nan) at step 1 .*there is no checkpoint yet"):
+        train(MemoryStore(), replace(SMALL, steps=1), tmp_path / "weights")
+    assert not [path.name for path in (tmp_path / "weights").iterdir() if path.name in ("checkpoint.pt", "sae")]
+    monkeypatch.undo()
     resumed = train(MemoryStore(), SMALL, tmp_path / "loss")
     assert resumed.metrics == train(MemoryStore(), SMALL, tmp_path / "whole").metrics
 

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from writesae.causal.budget import passages_at_once, positions_read
 from writesae.causal.targets import Target, check_target, positions_kept
+from writesae.errors import DataError
 from writesae.hosts import Host, KernelCall, KernelResult, Tap
+from writesae.hosts.finite import begun, place
 from writesae.hosts.intercept import own_thread
 from writesae.hosts.output import final_norm, head_columns, record_outputs, through_norm, unembed
-from writesae.recurrence import Stream
+from writesae.recurrence import Stream, finite
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,15 @@ class Forward:
     def gradients(self, score: Tensor, again: bool = False) -> dict[int, Tensor]:
         """`d score[b] / d o`, by layer `[B, T, H, V]`: of a number `[B]` a row, made of its logits (rows do not mix).
 
-        The graph is let go unless it is wanted `again`.
+        The graph is let go unless it is wanted `again`. Raises DataError where a gradient is not finite.
         """
         leaves = list(self.leaves.values())
         found = torch.autograd.grad(score, leaves, torch.ones_like(score), retain_graph=again)
+        for layer, grad in zip(self.leaves, found, strict=True):
+            if not finite(grad):
+                row, token, head, _ = place(grad)
+                where = f"layer {layer}, head {head}, token {token} of {begun(self.host, self.tokens[row])}"
+                raise DataError(f"{self.host.name}: the gradient of the target at {where} is NaN or infinite")
         return dict(zip(self.leaves, found, strict=True))
 
 

@@ -25,6 +25,7 @@ from writesae.corpus import encoded
 from writesae.errors import InputError
 from writesae.hosts import Host
 from writesae.hosts.caches import generation_argument, new_cache
+from writesae.hosts.finite import check_finite
 from writesae.show.sheet import Sheet, shows_itself
 
 Prompts = str | Tensor | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
@@ -91,12 +92,14 @@ class _Draw(LogitsProcessor):
 
 
 class _First(LogitsProcessor):
-    """Keep the logits of the first new token."""
+    """Keep the logits of the first new token, and refuse any that are not finite."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host) -> None:
+        self.host = host
         self.seen: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        check_finite(self.host, scores, input_ids)
         if not self.seen:
             self.seen.append(scores.clone())
         return scores
@@ -173,7 +176,7 @@ def generate(
     ends, pad = _special(host)
     ends = ends if stop_at_end else ()
     ids, mask = (x.to(host.device) for x in pad_left(rows, pad))
-    kept = _First()
+    kept = _First(host)
     watching = LogitsProcessorList([kept])
     if sampling.temperature > 0:
         watching.append(_Draw(sampling, range(first, first + len(rows))))

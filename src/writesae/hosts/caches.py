@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Cache
 
 from writesae.errors import HostError, InputError
+from writesae.hosts.finite import check_finite
 from writesae.hosts.host import Host
 from writesae.hosts.internals import cache_keyword, generates
 
@@ -49,7 +50,8 @@ def run_cached(host: Host, tokens: Tensor, cache: Cache, start: int, keep: int =
         positions = torch.arange(start, start + tokens.shape[1], device=host.device)
         given["position_ids"] = positions.expand(len(tokens), -1)
     out = host.model(input_ids=tokens.to(host.device), logits_to_keep=keep, **given)
-    return cast(Tensor, out.logits)
+    check_finite(host, logits := cast(Tensor, out.logits), tokens)
+    return logits
 
 
 def read_state(host: Host, cache: Cache, layer: int) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from writesae.hosts.caches import cache_argument, new_cache
+from writesae.hosts.finite import check_finite
 from writesae.hosts.fork_memory import Memory, can_fork, keeper, placeholder
 from writesae.hosts.host import Host, wide
 from writesae.hosts.intercept import KernelCall, Tap, own_thread, patched
@@ -123,6 +124,7 @@ def native_run(host: Host, tokens: Tensor, layer: int) -> NativeRun:
         stack.callback(final_norm(host).register_forward_pre_hook(own_thread(norming)).remove)
         stack.enter_context(host.tap(Tap(before=before)))
         host.model(input_ids=tokens.to(host.device), logits_to_keep=1, **cache_argument(host, cache))
+    check_finite(host, left[-1], tokens)
     return NativeRun(host, tokens, layer, entered, streams, memory, forks, left[-1], returned[0])
 
 
@@ -204,6 +206,7 @@ class Rows:
                 input_ids=self.repeat(self.take(run.tokens)).to(host.device), **places, **cache_argument(host, cache)
             )
         logits = wide(cast(Tensor, out.logits))
+        check_finite(host, logits, self.repeat(run.tokens[self.passage]))
         return logits.view(len(self.start), self.copies, *logits.shape[1:])
 
     def _from_the_beginning(self, responses: Mapping[int, Response]) -> Tensor:

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from writesae.corpus import decoded, in_place
 from writesae.errors import HostError, InputError
 from writesae.hosts.cache_kinds import CacheKind
+from writesae.hosts.finite import check_finite, check_stream
 from writesae.hosts.intercept import KernelCall, Mixer, Tap, own_thread, patched, tap
 from writesae.hosts.internals import execution_device, uncompiled
 from writesae.hosts.quiet import Quiet
@@ -216,11 +217,14 @@ class Host:
             yield
 
     @torch.no_grad()
-    def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
+    def record(
+        self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None, first: int | None = None
+    ) -> dict[int, Stream]:
         """The streams of these layers for token ids `[B, T]`, float32, on the layers' devices.
 
         The forward pass ends inside the deepest layer asked for; logits are never computed. `attention_mask` `[B, T]`
-        is 0 on left padding, where nothing is written. Raises HostError as `need_writes` does.
+        is 0 on left padding, where nothing is written. Raises HostError as `need_writes` does, and DataError where NaN
+        or infinity begins, with layer, head, token and passage (by its number, where that of the `first` is given).
         """
         self.need_writes()
         streams: dict[int, Stream] = {}
@@ -236,6 +240,8 @@ class Host:
             self.run(tokens, attention_mask)
         if wanted != set(streams):
             raise HostError(f"{self.name}: layer {min(wanted - set(streams))} ran without a kernel that writesae knows")
+        for stream in streams.values():
+            check_stream(self, stream, tokens, attention_mask, first)
         return streams
 
     def run(self, tokens: Tensor, attention_mask: Tensor | None = None, keep: int | Tensor = 1) -> Tensor:
@@ -244,6 +250,7 @@ class Host:
 
         `keep` says of which positions: the last so many (0: all), or a LongTensor of them, `[P]` for all rows alike or
         `[B, P]`. They are chosen before the vocabulary projection. `attention_mask` is `[B, T]`, 0 on left padding.
+        Raises DataError where NaN or infinity begins, if it reaches these positions.
         """
         mask = None if attention_mask is None else attention_mask.to(self.device)
         last = keep if isinstance(keep, int) else 0
@@ -251,7 +258,9 @@ class Host:
             out = self.model(
                 input_ids=tokens.to(self.device), attention_mask=mask, use_cache=False, logits_to_keep=last
             )
-        return wide(cast(Tensor, out.logits))
+        logits = wide(cast(Tensor, out.logits))
+        check_finite(self, logits, tokens, attention_mask)
+        return logits
 
     @contextmanager
     def _only(self, positions: Tensor) -> Iterator[None]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from writesae.errors import HostError
+from writesae.hosts.finite import check_finite
 from writesae.hosts.host import Host, StopForward
 from writesae.hosts.intercept import KernelCall, Tap, own_thread
 from writesae.hosts.kernels import KernelResult
@@ -75,6 +76,8 @@ def record_outputs(
         stack.enter_context(host.tap(Tap(after=after)))
         stack.enter_context(suppress(StopForward))
         host.run(tokens, attention_mask)
+    for one in found.values():
+        check_finite(host, one.projected, tokens, attention_mask)
     return found
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from writesae.hosts.gated_delta import initial_state, repack, unpack
 from writesae.hosts.kernels import Arguments, Kernel, optional_tensor, tensor
-from writesae.hosts.tails import Report, Stop, Tail, output_gate
+from writesae.hosts.tails import Tail, output_gate
 from writesae.recurrence import Stream
 
 
@@ -46,20 +46,6 @@ def shape(mixer: nn.Module) -> tuple[int, int, int]:
     return heads, d_k, int(cast(int, getattr(mixer, "head_v_dim", d_k)))
 
 
-def _watch_torch(mixer: nn.Module, report: Report) -> Stop:
-    """The gate's low-rank map is called by method, not as a module."""
-    gate = cast(nn.Module, mixer.g_lora)
-    project = gate.project
-
-    def reporting(*args: object) -> Tensor:
-        out: Tensor = project(*args)  # type: ignore[operator]
-        report(out)
-        return out
-
-    gate.project = reporting  # type: ignore[assignment]
-    return lambda: gate.__dict__.__delitem__("project")
-
-
 def _apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Stream) -> Tensor:
     """Group norm a head, plus the token's own bonus `(r . k . r_k) v` that no state passes through, times the gate."""
     assert gate is not None
@@ -71,5 +57,6 @@ def _apply(mixer: nn.Module, emitted: Tensor, gate: Tensor | None, stream: Strea
     return (normed + direct.to(normed.dtype)) * gate
 
 
-TORCH_TAIL = Tail(_watch_torch, _apply)
+TORCH_TAIL = Tail(output_gate("g_lora.lora.2"), _apply)
+"""The gate's low-rank map is called by method, its last layer as a module."""
 FLA_TAIL = Tail(output_gate("g_lora"), _apply)

@@ -9,7 +9,7 @@ from writesae.recurrence.adjoint import adjoint_products, adjoint_reference
 from writesae.recurrence.branch import branch
 from writesae.recurrence.replay import Replayed, replay, replay_reference
 from writesae.recurrence.response import respond
-from writesae.recurrence.stream import Stream
+from writesae.recurrence.stream import Stream, finite
 from writesae.recurrence.updates import delta_values, native_values
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "adjoint_reference",
     "branch",
     "delta_values",
+    "finite",
     "native_values",
     "replay",
     "replay_reference",

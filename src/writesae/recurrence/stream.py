@@ -69,3 +69,9 @@ class Stream:
         """Only these heads, in this order (the head axis stays)."""
         index = [heads] if isinstance(heads, int) else heads
         return self.map(lambda x: x[:, :, index])
+
+
+def finite(x: Tensor) -> bool:
+    """Whether no number is NaN or infinite. Their sum tells without a copy; only where it is not finite, or overflows,
+    each is looked at."""
+    return bool(x.detach().sum().isfinite()) or bool(x.isfinite().all())

@@ -109,7 +109,7 @@ def _run(host: Host, blocks: TokenBlocks, root: Path, header: Provenance, progre
             start, stop = header.shard(index)
             mask = blocks.attention_mask(start, stop)
             seen = None if mask is None else torch.from_numpy(mask)
-            streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), header.layers, seen)
+            streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), header.layers, seen, start)
             files: dict[str, FileEntry] = {}
             for layer in header.layers:
                 stream = streams.pop(layer)

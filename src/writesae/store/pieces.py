@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.errors import DataError, HostError
-from writesae.recurrence import Stream, delta_values
+from writesae.recurrence import Stream, delta_values, finite
 from writesae.store.erased import erased_values
 from writesae.store.layout import Precision, StoredLayer, layer_arrays
 
@@ -74,9 +74,8 @@ def _place(bad: Tensor, first: int) -> str:
 
 
 def _check_finite(x: Tensor, name: str, where: str, first: int) -> None:
-    finite = torch.isfinite(x)
-    if not finite.all():
-        place = _place(~finite, first)
+    if not finite(x):
+        place = _place(~x.isfinite(), first)
         raise DataError(
             f"{where} produced a {name} that is NaN or infinite at {place}: the capture stopped before this "
             "batch; check the weights, or run the host in float32"

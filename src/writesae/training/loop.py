@@ -159,12 +159,13 @@ class Run:
     def learn(self, batch: Batch, loss: Loss) -> None:
         """Use the gradients that are in place, and do what is due after a step.
 
-        Raises DataError where loss or gradients are not finite.
+        Raises DataError where loss, gradients, or weights that are to be saved are not finite.
         """
         started = time.perf_counter()
         config = self.config
         clip = math.inf if config.clip is None else config.clip
-        self._check(loss, torch.nn.utils.clip_grad_norm_(self.sae.parameters(), clip))
+        norm = torch.nn.utils.clip_grad_norm_(self.sae.parameters(), clip)
+        self._check(self.step, {"loss": loss.total, "gradient": norm})
         self.optimiser.step()
         self.idle = torch.where(loss.fired > 0, 0, self.idle + 1)
         self.step += 1
@@ -175,19 +176,20 @@ class Run:
             self.log.record(self._record(loss, held_out))
             self.resampled = 0
         if self.step % config.checkpoint_every == 0 or self.step == self.steps or self.stopped:
+            weights = torch.stack([x.detach().double().sum() for x in self.sae.parameters()])
+            self._check(self.step - 1, {"sum of the weights": weights.sum()})
             self.save()
 
-    def _check(self, loss: Loss, norm: torch.Tensor) -> None:
-        values = {"loss": float(loss.total), "gradient": float(norm)}
-        name, value = next((one for one in values.items() if not math.isfinite(one[1])), ("", 0.0))
+    def _check(self, step: int, values: dict[str, torch.Tensor]) -> None:
+        name, value = next(((n, float(x)) for n, x in values.items() if not math.isfinite(x)), ("", 0.0))
         if name:
             kept = (
                 "there is no checkpoint yet" if self.kept is None else f"the checkpoint of step {self.kept:,} is kept"
             )
-            numbers = self.sampler.sequences(self.step)
+            numbers = self.sampler.sequences(step)
             some = ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
             raise DataError(
-                f"the {name} of {self.config.site} is {value} at step {self.step + 1:,} (sequences {some}, whose "
+                f"the {name} of {self.config.site} is {value} at step {step + 1:,} (sequences {some}, whose "
                 f"numbers are finite); {kept}. Lower the learning rate (now {self.config.lr:g})"
             )
 

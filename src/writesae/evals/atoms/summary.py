@@ -30,8 +30,9 @@ COLUMNS = common("feature") | {
     "histogram": "firings by coefficient, in equal bins from 0 to the largest",
     "v": "key side of the atom, [d_k]",
     "w": "value side of the atom, [d_v]",
-    "kl_*": "median KL in nats at its scored firings: atom, delete, random (at the atom's coefficient)",
-    "wins": "share of its scored firings at which the atom's KL is below that of deletion",
+    "kl_*": "median KL in nats at its scored firings: atom, delete, random (at the atom's coefficient); NaN without "
+    "any",
+    "wins": "share of its scored firings at which the atom's KL is below that of deletion; NaN likewise",
     "scored": "scored firings",
     "neighbours": "most alike atoms of the dictionary",
     "neighbour_cosine": "their cosines",

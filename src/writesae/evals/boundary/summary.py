@@ -20,8 +20,8 @@ COLUMNS = common("feature") | {
     "firings": "tokens at which it fires",
     "firings_inside": "of these, tokens of the class",
     "auroc": "separation, NaN where it never fires",
-    "p_raw": "p of signed ranks over passages, of mean ranks at tokens of the class minus at others",
-    "p": "the same, Holm-corrected over the features that fire",
+    "p_raw": "p of signed ranks over passages, of mean ranks at tokens of the class minus at others; NaN as above",
+    "p": "the same, Holm-corrected over the features that fire; NaN as above",
     "inside": "tokens of the class, the same in every row",
     "outside": "all other tokens",
 }

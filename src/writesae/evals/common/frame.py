@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import pandas as pd
 import torch
 
 from writesae.config import to_json
 from writesae.disk import alone, claim
-from writesae.errors import InputError
+from writesae.errors import DataError, InputError
 from writesae.evals.common.evaluation import Evaluation, Progress
 from writesae.evals.common.pieces import Keep
 from writesae.evals.common.result import PARTS, SUMMARY, Result, plain, refuse_other
@@ -53,9 +56,23 @@ def evaluate(
 
 def _measured(evaluation: Evaluation[C], subject: Subject, config: C, keep: Keep) -> Result[C, Any]:
     measured = evaluation.measure(subject, config, keep)
+    for name, table in {"records": measured.records, **measured.more}.items():
+        _check_finite(evaluation, name, table)
     summary = evaluation.summarise({"records": measured.records, **measured.more}, config)
     known = known_shares(subject, measured.records) if evaluation.causal else {}
     return Result(
         evaluation.name, subject.provenance, config, measured.attempted, dict(measured.refused), summary,
         measured.records, measured.more, known,
     )  # fmt: skip
+
+
+def _check_finite(evaluation: Evaluation[Any], name: str, table: pd.DataFrame) -> None:
+    """Raise DataError for a number of a table that is infinite, or NaN where its column does not say when it is."""
+    declared = evaluation.columns[name]
+    for column in table.select_dtypes("float"):
+        told = next(text for known, text in declared.items() if fnmatch(str(column), known.replace("?", "")))
+        bad = np.isinf(table[column]) | (np.isnan(table[column]) & ("NaN" not in told))
+        if bad.any():
+            row = table[bad].iloc[0]
+            where = ", ".join(f"{key} {row[key]}" for key in ("passage", "position", "feature") if key in row)
+            raise DataError(f"{evaluation.name}: {column} is {row[column]}{f' at {where}' * bool(where)}: not saved")

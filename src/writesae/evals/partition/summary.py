@@ -24,8 +24,8 @@ COLUMNS = common("feature") | {
     "native_write": "the matrix that the atom is compared with",
     "k": "only the so many largest coefficients of a token count as firings; 0: all",
     "firings": "tokens at which it fires",
-    "cosine": "median over these of the atom's cosine to the native write",
-    "coefficient": "mean coefficient",
+    "cosine": "median over these of the atom's cosine to the native write, NaN where there are none",
+    "coefficient": "mean coefficient, NaN likewise",
 }
 
 

@@ -85,9 +85,10 @@ MORE = {
     "recovery": {
         "cell": "the write", "dictionary": "atoms (the one that is measured), pca, kmeans or random",
         "features": "its atoms", "of": "pair, name or thing", "name": "name, empty for none", "thing": "likewise",
-        "count": "writes of it", "coherence": "mean cosine of a pair's writes to their mean",
-        "best": "largest cosine of an atom to a pair's mean write", "matched": "that of the atom assigned to it",
-        "auroc": "of the feature that is best for it on even passages, on odd ones",
+        "count": "writes of it", "coherence": "mean cosine of a pair's writes to their mean; NaN for names and things",
+        "best": "largest cosine of an atom to a pair's mean write, NaN likewise",
+        "matched": "that of the atom assigned to it, NaN likewise or without one",
+        "auroc": "of the feature that is best for it on even passages, on odd ones; NaN where either has none",
     },
 }  # fmt: skip
 
