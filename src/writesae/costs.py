@@ -66,12 +66,15 @@ class Machine:
     name: str
     forward: float
     """Operations a second in a host's forward pass, float32."""
-    forward_is: Literal["measured", "assumed"]
+    dense: float
+    """Operations a second in a step's products with whole matrices (a dense encoder, full-matrix atoms)."""
+    assumed: str
+    """What of these rates was not measured."""
     steps: tuple[Step, ...]
 
 
 CORE = Machine(
-    "one core of an AMD EPYC (113 GFLOP/s in matrix products)", 45e9, "measured",
+    "one core of an AMD EPYC (113 GFLOP/s in matrix products)", 45e9, 30e9, "",
     (
         Step("state", 256, 32, 82e3), Step("state", 1024, 32, 50e3), Step("state", 4096, 32, 23e3),
         Step("state", 2048, 64, 22e3), Step("state", 2048, 128, 7.2e3), Step("state", 16384, 128, 2.3e3),
@@ -79,13 +82,14 @@ CORE = Machine(
         Step("write", 2048, 64, 29e3), Step("write", 2048, 128, 15e3), Step("write", 16384, 128, 3.7e3),
     ),
 )  # fmt: skip
-"""Processor time; capture of tiny-gdn, tiny-mamba2 and memory-gdn took 43 to 53 GFLOP/s, 38 at the least."""
+"""Processor time. Captures of tiny-gdn, tiny-mamba2 and memory-gdn ran at 38 to 53 GFLOP/s, steps with whole matrices
+at 15 to 35 (2,048 features of 128 x 128)."""
 H100 = Machine(
-    "one NVIDIA H100", 15e12, "assumed",
+    "one NVIDIA H100", 15e12, 8e12, "capture, and training with whole matrices",
     (Step("state", 2048, 128, 0.89e6), Step("state", 16384, 128, 0.476e6)),
 )  # fmt: skip
-"""Training was measured (float32, 4,096 tokens a step); capture was not: 30% of the card's stated 51 TFLOP/s. Steps on
-writes were not either, and are taken for as long as those on states."""
+"""Training with factors was measured (float32, 4,096 tokens a step); what was not is taken for 30 and 15% of the 51
+TFLOP/s that are stated for the card. Steps on writes were not either, and are taken for as long as those on states."""
 MACHINES: Mapping[str, Machine] = {"cpu": CORE, "cuda": H100}
 
 
@@ -97,13 +101,17 @@ def operations(kind: Kind, features: int, d_k: int, d_v: int) -> float:
     return products + 2.0 * features * d_k * d_v / CHUNK + 2.0 * (CHUNK + 1) * features
 
 
-def train_seconds(machine: Machine, kind: Kind, features: int, d_k: int, d_v: int, tokens: float) -> float:
-    """Of one dictionary that sees `tokens` tokens, repeated ones counted."""
+def train_seconds(
+    machine: Machine, kind: Kind, features: int, d_k: int, d_v: int, tokens: float, rank: int = 1, dense: int = 0
+) -> float:
+    """Of one dictionary that sees `tokens` tokens, repeated ones counted; `dense` of its encoder and decoder, 0 to 2,
+    are whole matrices."""
     mine = operations(kind, features, d_k, d_v)
     known = [step for step in machine.steps if step.kind == kind] or list(machine.steps)
     work = {step: operations(step.kind, step.features, step.d, step.d) for step in known}
     near = min(known, key=lambda step: abs(math.log(work[step] / mine)))
-    return tokens / near.rate * mine / work[near]
+    factored = rank * mine / work[near] / near.rate
+    return tokens * (factored + dense * 2.0 * features * d_k * d_v / machine.dense)
 
 
 def capture_seconds(machine: Machine, parameters: float, tokens: float) -> float:

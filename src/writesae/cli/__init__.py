@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "attribute": "which past writes and atoms made the model say this",
     "edit": "erase, install or amplify what a host writes, and read both continuations side by side",
     "reproduce": "every published claim, measured here and set beside its published number",
+    "sweep": "a grid of dictionaries, trained and tested: one table, one page, or what it would cost",
     "report": "one page of all results under a folder",
     "convert": "import released checkpoints (either layout) without running code from them",
     "verify": "check every file of a dictionary, collection, store or run",

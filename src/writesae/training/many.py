@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from writesae.calls import worded
 from writesae.devices import choose_device
@@ -75,6 +76,7 @@ def train_many(
     together: bool | None = None,
     workers: int = 1,
     ended: Callable[[TrainResult], None] = lambda result: None,
+    failed: Callable[[int, WritesaeError], None] | None = None,
 ) -> list[TrainResult]:
     """Train every configuration in a folder of its own: under `out` (in `out` itself where there is only one), or in
     the folders that `out` lists. `loggers` are those of each run, in the same order; `ended` hears of every result when
@@ -84,7 +86,8 @@ def train_many(
     and seed alone share their products; None: on CUDA devices only. Runs at work at one time hold at most the largest
     `memory` that one of them asks for, together. The results are those of `train` on each, in order: to the bit where
     nothing is shared. Raises InputError if two runs would share a folder, and what `train` raises: what is asked for
-    wrongly at once, and what goes wrong in a run, by name, when the others are finished. An interrupt saves every run.
+    wrongly at once, and what goes wrong in a run, by name, when the others are finished; where `failed` is given, it
+    hears of each such run by its number instead, and the others' results are returned. An interrupt saves every run.
     """
     if isinstance(store, str | Path):
         store = open_store(store)
@@ -111,8 +114,10 @@ def train_many(
         with interrupts() as interrupted:
             for group in plan:
                 board.train_together(group, interrupted)
-    if board.failures:
+    if board.failures and failed is None:
         raise _failed(board.failures, names)
+    for number, error in sorted(board.failures.items()):
+        cast(Callable[[int, WritesaeError], None], failed)(number, error)
     return [result for result in board.results if result is not None]
 
 
