@@ -186,10 +186,14 @@ def draw_facts(
     return FactPassages(*(np.stack(column) for column in columns))
 
 
-def fact_blocks(words: Vocabulary, count: int, facts: int, seed: Sequence[int], part: str) -> TokenBlocks:
-    """Passages of facts alone as blocks to capture, with what a record says of them."""
+def fact_blocks(
+    words: Vocabulary, count: int, facts: int, seed: Sequence[int], part: str, between: Sequence[tuple[int, ...]] = ()
+) -> TokenBlocks:
+    """Passages of facts as blocks to capture, with what a record says of them: facts alone, or in half of the passages
+    with sentences of `between`."""
     about = f"{facts} of {len(words.names)} names and {len(words.things)} things a passage"
-    blocks = TokenBlocks.of(draw_facts(words, count, facts, seed, share=0).tokens)
+    tokens = draw_facts(words, count, facts, seed, between=between, share=0.5 if between else 0).tokens
+    blocks = TokenBlocks.of(tokens)
     return replace(blocks, source="facts", part=f"{about}, seed {' '.join(map(str, seed))}, {part}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from writesae.disk import missing
+from writesae.disk import missing, read_json
 from writesae.errors import InputError
 from writesae.hub import ask, is_hub_id
 
@@ -21,6 +21,13 @@ _GIVE = f"give one of {', '.join(EMBEDDED)}, a folder made by save_pretrained, o
 def embedded_tokenizer(name: str) -> Path:
     """The folder that keeps an embedded host's tokenizer: every `tiny-` host has tiny-gdn's, `memory-` memory-gdn's."""
     return EMBEDDED[f"{name.partition('-')[0]}-gdn"]
+
+
+def pattern_of(name: str) -> str | None:
+    """How facts are told to an embedded host that has learnt some, by its card; None for any other."""
+    card = read_json(EMBEDDED[name] / "card.json") if name in EMBEDDED else {}
+    pattern = card.get("pattern") if isinstance(card, dict) else None
+    return None if pattern is None else str(pattern)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from writesae.evals.common.cells import inside
 from writesae.evals.common.result import Result
-from writesae.evals.common.stats import Interval, clustered, clustered_statistic
+from writesae.evals.common.stats import Interval, clustered, clustered_statistic, r_squared, share
+from writesae.evals.logit_shift.summary import fitted, measurable
 from writesae.show import words
+from writesae.types import Site
 
 Found = Mapping[str, Sequence[Result[Any, Any]]]
 """Name of a measurement -> its results, by seed or by head."""
@@ -32,16 +35,34 @@ class Ours(NamedTuple):
     interval: Interval
     """95%; NaN where nothing could be resampled."""
     n: int
+    beside: str | None = ""
+    """The published figure that it stands beside; empty: the claim's main one; None: shown for comparison alone."""
 
 
 Read = Callable[[Found], list[Ours]]
 
 
-def over_seeds(what: str, each: Sequence[Ours]) -> Ours:
+def aside(numbers: Iterable[Ours]) -> list[Ours]:
+    """Shown for comparison alone."""
+    return [one._replace(beside=None) for one in numbers]
+
+
+def first_counts(read: Read) -> Read:
+    """The first of several numbers is what the claim is about."""
+
+    def both(found: Found) -> list[Ours]:
+        first, *others = read(found)
+        return [first, *aside(others)]
+
+    return both
+
+
+def over_seeds(what: str, each: Sequence[Ours], beside: str | None = "") -> Ours:
     """Their mean; the interval holds the interval of every one."""
     low, high = min(one.interval.low for one in each), max(one.interval.high for one in each)
     seeds = f", {len(each)} seeds" if len(each) > 1 else ""
-    return Ours(what + seeds, float(np.mean([one.value for one in each])), Interval(low, high), sum(x.n for x in each))
+    mean = float(np.mean([one.value for one in each]))
+    return Ours(what + seeds, mean, Interval(low, high), sum(one.n for one in each), beside)
 
 
 def published_form(cells: Iterable[Any]) -> list[Any]:
@@ -51,10 +72,10 @@ def published_form(cells: Iterable[Any]) -> list[Any]:
     return [cell for cell in every if cell.native_write == "value" or len(forms) == 1]
 
 
-def _ways(found: Found, name: str, amplitude: str = "coefficient") -> list[tuple[str, list[tuple[Any, Any]]]]:
+def _ways(results: Iterable[Any], amplitude: str = "coefficient") -> list[tuple[str, list[tuple[Any, Any]]]]:
     """What to call it -> result and cell of every seed, for each reading and timing."""
     ways = dict[str, list[tuple[Any, Any]]]()
-    for result in found[name]:
+    for result in results:
         for cell in published_form(result.summary.cells):
             if cell.amplitude == amplitude:
                 read = "" if cell.reading == "write" else f"read by {cell.reading}, "
@@ -62,12 +83,12 @@ def _ways(found: Found, name: str, amplitude: str = "coefficient") -> list[tuple
     return list(ways.items())
 
 
-def _rows(result: Any, cell: Any) -> pd.DataFrame:
-    """The records of one cell."""
-    records: pd.DataFrame = result.records
-    for name in ("timing", "native_write", "reading", "amplitude", "direction"):
-        records = records[records[name] == getattr(cell, name)]
-    return records
+def _by_site(results: Iterable[Any]) -> list[tuple[str, list[Any]]]:
+    """The results of each head, by layer."""
+    sites = dict[Site, list[Any]]()
+    for result in results:
+        sites.setdefault(result.provenance.sites[0], []).append(result)
+    return [(str(site), sites[site]) for site in sorted(sites, key=lambda site: (site.layer, site.head))]
 
 
 def wins(*names: str) -> Read:
@@ -76,7 +97,7 @@ def wins(*names: str) -> Read:
     def read(found: Found) -> list[Ours]:
         numbers = []
         for name in names:
-            for what, each in _ways(found, name):
+            for what, each in _ways(found[name]):
                 of = f"dictionary of writes, {what}" if each[0][1].reading == "write" else what
                 numbers.append(over_seeds(of, [Ours(of, c.wins.value, c.wins.bounds, c.wins.n) for _, c in each]))
         return numbers
@@ -88,14 +109,31 @@ def of_records(name: str, measure: Callable[[pd.DataFrame], Any], amplitude: str
     """Any number of a substitution's records, with an interval that resamples passages."""
 
     def read(found: Found) -> list[Ours]:
-        numbers = []
-        for what, each in _ways(found, name, amplitude):
-            own = []
-            for result, cell in each:
-                table = _rows(result, cell)
-                value, interval = clustered_statistic(table, "passage", measure, result.config.seed)
-                own.append(Ours(what, value, interval, len(table)))
-            numbers.append(over_seeds(what, own))
+        return [_of_records(what, each, measure) for what, each in _ways(found[name], amplitude)]
+
+    return read
+
+
+def _of_records(
+    what: str, each: Iterable[tuple[Any, Any]], measure: Callable[[pd.DataFrame], Any], beside: str = ""
+) -> Ours:
+    own = []
+    for result, cell in each:
+        table = inside(result.records, cell)
+        value, interval = clustered_statistic(table, "passage", measure, result.config.seed)
+        own.append(Ours(what, value, interval, len(table)))
+    return over_seeds(what, own, beside)
+
+
+def by_layer(measure: Callable[[pd.DataFrame], Any], figures: str = "") -> Read:
+    """The same at a head of every part of the model; `figures` are those of an early, a middle and a late layer."""
+
+    def read(found: Found) -> list[Ours]:
+        sites, numbers = _by_site(found["substitution-layers"]), []
+        for number, (site, results) in enumerate(sites):
+            third = round(2 * number / (len(sites) - 1)) if len(sites) > 1 else 1
+            beside = f"{figures}.{third}" if figures else ""
+            numbers += [_of_records(f"{what}, {site}", each, measure, beside) for what, each in _ways(results)]
         return numbers
 
     return read
@@ -132,7 +170,7 @@ def population(found: Found) -> list[Ours]:
     """Mean over atoms of their win rates."""
     return [
         over_seeds(what, [Ours(what, c.win_rate, c.interval, c.atoms) for _, c in each])
-        for what, each in _ways(found, "population-states")
+        for what, each in _ways(found["population-states"])
     ]
 
 
@@ -150,7 +188,7 @@ def more_disruption(table: pd.DataFrame) -> float:
 def all_heads(found: Found) -> list[Ours]:
     """Mean over the heads of a layer of their win rates, resampling heads."""
     ways = dict[str, list[float]]()
-    for what, each in _ways(found, "substitution-layer"):
+    for what, each in _ways(found["substitution-layer"]):
         ways[what] = [cell.wins.value for _, cell in each]
     return [
         Ours(f"{what}, {len(rates)} heads", float(np.mean(rates)), clustered(rates, range(len(rates)), 0), len(rates))
@@ -158,49 +196,122 @@ def all_heads(found: Found) -> list[Ours]:
     ]
 
 
-def partition(field: str, name: str = "partition-states") -> Read:
-    """A number of the partition into registers and bundles; by seed."""
+def partition(name: str = "partition-states", of: str = "", beside: str = "") -> Read:
+    """Median cosine of the registers, resampling them; where two seeds part them otherwise the interval is wider."""
 
     def read(found: Found) -> list[Ours]:
-        each = [published_form(result.summary.partitions)[0].classes for result in found[name]]
-        values = [float(getattr(one, field)) for one in each]
-        spread = Interval(min(values), max(values)) if len(values) > 1 else NOWHERE
-        seeds = f"{len(values)} seeds, range" if len(values) > 1 else "one seed"
-        counts = f"{each[0].register} registers, {each[0].bundle} bundles"
-        return [Ours(f"{counts}, {seeds}", float(np.mean(values)), spread, each[0].alive)]
+        each = []
+        for result in found[name]:
+            classes, cosine = _parted(result)
+            register = cosine[cosine >= classes.cut]
+            table, seed = register.reset_index(), result.config.seed
+            middle, bounds = clustered_statistic(table, "index", partial(_middle, "cosine"), seed)
+            what = f"{of}, " * bool(of) + f"{classes.register} registers, {classes.bundle} bundles"
+            each.append(Ours(what, middle, bounds, len(register)))
+        return [over_seeds(each[0].what, each, beside)]
 
     return read
 
 
-def quality(field: str, *kinds: str) -> Read:
-    """A number of the reconstruction, by kind of dictionary; the interval is the range of the seeds."""
+def _parted(result: Any) -> tuple[Any, pd.Series[float]]:
+    """The classes of a partition, and the cosines that it parts."""
+    (first, *_), records = published_form(result.summary.partitions), result.records
+    used = (records.k == 0) & (records.native_write == first.native_write) & (records.firings >= result.config.minimum)
+    return first.classes, records.cosine[used]
+
+
+def class_distribution(found: Found) -> list[Ours]:
+    """Share of registers among alive atoms: mean over the heads of a layer, resampling heads, then each head."""
+    each = []
+    for site, (result, *_) in _by_site(found["partition-layer"]):
+        classes, cosine = _parted(result)
+        high = (cosine >= classes.cut).to_numpy()
+        each.append(Ours(site, float(high.mean()), share(high, range(len(high)), 0).bounds, len(high)))
+    shares = [one.value for one in each]
+    over = Ours(f"mean of {len(each)} heads", float(np.mean(shares)), clustered(shares, range(len(each)), 0), len(each))
+    return [over, *aside(each)]
+
+
+Quality = Literal["mse", "explained_variance", "dead"]
+
+
+def quality(what: str, result: Any, field: Quality) -> Ours:
+    """Of a reconstruction: resampling passages, and for the share of dead features these."""
+    passages = result.more["passages"]
+    if field == "dead":
+        dead = (result.records.firings == 0).to_numpy()
+        return Ours(what, float(dead.mean()), share(dead, range(len(dead)), 0).bounds, len(dead))
+    value, interval = clustered_statistic(passages, "passage", QUALITIES[field], 0)
+    return Ours(what, value, interval, len(passages))
+
+
+QUALITIES: Mapping[Quality, Callable[[pd.DataFrame], float]] = {
+    "mse": lambda table: float(table.error.sum() / table.entries.sum()),
+    "explained_variance": lambda table: 1 - float(table.error.sum() / table.variance.sum()),
+}
+
+
+def encoders(field: Quality, more: str, less: str, *others: str) -> Read:
+    """By how much one variant has more of something than another, by layer, then every variant at every layer."""
 
     def read(found: Found) -> list[Ours]:
+        each = {
+            (kind, site): over_seeds(f"{kind}, {site}", [quality("", result, field) for result in results], None)
+            for kind in (more, less, *others)
+            for site, results in _by_site(found[f"quality-{kind}"])
+        }
         numbers = []
-        for kind in kinds:
-            values = [_quality(result, field) for result in found[f"quality-{kind}"]]
-            spread = Interval(min(values), max(values)) if len(values) > 1 else NOWHERE
-            what = f"{kind}, {len(values)} seeds, range" if len(values) > 1 else kind
-            numbers.append(Ours(what, float(np.mean(values)), spread, found[f"quality-{kind}"][0].summary.tokens))
-        return numbers
+        for site in dict.fromkeys(site for _, site in each):
+            a, b = each[more, site], each[less, site]
+            bounds = Interval(a.interval.low - b.interval.high, a.interval.high - b.interval.low)
+            numbers.append(Ours(f"{more} minus {less}, {site}", a.value - b.value, bounds, a.n))
+        return [*numbers, *each.values()]
 
     return read
 
 
-def _quality(result: Any, field: str) -> float:
-    summary = result.summary
-    return summary.dead / (summary.dead + summary.alive) if field == "dead share" else float(getattr(summary, field))
+def k_sweep(found: Found) -> list[Ours]:
+    """Variance explained by how many atoms are active a token."""
+    each = sorted(found["quality-ks"], key=lambda result: result.summary.l0)
+    return [quality(f"{words.plain(one.summary.l0, 1)} active a token", one, "explained_variance") for one in each]
 
 
-def difference(read: Read, what: str) -> Read:
-    """The first number minus the second, by seed ranges: the interval is the widest that both allow."""
+def spectral_audit(found: Found) -> list[Ours]:
+    """Over the heads of the model, resampling them."""
+    ((audit,), numbers) = found["spectrum"], []
+    heads = audit.records.assign(largest=[float(values[0]) ** 2 for values in audit.records.singular_values])
+    for column, what in SPECTRUM.items():
+        value, interval = clustered_statistic(heads[[column]].reset_index(), "index", partial(_middle, column), 0)
+        numbers.append(Ours(f"{what}, median of {len(heads)} heads", value, interval, len(heads)))
+    return numbers
 
-    def both(found: Found) -> list[Ours]:
-        a, b, *_ = read(found)
-        bounds = Interval(a.interval.low - b.interval.high, a.interval.high - b.interval.low)
-        return [Ours(what, a.value - b.value, bounds, a.n), a, b]
 
-    return both
+def _middle(column: str, table: pd.DataFrame) -> float:
+    return float(table[column].median())
+
+
+SPECTRUM = {
+    "stable_rank": "stable rank of the state",
+    "largest": "largest singular value\u2019s share of the squared norm",
+    "write_share": "write over state",
+}
+
+
+def known_truth(found: Found) -> list[Ours]:
+    """Facts that are still right with an atom, nothing or a random matrix in the place of the write that holds them."""
+    numbers = dict[str, Ours]()
+    for cost in (cost for name in ("recall-state", "recall-write") for cost in found[name][0].summary.costs):
+        if cost.condition == "atom" and cost.amplitude == "coefficient":
+            what = TOLD[cost.reading]
+        elif cost.condition in ("delete", "random"):
+            what = {"delete": "nothing in its place", "random": "a random matrix of its norm"}[cost.condition]
+        else:
+            continue
+        numbers[what] = Ours(what, cost.right.value, cost.right.bounds, cost.right.n)
+    return [numbers[what] for what in (*TOLD.values(), *numbers.keys() - set(TOLD.values())) if what in numbers]
+
+
+TOLD = {"state": "read by state", "increment": "read by increment", "write": "dictionary of writes"}
 
 
 def passage_loss(found: Found) -> list[Ours]:
@@ -239,26 +350,42 @@ PREDICTORS = {"closed": "closed form", "direct": "direct path", "exact": "exact 
 
 
 def logit_shift_fitted(found: Found) -> list[Ours]:
-    """R squared of each predictor with one factor fitted a cell, as published."""
+    """R squared of each predictor with one factor fitted a cell, as published, resampling passages."""
     (result,) = found["logit_shift-states"]
+    records = published_records(result)
     return [
-        Ours(f"{PREDICTORS[fit.predictor]}, a factor a cell", fit.r2, NOWHERE, result.n)
-        for fit in published_form(result.summary.by_cell)
-        if fit.timing == "after_token" and fit.predictor in PREDICTORS
+        _r_squared(f"{name}, a factor a cell", records.assign(predicted=fitted(records, predictor)), result)
+        for predictor, name in PREDICTORS.items()
     ]
 
 
 def logit_shift_unfitted(found: Found) -> list[Ours]:
-    """R squared of each predictor with nothing fitted, at the smallest size."""
+    """R squared of each predictor with nothing fitted, at the smallest size, resampling passages."""
     (result,) = found["logit_shift-states"]
-    least = min(result.config.epsilons), min(result.config.horizons)
+    size, horizon = min(result.config.epsilons), min(result.config.horizons)
+    records = published_records(result)
+    records = records[(records.epsilon == size) & (records.horizon == horizon)]
     return [
-        Ours(
-            f"{PREDICTORS[cell.predictor]}, nothing fitted, {least[0]} of a write", cell.r2_pooled, NOWHERE, cell.atoms
-        )
-        for cell in published_form(result.summary.cells)
-        if cell.timing == "after_token" and (cell.epsilon, cell.horizon) == least and cell.predictor in PREDICTORS
+        _r_squared(f"{name}, nothing fitted, {size} of a write", records.assign(predicted=records[predictor]), result)
+        for predictor, name in PREDICTORS.items()
     ]
+
+
+def published_records(result: Any) -> pd.DataFrame:
+    """What atoms change of logits above the rounding, after the token, in units of the published form of the write
+    where the head has it."""
+    records: pd.DataFrame = result.records[measurable(result.records).to_numpy()]
+    records = records[records.timing == "after_token"]
+    value = records.native_write == "value"
+    return records[value] if value.any() else records
+
+
+def _r_squared(what: str, table: pd.DataFrame, result: Any) -> Ours:
+    def measure(part: pd.DataFrame) -> float:
+        return r_squared(part.measured, part.predicted)
+
+    value, interval = clustered_statistic(table, "passage", measure, result.config.seed)
+    return Ours(what, value, interval, len(table))
 
 
 def one_after_another(*reads: Read) -> Read:
@@ -267,13 +394,19 @@ def one_after_another(*reads: Read) -> Read:
 
 
 def selectivity(found: Found) -> list[Ours]:
-    """Over atoms, against random directions."""
-    (result,) = found["selectivity-states"]
-    return [
-        Ours(words.timing(cell.timing), cell.selectivity, cell.interval, cell.atoms)
-        for cell in published_form(result.summary.cells)
-        if cell.against == "random"
-    ]
+    """Against random directions: mean over cells (heads) of their atoms' means, resampling cells, then each cell."""
+    each = dict[str, list[Ours]]()
+    for site, (result, *_) in _by_site(found["selectivity-cells"]):
+        for cell in published_form(result.summary.cells):
+            if cell.against == "random":
+                number = Ours(f"{words.timing(cell.timing)}, {site}", cell.selectivity, cell.interval, cell.atoms)
+                each.setdefault(words.timing(cell.timing), []).append(number)
+    numbers = []
+    for timing, ours in each.items():
+        means, atoms = [one.value for one in ours], sum(one.n for one in ours)
+        bounds = clustered(means, range(len(means)), 0)
+        numbers.append(Ours(f"{timing}, {len(ours)} cells", float(np.mean(means)), bounds, atoms))
+    return [*numbers, *aside(one for ours in each.values() for one in ours)]
 
 
 def erasure(condition: str, dose: float) -> Read:
@@ -330,9 +463,11 @@ def amplification(found: Found) -> list[Ours]:
 
 
 def seeds(found: Found) -> list[Ours]:
-    """Share of atoms that another seed has too."""
+    """Share of atoms that another seed has too, resampling atoms."""
     (result,) = found["seeds-states"]
-    return [Ours("atoms matched at 0.9", result.summary.matched, NOWHERE, result.n)]
+    atoms = result.records.assign(atom=result.records.dictionary * 10**6 + result.records.feature)
+    same = (atoms.best > result.config.match).to_numpy()
+    return [Ours("atoms matched at 0.9", float(same.mean()), share(same, atoms.atom, 0).bounds, atoms.atom.nunique())]
 
 
 def readers(found: Found) -> list[Ours]:
@@ -356,4 +491,4 @@ def rank_two(found: Found) -> list[Ours]:
         each.append(Ours(what, value, Interval(low, high), result.summary.passages))
     two, one = each
     bounds = Interval(two.interval.low - one.interval.high, two.interval.high - one.interval.low)
-    return [Ours("rank 2 minus rank 1, percent", two.value - one.value, bounds, two.n), *each]
+    return [Ours("rank 2 minus rank 1, percent", two.value - one.value, bounds, two.n), *aside(each)]

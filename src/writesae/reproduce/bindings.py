@@ -12,6 +12,7 @@ from typing import Any
 
 from writesae.reproduce import answers
 from writesae.reproduce.answers import Read
+from writesae.reproduce.dictionaries import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -20,25 +21,35 @@ class Measurement:
 
     evaluation: str
     dictionaries: tuple[str, ...] = ()
-    """`KIND/SEED` (`dictionaries.KINDS`); `layer/SEED` are all heads of the layer, one result each; `*` all seeds, one
-    result each; none where the evaluation takes none."""
+    """`KIND/SEED` (`dictionaries.KINDS`); `KIND/*` all seeds, one result each; `KIND/+` all seeds for one result;
+    `layer/KIND` all heads of the main head's layer, `layers/KIND` a head of every part of the model, `cells/KIND` both,
+    one result each; `ks/SEED` states by the number of active atoms; `shipped/NAME` comes with the package; none where
+    the evaluation takes none."""
     options: Mapping[str, Any] = field(default_factory=dict)
     site: bool = False
-    """Whether the audited head is named, as no dictionary names it."""
+    """Whether the main head is named, as no dictionary names it."""
+    english: bool = False
+    """Whether its text is English on every host."""
 
 
+FEW = {"amplitudes": ("coefficient",), "timings": ("after_token",)}
+"""What is measured at many heads."""
+FACTS = {"names": 11, "things": 33, "counts": (8,), "gap": 0, "reach": 5, "tried": 4, "amplitudes": "coefficient",
+         "pairs_on": 48, "baselines": ()}  # fmt: skip
+"""Of the pairs that the shipped dictionaries know; a fact is looked for at the tokens of its own statement."""
 MEASUREMENTS: Mapping[str, Measurement] = {
+    "spectrum": Measurement("spectrum"),
     "substitution-states": Measurement("substitution", ("states/*",)),
     "substitution-writes": Measurement("substitution", ("writes/0",)),
     "substitution-flat": Measurement(
         "substitution", ("states/0 flat/0",), {"controls": ("flat_svd",), "amplitudes": ("coefficient",)}
     ),
-    "substitution-layer": Measurement(
-        "substitution", ("layer/0",), {"amplitudes": ("coefficient",), "timings": ("after_token",)}
-    ),
+    "substitution-layer": Measurement("substitution", ("layer/states",), FEW),
+    "substitution-layers": Measurement("substitution", ("layers/states",), FEW),
     "population-states": Measurement("population", ("states/0",)),
     "population-norm": Measurement("population", ("states/0",), {"amplitudes": ("norm",), "timings": ("after_token",)}),
     "partition-states": Measurement("partition", ("states/*",)),
+    "partition-layer": Measurement("partition", ("layer/states",)),
     "partition-batchtopk": Measurement("partition", ("batchtopk/0",)),
     "partition-jumprelu": Measurement("partition", ("jumprelu/0",)),
     "passage_loss-states": Measurement("passage_loss", ("states/0",)),
@@ -46,10 +57,10 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "fidelity-rank2": Measurement("fidelity", ("rank2/0",)),
     "fidelity-flat": Measurement("fidelity", ("flat/0",)),
     "fidelity-matrix": Measurement("fidelity", ("matrix/0",)),
-    **{f"quality-{kind}": Measurement("quality", (f"{kind}/*",)) for kind in ("states", "flat", "matrix")},
-    **{f"quality-{kind}": Measurement("quality", (f"{kind}/0",)) for kind in ("bilinear-flat", "tied")},
+    **{f"quality-{kind}": Measurement("quality", (f"layers/{kind}",)) for kind in VARIANTS},
+    "quality-ks": Measurement("quality", ("states/0", "ks/0")),
     "logit_shift-states": Measurement("logit_shift", ("states/0",)),
-    "selectivity-states": Measurement("selectivity", ("states/0",)),
+    "selectivity-cells": Measurement("selectivity", ("cells/states",)),
     "readers-states": Measurement("readers", ("states/0",)),
     "erasure-measured": Measurement("erasure", ("states/0",), {"follow": "measured"}),
     "sign": Measurement("sign", (), {}, site=True),
@@ -57,8 +68,10 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "installs-all-heads": Measurement("installs", (), {"site": "all", "timings": ("at_token",)}),
     "amplification-writes": Measurement("amplification", ("writes/0",)),
     "seeds-states": Measurement("seeds", ("states/+",)),
+    "recall-state": Measurement("recall", ("shipped/state",), FACTS, english=True),
+    "recall-write": Measurement("recall", ("shipped/write",), FACTS, english=True),
 }
-"""Every measurement that a claim asks for, once. `states/+` gives all seeds to one evaluation together."""
+"""Every measurement that a claim asks for, once."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +83,11 @@ class Binding:
     """Names of measurements."""
     read: Read
     published: str
-    """Which of its figures ours stand beside: a path like `value` or `rows.0.win`."""
+    """Which of its figures ours stand beside: a path like `value` or `rows.0.win`; empty where none was published."""
     by_family: Mapping[str, str] = field(default_factory=dict, kw_only=True)
-    """The path where it is another for a family of hosts."""
+    """The path where it is another for a family of hosts, or the only ones that have a number."""
     nothing: float
     """The value of no effect."""
-    compares: int = 100
-    """How many of our numbers the claim is about, from the first on; what follows is shown beside them."""
     rising: bool = True
     """Whether the claim, where it holds, lies above `nothing`."""
     no_effect: bool = False
@@ -85,9 +96,12 @@ class Binding:
     """What is done otherwise than published, beside host and sizes."""
     family: str = ""
     """The only family of hosts on which the claim has a meaning; empty for all."""
+    host: str = ""
+    """The only host on which it can be measured; empty for all."""
 
 
 STATES = ("substitution-states",)
+QUALITIES = tuple(f"quality-{kind}" for kind in VARIANTS)
 WINS = answers.wins(*STATES)
 BINDINGS: tuple[Binding, ...] = (
     Binding(
@@ -95,9 +109,9 @@ BINDINGS: tuple[Binding, ...] = (
         0.5, differs="one head, tokens drawn at random",
     ),
     Binding(
-        "substitution.per_layer", STATES, answers.of_records("substitution-states", answers.median_ratio),
-        "derived.ratio", 1.0, rising=False,
-        differs="median KL of the atom over that of deletion (published: 0.73, 0.37, 0.70)",
+        "substitution.per_layer", ("substitution-layers",), answers.by_layer(answers.median_ratio, "derived.ratios"),
+        "derived.ratios.1", 1.0, rising=False,
+        differs="median KL of the atom over that of deletion, at a head of every part of the model",
     ),
     Binding(
         "substitution.strict_chain", STATES, answers.of_records("substitution-states", answers.strict_chain), "value",
@@ -114,35 +128,39 @@ BINDINGS: tuple[Binding, ...] = (
     Binding("population", ("population-states",), answers.population, "value", 0.5),
     Binding("all_heads", ("substitution-layer",), answers.all_heads, "value", 0.5),
     Binding(
-        "partition", ("partition-states",), answers.partition("register_median"), "register_median_cosine", 0.0,
+        "partition", ("partition-states",), answers.partition(), "register_median_cosine", 0.0,
         differs="median cosine of the registers; their number is in the row",
     ),
-    Binding("passage_nll", ("passage_loss-states",), answers.passage_loss, "derived.excess", 0.0, compares=1),
     Binding(
-        "fidelity.ppl", ("fidelity-states", "fidelity-flat", "fidelity-matrix"), answers.fidelity, "rows.0.delta", 0.0,
-        no_effect=True, compares=1, differs="one head; states replaced once, after half of each passage",
+        "passage_nll", ("passage_loss-states",), answers.first_counts(answers.passage_loss), "derived.excess", 0.0
     ),
     Binding(
-        "encoder_swap.mse", tuple(f"quality-{kind}" for kind in ("states", "flat", "matrix", "bilinear-flat", "tied")),
-        answers.difference(
-            answers.quality("mse", "states", "flat", "matrix", "bilinear-flat", "tied"), "bilinear minus flat"
-        ), "derived.excess", 0.0, compares=1, differs="one head",
+        "fidelity.ppl", ("fidelity-states", "fidelity-flat", "fidelity-matrix"),
+        answers.first_counts(answers.fidelity), "rows.0.delta", 0.0, no_effect=True,
+        differs="one head; states replaced once, after half of each passage",
     ),
     Binding(
-        "dead_features", ("quality-flat", "quality-states"),
-        answers.difference(answers.quality("dead share", "flat", "states"), "flat minus bilinear"), "derived.gap", 0.0,
-        compares=1, differs="one head, one k",
+        "encoder_swap.mse", QUALITIES, answers.encoders("mse", *VARIANTS), "derived.excess", 0.0,
+        differs="one head of every part of the model; ranks stand below the encoders",
+    ),
+    Binding(
+        "dead_features", ("quality-flat", "quality-states"), answers.encoders("dead", "flat", "states"), "derived.gap",
+        0.0, differs="one k; a feature is dead that never fires in the held-out passages",
     ),
     Binding(
         "logit_shift.r2", ("logit_shift-states",),
-        answers.one_after_another(answers.logit_shift_fitted, answers.logit_shift_unfitted), "value", 0.0, compares=1,
+        answers.first_counts(answers.one_after_another(answers.logit_shift_fitted, answers.logit_shift_unfitted)),
+        "value", 0.0,
         differs="with a factor a cell every predictor reaches this, whatever it predicts: see the unfitted ones",
     ),
     Binding(
         "logit_shift.other_hosts", ("logit_shift-states",), answers.logit_shift_unfitted, "derived.mamba2", 0.0,
         differs="nothing fitted", family="mamba2",
     ),
-    Binding("selectivity", ("selectivity-states",), answers.selectivity, "value", 0.0),
+    Binding(
+        "selectivity", ("selectivity-cells",), answers.selectivity, "value", 0.0,
+        differs="cells: every head of one layer and one of every other part of the model",
+    ),
     Binding("edit.erase", ("erasure-measured",), answers.erasure("delete", 1.0), "value", 0.0, rising=False),
     Binding(
         "edit.erase_control", ("erasure-measured",), answers.erasure("elsewhere", 4.0), "value", 0.0, no_effect=True,
@@ -162,9 +180,10 @@ BINDINGS: tuple[Binding, ...] = (
         differs="dictionary of writes; change against unedited continuations",
     ),
     Binding(
-        "hosts.cosine", ("partition-states",), answers.partition("register_median"), "rows.1.value", 0.0,
+        "hosts.cosine", ("partition-states",), answers.partition(), "", 0.0,
         by_family={
-            "deltanet": "rows.0.value", "rwkv7": "rows.4.value", "gla": "rows.5.value", "mamba2": "rows.6.value",
+            "deltanet": "rows.0.value", "gated-deltanet": "rows.1.value", "rwkv7": "rows.4.value",
+            "gla": "rows.5.value", "mamba2": "rows.6.value",
         },
     ),
     Binding("hosts.mamba2", STATES, WINS, "value", 0.5, family="mamba2"),
@@ -172,12 +191,15 @@ BINDINGS: tuple[Binding, ...] = (
     Binding("hosts.qwen4b", STATES, WINS, "value", 0.5, family="gated-deltanet"),
     Binding("hosts.deltanet", STATES, WINS, "value", 0.5, family="deltanet"),
     Binding(
-        "flat_svd", ("substitution-flat",), answers.of_records("substitution-flat", answers.beats_flat), "derived.gain",
-        0.0, differs="whether the atom wins more often; published: -0.1 (Qwen3.5-0.8B), +6.6 (Mamba-2), -2.5 (RWKV-7)",
+        "flat_svd", ("substitution-flat",), answers.of_records("substitution-flat", answers.beats_flat), "", 0.0,
+        by_family={
+            "gated-deltanet": "derived.qwen", "mamba2": "derived.mamba2", "rwkv7": "derived.rwkv7",
+        },
+        differs="whether the atom wins more often; of other families no number was published",
     ),
     Binding(
         "rank2", ("fidelity-states", "fidelity-rank2"), answers.rank_two, "derived.percent", 0.0, no_effect=True,
-        compares=1, differs="one head; states replaced once, after half of each passage",
+        differs="one head; states replaced once, after half of each passage",
     ),
     Binding(
         "seeds", ("seeds-states",), answers.seeds, "atom_match", 0.1, rising=False,
@@ -186,9 +208,9 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(
         "sparsity_family", ("partition-batchtopk", "partition-jumprelu"),
         answers.one_after_another(
-            answers.partition("register_median", "partition-batchtopk"),
-            answers.partition("register_median", "partition-jumprelu"),
-        ), "rows.0.cosine", 0.0, differs="BatchTopK, then JumpReLU",
+            answers.partition("partition-batchtopk", "BatchTopK", "rows.0.cosine"),
+            answers.partition("partition-jumprelu", "JumpReLU", "rows.1.cosine"),
+        ), "rows.0.cosine", 0.0,
     ),
     Binding(
         "native_norm_inversion", ("population-norm",),
@@ -200,5 +222,16 @@ BINDINGS: tuple[Binding, ...] = (
         "causal_axes", ("population-states",), answers.of_records("population-states", answers.more_disruption),
         "derived.gap", 0.0,
         differs="share of firings where deletion changes the likeliest token, registers minus bundles",
+    ),
+    Binding(
+        "firing_order", ("substitution-layers",), answers.by_layer(answers.strict_chain), "", 1 / 6,
+        differs="share with KL of atom < deletion < random; chance is one order of six",
+    ),
+    Binding("class_distribution", ("partition-layer",), answers.class_distribution, "", 0.0),
+    Binding("k_sweep", ("quality-ks",), answers.k_sweep, "", 0.0),
+    Binding("spectral_audit", ("spectrum",), answers.spectral_audit, "", 0.0),
+    Binding(
+        "known_truth", ("recall-state", "recall-write"), answers.known_truth, "", 0.0, host="memory-gdn",
+        differs="dictionaries of the writes that hold a fact come with the package, for memory-gdn",
     ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from writesae.config import at_least, no_repeats, not_empty
@@ -16,24 +16,29 @@ class ReproduceConfig:
     """The settings of one reproduction; two runs with equal settings give equal numbers."""
 
     hosts: tuple[str, ...] = ("tiny-gdn", "tiny-mamba2")
-    """Hosts: embedded ones by name, folders, Hub ids; `all` are all embedded ones."""
+    """Hosts: embedded ones by name, folders, Hub ids; `all` are all embedded ones. A claim
+    about one host alone is measured there beside them."""
     claims: tuple[str, ...] = ()
     """Claims by their ids, and all that begin so (`edit` is every edit); all if none is named."""
     quick: bool = False
     """Small dictionaries and few places, for a look in minutes."""
     preset: Literal["default", "published"] = "default"
     """Sizes: ours for a laptop, or those of the paper (Table 8), for a GPU."""
-    corpus: str = "sample"
-    """Text, where a host has learnt text: the embedded sample, a file or folder, or `hf:` with a data set's name."""
+    features: int | None = None
+    """Atoms a dictionary; those of the sizes if not said (published: 2,048 in the paper, 16,384 in the release)."""
+    corpus: str | None = None
+    """Text, where a host has learnt text: `sample` (embedded), a file or folder, or `hf:` with a data set's name; by
+    default the embedded one, or the published one with the published sizes."""
     site: str | None = None
-    """Head of the dictionaries, like L9.H4; by default the audit chooses one for each host."""
+    """Head of the dictionaries, like L9.H4; by default the published one with the published sizes on a host that has
+    it, else the audit chooses one for each host."""
     workers: int = 2
     """Dictionaries trained at a time. Changes no number."""
 
     def __post_init__(self) -> None:
         not_empty(self, "hosts")
         no_repeats(self, "hosts", "claims")
-        at_least(self, workers=1)
+        at_least(self, workers=1, features=1)
         for name in self.claims:
             chosen(name)
         if self.site is not None:
@@ -47,7 +52,8 @@ class ReproduceConfig:
     @property
     def sizes(self) -> Sizes:
         """How much of everything."""
-        return SIZES["quick" if self.quick else self.preset]
+        sizes = SIZES["quick" if self.quick else self.preset]
+        return replace(sizes, features=self.features or sizes.features, corpus=self.corpus or sizes.corpus)
 
 
 def chosen(name: str) -> list[str]:

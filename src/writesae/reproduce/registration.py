@@ -37,9 +37,10 @@ def plan(config: ReproduceConfig) -> dict[str, Json]:
     bound = [one for one in BINDINGS if one.claim in wanted]
     hypotheses: list[Json] = [
         {
-            "claim": one.claim, "published": claim(one.claim).number(one.published), "no effect": one.nothing,
-            "rising": one.rising, "claims no effect": one.no_effect, "numbers": one.compares, "family": one.family,
-            "measurements": list(one.asks),
+            "claim": one.claim, "published": claim(one.claim).number(one.published) if one.published else None,
+            "by family": {family: claim(one.claim).number(path) for family, path in one.by_family.items()},
+            "no effect": one.nothing, "rising": one.rising, "claims no effect": one.no_effect, "family": one.family,
+            "host": one.host, "measurements": list(one.asks),
         }
         for one in bound
     ]  # fmt: skip

@@ -10,6 +10,8 @@ from writesae.reproduce.bindings import Binding
 from writesae.reproduce.claims import claim
 from writesae.reproduce.verdict import Verdict, verdict
 
+UNDOUBTED = "nothing could be resampled, so that the number has no interval"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -30,15 +32,14 @@ class Row:
     """What is done otherwise than published, or why nothing was measured."""
 
 
-def row(binding: Binding, number: int, ours: Ours, host: str, family: str) -> Row:
+def row(binding: Binding, ours: Ours, host: str, family: str) -> Row:
     """The row of one number of a claim's, on a host of a family."""
-    about = claim(binding.claim)
-    published = about.number(binding.by_family.get(family, binding.published))
-    said = None
-    if number < binding.compares:
-        said = verdict(ours, published, binding.nothing, binding.rising, about.unmet, binding.no_effect)
-    beside = published if said is not None else None
-    return Row(binding.claim, host, ours.what, beside, ours.value, ours.interval, ours.n, said, binding.differs)
+    path = binding.by_family.get(family, binding.published) if ours.beside == "" else ours.beside
+    published, said, differs = claim(binding.claim).number(path) if path else None, None, binding.differs
+    if ours.beside is not None:
+        said = verdict(ours, published, binding.nothing, binding.rising, binding.no_effect)
+        differs = UNDOUBTED if said == "not comparable" else differs
+    return Row(binding.claim, host, ours.what, published, ours.value, ours.interval, ours.n, said, differs)
 
 
 def without(claim_id: str, host: str, why: str) -> Row:

@@ -1,4 +1,5 @@
-"""Several runs at a time, each in a process of its own, which says what it records; results lie in the runs' folders.
+"""Several runs at a time, each in a process that has no other meanwhile and says what it records; results lie in the
+runs' folders. A process whose run is finished takes the next one: to start one costs seconds.
 
 Processes are started without multiprocessing, which would run the caller's script again where that has no `__main__`
 guard.
@@ -40,20 +41,27 @@ def run_side_by_side(
     A run that fails, or whose process is killed, says so last, and the others go on. The store is pickled. Raises
     KeyboardInterrupt after an interrupt, when all have saved.
     """
-    waiting, running, heard = list(jobs), dict[int, subprocess.Popen[bytes]](), _Heard()
+    waiting, running, idle, heard = (
+        list(jobs),
+        dict[int, subprocess.Popen[bytes]](),
+        list[subprocess.Popen[bytes]](),
+        _Heard(),
+    )
     stopped = False
     with interrupts() as interrupted:
         try:
             while running or (waiting and not stopped):
                 while waiting and len(running) < workers and not stopped:
                     number = waiting.pop(0)
-                    process = running[number] = _start()
+                    process = running[number] = idle.pop() if idle else _start()
                     job = pickle.dumps((store, *jobs[number]))
                     threading.Thread(target=_listen, args=(number, process, job, heard), daemon=True).start()
                 with suppress(queue.Empty):
                     number, said = heard.get(timeout=0.2)
-                    if not isinstance(said, StepRecord):
-                        running.pop(number).wait()
+                    if said is None:
+                        idle.append(running.pop(number))
+                    elif not isinstance(said, StepRecord):
+                        _end(running.pop(number))
                     if isinstance(said, StepRecord | None) or not stopped:
                         hear(number, said)
                 if interrupted.is_set() and not stopped:
@@ -61,9 +69,11 @@ def run_side_by_side(
                     for process in running.values():
                         process.send_signal(signal.SIGINT)
         finally:
+            for process in idle:
+                _end(process)
             for process in running.values():
                 process.kill()  # only what is left by a second Ctrl-C, or by an error in `hear`
-                process.wait()
+                _end(process)
     if stopped:
         raise KeyboardInterrupt("the runs stopped and are saved; the same command goes on from there")
 
@@ -80,16 +90,24 @@ def _start() -> subprocess.Popen[bytes]:
     )
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let a process go that has no run."""
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        with suppress(BrokenPipeError):
+            pipe.close()
+    process.wait()
+
+
 def _listen(number: int, process: subprocess.Popen[bytes], job: bytes, heard: _Heard) -> None:
     """Hand a process its run and pass on what it says of it."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        with process.stdin as tell:
-            tell.write(job)
-        with process.stdout as told:
-            while isinstance(said := pickle.load(told), StepRecord):
-                heard.put((number, said))
+        process.stdin.write(job)
+        process.stdin.flush()
+        while isinstance(said := pickle.load(process.stdout), StepRecord):
+            heard.put((number, said))
     except (EOFError, BrokenPipeError, pickle.UnpicklingError):  # cut short
         said = _death(process.wait())
     heard.put((number, said))
@@ -102,7 +120,7 @@ def _death(code: int) -> WritesaeError:
 
 
 def serve() -> None:
-    """What such a process does: train what comes in and say how it goes."""
+    """What such a process does: train what comes in, one run after another, and say how it goes."""
     from writesae.training.many import train  # which imports this module
 
     tell = os.fdopen(os.dup(1), "wb")
@@ -119,12 +137,16 @@ def serve() -> None:
         def close(self) -> None:
             """The run has yet to say how it ended."""
 
-    store, config, out = pickle.load(sys.stdin.buffer)
     said: Said = None
-    try:
-        train(store, config, out, [Tell()])
-    except WritesaeError as error:
-        said = error
-    except KeyboardInterrupt as error:
-        said = WritesaeError(str(error))
-    Tell().record(said)
+    while said is None:
+        try:
+            store, config, out = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            train(store, config, out, [Tell()])
+        except WritesaeError as error:
+            said = error
+        except KeyboardInterrupt as error:
+            said = WritesaeError(str(error))
+        Tell().record(said)

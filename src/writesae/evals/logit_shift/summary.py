@@ -153,15 +153,20 @@ def _right(table: pd.DataFrame, predictor: str, floor: float) -> pd.Series[bool]
     return right
 
 
-def _cell_fit(records: pd.DataFrame, predictor: str) -> float:
-    """R^2 over all records after each cell's predictions are multiplied by the one number that fits it best."""
-    if records.epsilon.nunique() < 2:
-        return float("nan")
+def fitted(records: pd.DataFrame, predictor: str) -> pd.Series[float]:
+    """The predictions after each cell's are multiplied by the one number that fits it best over all epsilons."""
     keys = [records[name] for name in ("passage", "feature", "horizon", "rank")]
     products, squares = (
         (records[predictor] * records[name]).groupby(keys).transform("sum") for name in ("measured", predictor)
     )
-    return r_squared(records.measured, records[predictor] * (products / squares).fillna(0.0))
+    scaled: pd.Series[float] = records[predictor] * (products / squares).fillna(0.0)
+    return scaled
+
+
+def _cell_fit(records: pd.DataFrame, predictor: str) -> float:
+    """Their R^2; NaN with a single epsilon."""
+    several = records.epsilon.nunique() > 1
+    return r_squared(records.measured, fitted(records, predictor)) if several else float("nan")
 
 
 def _fit(cell: pd.DataFrame, predictor: str, fired: int, floor: float, seed: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from writesae.corpus import Passages
 from writesae.corpus.facts import PATTERN, FactPassages, Vocabulary, draw_facts, sentences_in, vocabulary
-from writesae.disk import read_json
 from writesae.errors import InputError
 from writesae.evals.common.identity import provenance
 from writesae.evals.common.pieces import Keep, Measured, concatenated
@@ -26,7 +25,8 @@ from writesae.evals.recall.located import ALL, binding, cells_of, costs, groups_
 from writesae.evals.recall.prices import prices, ranked
 from writesae.evals.recall.recovery import baseline, bound, recovery, share_of_state, written
 from writesae.evals.recall.summary import MORE
-from writesae.hosts import EMBEDDED, Host
+from writesae.hosts import Host
+from writesae.hosts.sources import pattern_of
 from writesae.sae import SAE
 from writesae.types import Site
 
@@ -99,9 +99,7 @@ def measure(subject: Subject, config: RecallConfig, keep: Keep) -> Measured:
 
 def _words(host: Host, config: RecallConfig) -> Vocabulary:
     """The names and things in play."""
-    card = read_json(EMBEDDED[host.name] / "card.json") if host.name in EMBEDDED else {}
-    own = card.get("pattern") if isinstance(card, dict) else None
-    words = vocabulary(host.tokenizer, config.pattern or str(own or PATTERN))
+    words = vocabulary(host.tokenizer, config.pattern or pattern_of(host.name) or PATTERN)
     return words.first(config.names or len(words.names), config.things or len(words.things))
 
 

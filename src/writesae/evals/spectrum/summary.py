@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -91,13 +91,11 @@ def _middle(x: pd.Series[float]) -> float:
 def summarise(tables: Mapping[str, pd.DataFrame], config: SpectrumConfig) -> Summary:
     """The summary of the two tables."""
     records, writes = tables["records"], tables["writes"]
-    remembering = records[records.write_share <= MEMORY]
-    among, effect = remembering if len(remembering) else records, f"delete_kl_{config.timings[0]}"
-    best = among.iloc[int(np.argmax(among[effect].to_numpy()))]
+    best, remembering = most(records, config), records[records.write_share <= MEMORY]
     largest = np.array([values[0] for values in writes.singular_values]) / writes.state_norm.to_numpy()
     return Summary(
         default_site=str(Site(int(best["layer"]), int(best["head"]))),
-        delete_kl=float(best[effect]),
+        delete_kl=float(best[f"delete_kl_{config.timings[0]}"]),
         above=float(best[f"above_{config.timings[0]}"]),
         native_write=cast(NativeWrite, str(best.native_write)),
         heads=len(records),
@@ -107,6 +105,13 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: SpectrumConfig) -> Sum
         decay=float(records.decay.median()),
         singular_share=float(np.median(np.square(largest))),
     )
+
+
+def most(records: pd.DataFrame, config: SpectrumConfig) -> pd.Series[Any]:
+    """The head with the largest deletion effect among those that remember, else of all."""
+    remembering = records[records.write_share <= MEMORY]
+    among = remembering if len(remembering) else records
+    return among.iloc[int(np.argmax(among[f"delete_kl_{config.timings[0]}"].to_numpy()))]
 
 
 MOST_LINES = 60
