@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from writesae.cli import main
 from writesae.errors import DataError, OutputError
@@ -19,9 +21,9 @@ from writesae.reproduce.sizes import SIZES
 
 SMALL = replace(
     SIZES["quick"], tokens=3_000, length=48, features=24, k=3, train_tokens=4_096, passages=4,
-    options={"sign": {"passages": 12}, "substitution": {"firings": 20}, "selectivity": {"atoms": 2, "firings": 2}},
+    layers=1, options={"sign": {"passages": 12}, "substitution": {"firings": 20}},
 )  # fmt: skip
-CLAIMS = ("substitution.pooled", "edit.sign", "readers", "hosts.rwkv7", "sparsity_family")
+CLAIMS = ("substitution.pooled", "edit.sign", "readers", "hosts.rwkv7", "sparsity_family", "spectral_audit")
 
 CONFIG = ReproduceConfig(("tiny-gdn",), CLAIMS, quick=True, workers=1)
 
@@ -39,18 +41,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_claim_has_a_number_or_a_reason(folder: Path) -> None:
     rows = json.loads((folder / TABLE).read_text())["rows"]
     assert list(dict.fromkeys(row["claim"] for row in rows)) == [
-        "substitution.pooled", "edit.sign", "hosts.rwkv7", "sparsity_family", "readers",
+        "substitution.pooled", "edit.sign", "hosts.rwkv7", "sparsity_family", "readers", "spectral_audit",
     ]  # fmt: skip
     plan = json.loads((folder / TABLE).read_text())["plan"]
     assert plan == {"sha256": json.loads((folder / FILE).read_text())["sha256"], "kept": True}
     for row in rows:
-        assert (row["value"] is None) == (row["verdict"] == "not comparable")
-        assert row["value"] is not None or row["differs"]
+        assert row["value"] is not None or (row["verdict"] == "not comparable" and row["differs"])
     pooled = [row["what"] for row in rows if row["claim"] == "substitution.pooled"]
     assert pooled[0] == "read by state, after token"  # the published reading comes first
     assert {"read by increment, after token", "dictionary of writes, at token"} <= set(pooled)
     (elsewhere,) = [row for row in rows if row["claim"] == "hosts.rwkv7"]
     assert elsewhere["differs"] == "is about hosts of the family rwkv7"
+    sparsities = [
+        (row["what"].partition(",")[0], row["published"]) for row in rows if row["claim"] == "sparsity_family"
+    ]
+    assert sparsities == [("BatchTopK", 0.262), ("JumpReLU", 0.189)]  # each beside its own
+    assert {row["verdict"] for row in rows if row["claim"] == "spectral_audit"} == {"ours alone"}
 
 
 def test_the_same_call_reads_what_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +71,30 @@ def test_the_same_call_reads_what_is_there(folder: Path, monkeypatch: pytest.Mon
     assert text == page(rows, "quick sizes")
     for row in headline(rows):
         assert f'id="{row.claim}"' in text
+
+
+def damaged(path: Path) -> None:
+    """Change one byte in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_what_is_damaged_is_named_and_made_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIZES, "quick", SMALL)
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    place = out / "tiny-gdn"
+    before = (out / TABLE).read_bytes()
+    chunk = max((place / "streams.zarr").rglob("c/*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    for path in (place / "train/writes-0/sae/weights.safetensors", chunk, place / "results/sign/records.parquet"):
+        damaged(path)
+    with (tmp_path / "said").open("w") as said:
+        reproduce(CONFIG, out, Console(file=said, width=10_000))
+    told = (tmp_path / "said").read_text()
+    named = re.findall(r"damaged and made again: (\S+):", told)
+    assert [str(Path(name).relative_to(place)) for name in named] == ["train/writes-0", "streams.zarr", "results/sign"]
+    assert (out / TABLE).read_bytes() == before
 
 
 def test_a_folder_of_other_settings(folder: Path) -> None:

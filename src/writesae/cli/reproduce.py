@@ -21,10 +21,15 @@ class Command:
     register: bool = False
     """Only write down what will be measured and what would count, with its hash, in a new folder. The same command
     without this flag then runs it there, and says whether the plan was kept."""
+    plan: bool = False
+    """Only print what it would cost: tokens, bytes, hours. Nothing is run, written or fetched."""
 
 
 def run(command: Command) -> None:
     """Run it, print the table."""
+    if command.plan:
+        _print_plan(command.config)
+        return
     from writesae.disk import check_place
 
     check_place(command.out)
@@ -57,3 +62,23 @@ def run(command: Command) -> None:
         terminal.print(f"The plan that was registered ({str(plan['sha256'])[:12]}) {said}.")
     settings = "quick" if command.config.quick else command.config.preset
     terminal.print(f"Page: [bold]{write_page(command.out, rows, f'{settings} sizes')}[/bold]")
+
+
+def _print_plan(config: ReproduceConfig) -> None:
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from writesae.reproduce.plan import MACHINES, plan
+
+    table, costs = Table(), plan(config)
+    for name in ("host", "part", "what", "tokens", "disk", *(f"hours, {machine}" for machine in MACHINES)):
+        table.add_column(name, overflow="fold", justify="right" if name.startswith(("tokens", "disk", "h")) else "left")
+    for one in costs:
+        hours = (f"{one.hours[machine]:.2g}" for machine in MACHINES)
+        disk = decimal(one.size) if one.size else ""
+        table.add_row(one.host, one.part, one.amount, f"{one.tokens:,}", disk, *hours)
+    hours = (f"{sum(one.hours[machine] for one in costs):.2g}" for machine in MACHINES)
+    total = f"{sum(one.tokens for one in costs):,}", decimal(sum(one.size for one in costs))
+    table.add_row("all", "", "", *total, *hours, style="bold")
+    console().print(table)
+    console().print("Hours are estimates by the rates in writesae.reproduce.plan, good to a factor of two or so.")

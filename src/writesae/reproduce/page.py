@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from writesae.disk import write_text
+from writesae.reproduce import plainly
 from writesae.reproduce.bindings import BINDINGS
 from writesae.reproduce.claims import Claim, claim
+from writesae.reproduce.plainly import failures
 from writesae.reproduce.rows import Row
 from writesae.reproduce.verdict import MEANING, Verdict
 from writesae.show import words
@@ -19,7 +21,7 @@ PAGE = "reproduction.html"
 TEMPLATES = Path(__file__).parent / "templates"
 TONES: dict[Verdict, str] = {
     "holds": "yes", "turns": "yes", "holds in direction": "yes", "does not hold here": "no", "fails here too": "no",
-    "not comparable": "open",
+    "ours alone": "open", "not comparable": "open",
 }  # fmt: skip
 NOTHING = {one.claim: one.nothing for one in BINDINGS}
 
@@ -86,7 +88,9 @@ def page(rows: Sequence[Row], settings: str) -> str:
     hosts = ", ".join(dict.fromkeys(row.host for row in rows))
     first = [line(row) for row in headline(rows)]
     shared = {"claims": by_claim, "hosts": hosts, "meaning": MEANING, "settings": settings}
-    overview = render("overview_of_claims", TEMPLATES, first=first, counted=counted(rows), **shared)
+    failed = [line(row) for _, own in failures(rows) for row in own if row.value is not None]
+    told = {"first": first, "counted": counted(rows), "said": plainly.headline(rows), "failed": failed}
+    overview = render("overview_of_claims", TEMPLATES, **told, **shared)
     chapters = [
         Chapter("claims", "Claims", overview),
         Chapter("numbers", "Every number", render("every_number", TEMPLATES, **shared)),

@@ -196,21 +196,25 @@ def measured(
     host: Host, name: str, saes: Sequence[SAE], site: Site, test: Text | Passages, sizes: Sizes, results: Path, key: str
 ) -> Result[Any, Any]:  # fmt: skip
     """One result of a measurement, measured or read."""
-    what = MEASUREMENTS[name]
-    evaluation = EVALUATIONS[what.evaluation]
+    what, (options, count) = MEASUREMENTS[name], options_of(name, sizes)
     if what.english:
         test = text("sample", host, length=sizes.length).split(SHARE)[1]
-    own = sizes.options.get(what.evaluation, {}) | sizes.options.get(name, {})
-    options: dict[str, Any] = own | dict(what.options)
     if what.site:
         options.setdefault("site", str(site))
-    count = options.pop("passages", evaluation.passages if evaluation.length else sizes.passages)
     if isinstance(test, Text):
         options["passages"] = count
     else:
         test = _few(test, count)
-    given = [list(saes) if len(saes) > 1 else saes[0]] if saes else []
-    return evaluation(host, *given, test, out=results / key, **options)
+    own = [list(saes) if len(saes) > 1 else saes[0]] if saes else []
+    return EVALUATIONS[what.evaluation](host, *own, test, out=results / key, **options)
+
+
+def options_of(name: str, sizes: Sizes) -> tuple[dict[str, Any], int]:
+    """The options of a measurement, and how many passages it is made on."""
+    what = MEASUREMENTS[name]
+    evaluation = EVALUATIONS[what.evaluation]
+    options = sizes.options.get(what.evaluation, {}) | sizes.options.get(name, {}) | dict(what.options)
+    return options, options.pop("passages", evaluation.passages if evaluation.length else sizes.passages)
 
 
 def texts(host: Host, name: str, config: ReproduceConfig) -> tuple[Text | TokenBlocks, Text | Passages]:

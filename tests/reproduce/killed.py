@@ -1,0 +1,62 @@
+"""A small reproduction that is killed again and again, beside one that is not: `python killed.py FOLDER KILLS`.
+
+A warm process forks; each fork goes on in the same folder and is killed at a random moment. Prints, as JSON, how many
+forks were killed, whether the folder's table then is that of an undisturbed run, and how many results there are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from writesae.hosts import load
+from writesae.reproduce import ReproduceConfig
+from writesae.reproduce.run import TABLE, reproduce
+from writesae.reproduce.sizes import SIZES
+
+SIZES["quick"] = replace(
+    SIZES["quick"], tokens=2_000, length=48, features=24, k=3, train_tokens=8_192, batch=512, passages=3, layers=1,
+    options={"sign": {"passages": 8}},
+)  # fmt: skip
+CONFIG = ReproduceConfig(("tiny-gdn",), ("edit.sign", "k_sweep"), quick=True, workers=1)
+
+
+def forked(out: Path, after: float | None) -> bool:
+    """Run, or go on, in a fork; whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        reproduce(CONFIG, out, Console(quiet=True))
+        os._exit(0)
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
+    code = os.waitpid(child, 0)[1]
+    if code and after is None:
+        raise SystemExit(f"a run that was not killed ended with {code}")
+    return bool(code)
+
+
+def main(folder: Path, kills: int) -> None:
+    """Both runs."""
+    load("tiny-gdn")  # every import is made before the clock runs
+    start = time.monotonic()
+    forked(folder / "undisturbed", None)
+    whole = time.monotonic() - start
+    moments = random.Random(kills)
+    killed = sum(forked(folder / "killed", moments.uniform(0.02, 2.5 / kills) * whole) for _ in range(kills))
+    forked(folder / "killed", None)
+    tables = [(folder / name / TABLE).read_bytes() for name in ("undisturbed", "killed")]
+    results = len(list((folder / "killed").rglob("summary.json")))
+    print(json.dumps({"killed": killed, "same": tables[0] == tables[1], "results": results}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
