@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.corpus import Fingerprint
+from writesae.disk import place
 from writesae.recurrence.written import Written, native_update
 from writesae.store import Provenance, StoredLayer, StreamStore
 from writesae.types import Site
@@ -43,7 +42,7 @@ class MemoryStore(StreamStore):
             "writesae-streams", 2, "planted", "r0", "float32", None, "c0", sequences, length, (3,), "float32", 1, {},
             "planted", "train of 0.8",
         )  # fmt: skip
-        super().__init__(Path("memory"), origin, {3: layer}, f"memory-{seed}-{decays}", 0, {})
+        super().__init__(place("memory"), origin, {3: layer}, f"memory-{seed}-{decays}", 0, {})
         text = Fingerprint.of(np.random.default_rng(seed).integers(0, 97, (sequences, length)))
         padded = np.array([*padding, *[0] * (sequences - len(padding))], np.int64)
         self.__dict__.update(text=text, padded=padded, data=[], erased=[])

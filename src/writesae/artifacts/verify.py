@@ -15,7 +15,18 @@ from writesae.artifacts.collection import INDEX, read_collection, scan_cell
 from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, content, read_listed
 from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest
 from writesae.config import from_json
-from writesae.disk import LARGE, PARTIAL, FileEntry, files_under, inside, is_system, map_tensors, read_json, read_lines
+from writesae.disk import (
+    LARGE,
+    PARTIAL,
+    FileEntry,
+    files_under,
+    inside,
+    is_address,
+    is_system,
+    map_tensors,
+    read_json,
+    read_lines,
+)
 from writesae.disk.tensors import SIZES
 from writesae.errors import DataError, InputError, WritesaeError
 
@@ -52,14 +63,17 @@ class Verification:
 def verify(path: str | Path) -> Verification:
     """Check a dictionary, a collection, a stream store, or a folder (or file) of results, down to every number.
 
-    Hashes, sizes, missing and unlisted files, shapes, dtypes, NaN and infinity, indices. Raises InputError where
-    `path` holds nothing that can be checked.
+    Hashes, sizes, missing and unlisted files, shapes, dtypes, NaN and infinity, indices. A store may be at an address.
+    Raises InputError where `path` holds nothing that can be checked.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"cannot verify {path}: it does not exist")
-    kind = _kind(path)
-    found = list(_CHECKS[kind](path))
+    if is_address(path):
+        kind, found = "store", list(_store(path))
+    else:
+        path = Path(path)
+        if not path.exists():
+            raise InputError(f"cannot verify {path}: it does not exist")
+        kind = _kind(path)
+        found = list(_CHECKS[kind](path))
     checked = [item for item in found if isinstance(item, str)]
     if not checked:
         raise InputError(f"{path} holds no dictionary, collection, store or result file that could be verified")
@@ -149,7 +163,7 @@ def _collection(root: Path) -> Iterator[str | Finding]:
             yield from _result(root / name)
 
 
-def _store(path: Path) -> Iterator[str | Finding]:
+def _store(path: str | Path) -> Iterator[str | Finding]:
     from writesae.store import verify as verify_store
 
     yield str(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from writesae.cli.options import Flat, HostOptions, TextOptions
@@ -16,8 +15,8 @@ class Command:
     A capture that was stopped goes on where it was when the same command is given again.
     """
 
-    out: Path
-    """Folder of the new store, NAME.zarr by convention."""
+    out: str
+    """Folder of the new store, NAME.zarr by convention, or its address in object storage: s3://BUCKET/NAME.zarr."""
     host: Flat[HostOptions] = field(default_factory=HostOptions)
     layers: str = "all"
     """Recurrent layers by model index: "4", "4,5", or "all"."""

@@ -18,8 +18,8 @@ class Command:
     matrix (dense encoder, rank-1 atoms), flat (dense encoder, full-matrix atoms).
     """
 
-    store: Annotated[Path, tyro.conf.Positional]
-    """Folder of the store."""
+    store: Annotated[str, tyro.conf.Positional]
+    """Folder of the store, or its address."""
     out: Path
     """Folder of the results; with several heads or seeds, one folder a run is made in it."""
     site: tuple[str, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from tyro.conf import Positional
 
@@ -13,8 +12,8 @@ class Command:
     """Check a dictionary, a collection, a stream store or a folder of results down to every hash, shape, dtype, number
     and index, and say what is wrong with which file. Exits with 2 where something is."""
 
-    path: Positional[Path]
-    """What to check."""
+    path: Positional[str]
+    """What to check; a store may be at an address like s3://BUCKET/NAME.zarr."""
 
 
 def run(command: Command) -> None:

@@ -12,8 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,14 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 """Ending of a file or folder that is still being written; such a one never counts."""
+SCHEME = r"[a-z][a-z0-9+.-]+:/"
+"""Beginning of an address; a path has one slash there."""
+
+
+def check_local(path: Path) -> None:
+    """Raise OutputError for an address that was taken for a path."""
+    if re.match(SCHEME, str(path)):
+        raise OutputError(f"{path} looks like an address, and only stream stores can be in object storage: give a path")
 
 
 @contextmanager
@@ -59,15 +66,6 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def sync_all(root: Path, names: Iterable[str]) -> None:
-    """Force some files below a folder to disk, and every folder that leads to them."""
-    files = [Path(name) for name in names]
-    folders = {root, *(root / parent for name in files for parent in name.parents)}
-    with ThreadPoolExecutor(8) as pool:  # together they take hardly more than one: a journal is written once for all
-        for places in ([root / name for name in files], folders):
-            list(pool.map(sync, places))
-
-
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A file to write to that becomes `path` in one step when the block ends without an error, and vanishes otherwise.
@@ -92,6 +90,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, if they are not there; raises OutputError where that cannot be."""
+    check_local(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -159,9 +158,18 @@ class FileEntry:
         """Of a file as it is now."""
         return cls(sha256(path), path.stat().st_size)
 
+    @classmethod
+    def of_bytes(cls, data: bytes) -> FileEntry:
+        """Of what a file is to hold."""
+        return cls(hashlib.sha256(data).hexdigest(), len(data))
+
     def other_size(self, size: int) -> str | None:
         """How a file of `size` bytes differs; None where it does not."""
         return None if size == self.size else f"has {size:,} bytes instead of {self.size:,}"
+
+    def other_content(self, sha256: str) -> str | None:
+        """How a file of this hash differs; None where it does not."""
+        return None if sha256 == self.sha256 else f"has changed (SHA-256 {sha256[:16]}.., not {self.sha256[:16]}..)"
 
     def problem(self, path: Path, *, hashes: bool = True) -> str | None:
         """How a file differs in presence, size and, with `hashes`, content; None where it does not."""
@@ -169,9 +177,7 @@ class FileEntry:
             return "is missing"
         if problem := self.other_size(path.stat().st_size):
             return problem
-        if hashes and (found := sha256(path)) != self.sha256:
-            return f"has changed (SHA-256 {found[:16]}.., not {self.sha256[:16]}..)"
-        return None
+        return self.other_content(sha256(path)) if hashes else None
 
 
 def sha256(path: Path) -> str:

@@ -59,7 +59,7 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def check_name(name: str, folder: Path, pattern: str = r"[^/]+(/[^/]+)*") -> None:
+def check_name(name: str, folder: Path | str, pattern: str = r"[^/]+(/[^/]+)*") -> None:
     """Raise DataError for a name that we do not write: not relative (`..`, absolute, drives, `./`), longer than 255
     bytes a part or 4,096 in all, with characters that are not shown or that look like others, not like `pattern`."""
     parts = name.split("/")

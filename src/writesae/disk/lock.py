@@ -29,6 +29,11 @@ def beside(folder: Path) -> Path:
     return folder.parent / f".{folder.name}{LOCK}"
 
 
+def this_process() -> str:
+    """How this process is named to others."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 @contextmanager
 def locked(lock: Path, folder: Path) -> Iterator[None]:
     """Hold a lock file for the length of a block; it is gone afterwards.
@@ -40,7 +45,7 @@ def locked(lock: Path, folder: Path) -> Iterator[None]:
     _mine.add(os.path.realpath(lock))
     try:
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        os.pwrite(handle, this_process().encode(), 0)
         yield
     finally:
         _mine.discard(os.path.realpath(lock))

@@ -11,12 +11,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from writesae.config import Json, from_json, to_json
-from writesae.disk.files import json_bytes, make_folder, reason, write_json, writing
-from writesae.disk.folders import holds, recover
+from writesae.disk.files import check_local, json_bytes, make_folder, reason, write_json, writing
+from writesae.disk.folders import holds
 from writesae.disk.lock import check_unlocked, locked, within
 from writesae.disk.read import read_json
-from writesae.errors import ConfigError, InputError, OutputError
-from writesae.hub import is_hub_id
+from writesae.errors import ConfigError, OutputError
 
 MARK = "run.json"
 """The file that says whose an output folder is."""
@@ -29,6 +28,7 @@ def check_place(path: Path, *, file: bool = False) -> None:
 
     Also where another process is writing there. To be asked before anything long is begun.
     """
+    check_local(path)
     try:
         there = next(place for place in (path, *path.absolute().parents) if place.exists())
         folder = there.parent if file and there == path and not there.is_dir() else there
@@ -54,20 +54,6 @@ def missing(path: Path, kind: str = "file or folder", names: Iterable[str] = ())
     near = [str(parent / close) for close in get_close_matches(name, beside)]
     near += get_close_matches(str(path), names, n=1)
     return f"there is no {kind} {path}" + f" (near: {', '.join(near)})" * bool(near)
-
-
-def check_there(path: Path, remedy: str = "check the path", *, hub: bool = False) -> None:
-    """Raise InputError where nothing is at `path`, unless (with `hub`) it is written like a repository on the Hub.
-
-    To be asked before anything long is begun. `remedy` says what to do.
-    """
-    if not path.exists():
-        recover(path)
-    if not path.exists() and not (hub and is_hub_id(str(path))):
-        said = f"{missing(path, 'folder')}, and it is no Hub id user/name" if hub else missing(path)
-        raise InputError(
-            f"{said}: {'give a folder that `writesae train` or `pull` made, or a Hub id' if hub else remedy}"
-        )
 
 
 def check_owner(folder: Path, kind: str, *marks: str) -> bool:

@@ -9,62 +9,93 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArraySpec as ChunkSpec
 from zarr.core.buffer import Buffer
 from zarr.registry import register_codec
+from zarr.storage import MemoryStore
 
 from writesae.config import Json
-from writesae.disk import LARGE, read_json
+from writesae.disk import LARGE, Place
 from writesae.errors import DataError
 from writesae.store.layout import Grid
 
 
-def create_array(root: Path, name: str, grid: Grid, attributes: Mapping[str, Json] | None = None) -> None:
-    """Make an array with its checksums, and replace what a killed start left of it."""
-    packed: BytesBytesCodec = ZstdCodec(level=0)
-    if grid.shards is not None:
-        packed = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
-    zarr.create_array(
-        root / name,
-        shape=grid.shape,
-        dtype=grid.dtype,
-        shards=grid.shards,
-        chunks=grid.chunks,
-        compressors=(packed, Crc32cCodec()),
-        fill_value=0,
-        attributes=cast(Any, attributes),
-        overwrite=True,
-    )
+class Pieces:
+    """Files of a store that are made in memory, to be put where they belong."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}
+        self._arrays: dict[str, tuple[zarr.Array[Any], dict[str, Buffer]]] = {}
+
+    def group(self, name: str, attributes: Mapping[str, Json]) -> None:
+        """A group, as Zarr writes it."""
+        told = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+        self._files[f"{name}/zarr.json".lstrip("/")] = json.dumps(told, indent=2).encode()
+
+    def write(
+        self,
+        name: str,
+        grid: Grid,
+        values: NDArray[np.generic],
+        start: int = 0,
+        attributes: Mapping[str, Json] | None = None,
+    ) -> None:
+        """Rows of an array from `start` on: whole chunks or shards, each once. The first make the array too."""
+        if name not in self._arrays:
+            packed: BytesBytesCodec = ZstdCodec(level=0)
+            if grid.shards is not None:
+                packed = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+            held: dict[str, Buffer] = {}
+            array = zarr.create_array(
+                MemoryStore(held),
+                shape=grid.shape,
+                dtype=grid.dtype,
+                shards=grid.shards,
+                chunks=grid.chunks,
+                compressors=(packed, Crc32cCodec()),
+                fill_value=0,
+                attributes=cast(Any, attributes),
+                config={"write_empty_chunks": True},  # a shard of zeros (the decay of DeltaNet) must be a file too
+            )
+            self._arrays[name] = array, held
+        array, held = self._arrays[name]
+        array[start : start + len(values)] = values.astype(grid.dtype, copy=False)
+        self._files |= {f"{name}/{key}": held.pop(key).to_bytes() for key in list(held)}
+
+    def take(self) -> dict[str, bytes]:
+        """What was made since the last time, by name."""
+        made, self._files = self._files, {}
+        return made
 
 
-def open_array(root: Path, name: str, grid: Grid, *, checksums: bool, write: bool = False) -> zarr.Array[Any]:
-    """An array that is as the header asks for; raises DataError naming what is otherwise."""
-    if wrong := _difference(read_json(root / name / "zarr.json", LARGE), grid, checksums):
+def open_array(root: Place, name: str, grid: Grid, *, checksums: bool) -> zarr.Array[Any]:
+    """An array that is as the header asks for, to read; raises DataError naming what is otherwise."""
+    if wrong := _difference(root.json(f"{name}/zarr.json", LARGE), grid, checksums):
         raise DataError(f"the array {name} of the store {root} is none that a capture writes: {wrong}; refused")
-    # a shard of zeros (the decay of DeltaNet) must be a file too; the setting is not kept with the array
-    with zarr.config.set({"array.write_empty_chunks": True, "codecs.blosc": _BLOSC, "codecs.zstd": _ZSTD}):
-        return zarr.open_array(root / name, mode="r+" if write else "r", zarr_format=3)
+    with zarr.config.set({"codecs.blosc": _BLOSC, "codecs.zstd": _ZSTD}):
+        return zarr.open_array(root.zarr(), path=name, mode="r", zarr_format=3)
 
 
-def attributes(root: Path, name: str) -> dict[str, Json]:
+def attributes(root: Place, name: str) -> dict[str, Json]:
     """The attributes of an array or group; raises DataError where there is none."""
-    data = read_json(root / name / "zarr.json", LARGE)
+    file = f"{name}/zarr.json".lstrip("/")
+    data = root.json(file, LARGE)
     found = data.get("attributes", {}) if isinstance(data, dict) else None
     if not isinstance(found, dict) or (isinstance(data, dict) and data.get("consolidated_metadata") is not None):
-        raise DataError(f"{root / name / 'zarr.json'} is damaged: it tells of no array or group as a capture writes it")
+        raise DataError(f"{root}/{file} is damaged: it tells of no array or group as a capture writes it")
     return found
 
 
-def shape(root: Path, name: str) -> Json:
+def shape(root: Place, name: str) -> Json:
     """What an array says of its shape."""
-    data = read_json(root / name / "zarr.json", LARGE)
+    data = root.json(f"{name}/zarr.json", LARGE)
     return data.get("shape") if isinstance(data, dict) else None
 
 

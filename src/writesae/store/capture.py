@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,10 +18,10 @@ from writesae.calls import worded
 from writesae.config import Json, to_json
 from writesae.corpus import Boundaries, Fingerprint, Text, TokenBlocks, tokenizer_hash
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import PARTIAL, FileEntry, alone, check_place, difference, files_under, holds, sync_all, writing
+from writesae.disk import FileEntry, Place, difference, place
 from writesae.errors import InputError, OutputError
 from writesae.recurrence import Stream
-from writesae.store.arrays import create_array, open_array
+from writesae.store.arrays import Pieces
 from writesae.store.layout import (
     FORMAT,
     HEADER,
@@ -32,18 +31,11 @@ from writesae.store.layout import (
     Grid,
     Precision,
     Provenance,
+    array_path,
     grids,
-    shard_path,
 )
 from writesae.store.pieces import check_padding, layer_of, stored_arrays
-from writesae.store.progress import (
-    LEDGER,
-    MANIFEST,
-    append_shard,
-    finished_shards,
-    rewrite_ledger,
-    write_manifest,
-)
+from writesae.store.progress import MANIFEST, finish_shard, finished_shards, noted, write_manifest
 from writesae.store.reader import StreamStore, open_store, read_header
 
 if TYPE_CHECKING:
@@ -83,54 +75,54 @@ def capture(
     finite or that float16 cannot hold (with layer, sequence and position; what was finished before it stays and the
     capture can be resumed), HostError for a host that can be audited only.
     """
-    root, host = Path(out), model
-    check_request(root, tokens, batch)
+    root, host = place(out), model
+    check_request(out, tokens, batch)
     host.need_writes()
     wanted = _layers(host, layers)
     blocks = _blocks(text, tokens, boundaries)
     header = _provenance(host, blocks, wanted, store_dtype, batch)
-    with alone(root):
+    with root.alone():
         if not _begun(root, header):
-            with writing(root):
-                _run(host, blocks, root, header, progress)
-    return open_store(root)
+            _run(host, blocks, root, header, progress)
+    return open_store(out)
 
 
-def _run(host: Host, blocks: TokenBlocks, root: Path, header: Provenance, progress: ProgressCallback | None) -> None:
+def _run(host: Host, blocks: TokenBlocks, root: Place, header: Provenance, progress: ProgressCallback | None) -> None:
     """Capture all shards that are not finished yet."""
-    done = finished_shards(root)
-    if done:
-        rewrite_ledger(root, done)
-    else:
-        _begin(root, header, blocks)
+    done, pieces = finished_shards(root, hashes=True), Pieces()
+    if not done:
+        root.put(_beginning(header, blocks))
     with _reporter(progress, f"capture {host.name}") as report:
-        report(header.shard(len(done))[0], header.sequences)
-        for index in range(len(done), header.shards):
+        stored = sum(stop - start for start, stop in map(header.shard, done))
+        report(stored, header.sequences)
+        for index in (index for index in range(header.shards) if index not in done):
             start, stop = header.shard(index)
             mask = blocks.attention_mask(start, stop)
             seen = None if mask is None else torch.from_numpy(mask)
             streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), header.layers, seen, start)
-            files: dict[str, FileEntry] = {}
             for layer in header.layers:
                 stream = streams.pop(layer)
                 if seen is not None:
                     check_padding(stream, seen, f"{host.name} layer {layer}", start)
-                files |= _store_layer(root, header, host, layer, stream, index)
-            sync_all(root, files)
-            append_shard(root, index, files)
-            done.append(files)
-            report(stop, header.sequences)
+                _add_layer(pieces, header, host, layer, stream, start)
+            files = pieces.take()
+            root.put(files)
+            done[index] = {name: FileEntry.of_bytes(data) for name, data in files.items()}
+            finish_shard(root, index, done[index])
+            stored += stop - start
+            report(stored, header.sequences)
     _finish(root, done)
 
 
-def check_request(out: Path, tokens: int | None = None, batch: int = 1) -> None:
+def check_request(out: str | Path, tokens: int | None = None, batch: int = 1) -> None:
     """Raise what `capture` raises that is known before a model is loaded and text is read."""
     if batch < 1:
         raise InputError(f"a capture needs at least 1 sequence a batch, not {batch}")
     if tokens is not None and tokens < 1:
         raise InputError(f"cannot capture {tokens} tokens: give 1 or more, or leave the number out for all of the text")
-    check_place(out)
-    if holds(out) and read_header(out) is None:
+    root = place(out)
+    root.check()
+    if root.holds() and read_header(root) is None:
         raise OutputError(f"cannot capture into {out}: it exists and is no stream store; give a new folder")
 
 
@@ -191,12 +183,12 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _begun(root: Path, header: Provenance) -> bool:
-    """Whether the folder holds this capture complete. Raises OutputError unless it is empty or this capture's."""
-    found = read_header(root) if holds(root) else None
+def _begun(root: Place, header: Provenance) -> bool:
+    """Whether the place holds this capture complete. Raises OutputError unless it is empty or this capture's."""
+    found = read_header(root) if root.holds() else None
     if found is None:
         return False
-    complete = (root / MANIFEST).is_file()
+    complete = root.has(MANIFEST)
     before, now = asdict(found), asdict(header)
     # a finished store stays what it is, whatever libraries are installed now; the corpus is known by its hash
     free = {"source", "part", *(["version", "versions"] if complete else [])}
@@ -208,63 +200,41 @@ def _begun(root: Path, header: Provenance) -> bool:
             "or delete that one"
         )
     if complete:
-        (root / LEDGER).unlink(missing_ok=True)  # left where a kill came after the manifest
+        root.delete(noted(root.files()))  # left where a kill came after the manifest
     return complete
 
 
-def _begin(root: Path, header: Provenance, blocks: TokenBlocks) -> None:
-    """A store with header and tokens and no shard yet; what a killed start left behind is overwritten."""
-    zarr.open_group(root, mode="a", zarr_format=3, attributes={HEADER: cast(Any, to_json(header))})
-    small = grids(header, {})
-    _small(root, "tokens", blocks.tokens, small["tokens"])
+def _beginning(header: Provenance, blocks: TokenBlocks) -> dict[str, bytes]:
+    """What a store without shards holds: its header, and the tokens."""
+    pieces, small = Pieces(), grids(header, {})
+    pieces.group("", {HEADER: to_json(header)})
+    pieces.group("layers", {})
+    pieces.write("tokens", small["tokens"], blocks.tokens)
     about: dict[str, Json] = {"names": list(blocks.documents), "read": blocks.read, "twins": dict(blocks.twins)}
-    _small(root, "document", blocks.document, small["document"], about)
+    pieces.write("document", small["document"], blocks.document, attributes=about)
     if blocks.padding is not None:
-        _small(root, "padding", blocks.padding, small["padding"])
+        pieces.write("padding", small["padding"], blocks.padding)
     if print_ := Fingerprint.of(blocks):
-        hashes = print_.hashes
-        _small(root, TEXT, hashes, Grid(hashes.shape, "int64", hashes.shape), {"window": WINDOW, "limit": LIMIT})
+        hashes, told = print_.hashes, {"window": WINDOW, "limit": LIMIT}
+        pieces.write(TEXT, Grid(hashes.shape, "int64", hashes.shape), hashes, attributes=told)
+    return pieces.take()
 
 
-def _small(
-    root: Path, name: str, values: NDArray[np.int64], grid: Grid, about: Mapping[str, Json] | None = None
-) -> None:
-    """An array that is written at once."""
-    create_array(root, name, grid, about)
-    open_array(root, name, grid, checksums=True, write=True)[:] = values.astype(grid.dtype)
-
-
-def _store_layer(
-    root: Path, header: Provenance, host: Host, layer: int, stream: Stream, shard: int
-) -> dict[str, FileEntry]:
-    start, stop = header.shard(shard)
+def _add_layer(pieces: Pieces, header: Provenance, host: Host, layer: int, stream: Stream, start: int) -> None:
     stored = layer_of(stream, host.layers[layer].family)
     arrays = stored_arrays(stream, stored, header.dtype, f"{host.name} layer {layer}", start)
-    if shard == 0:
-        zarr.open_group(root, mode="a", zarr_format=3).require_group(f"layers/{layer}").attrs.put(
-            {HEADER: to_json(stored)}
-        )
-    files = {}
-    for path, grid in grids(header, {layer: stored}).items():
-        if (name := path.rpartition("/")[2]) not in arrays:
-            continue
-        if shard == 0:
-            create_array(root, path, grid)
-        file = shard_path(layer, name, shard)
-        (root / file).unlink(missing_ok=True)  # Zarr would read what a kill left there
-        open_array(root, path, grid, checksums=True, write=True)[start:stop] = arrays[name]
-        files[file] = FileEntry.of(root / file)
-    return files
+    found = grids(header, {layer: stored})
+    if start == 0:
+        pieces.group(f"layers/{layer}", {HEADER: to_json(stored)})
+    for name, values in arrays.items():
+        pieces.write(path := array_path(layer, name), found[path], values, start)
 
 
-def _finish(root: Path, done: list[dict[str, FileEntry]]) -> None:
-    for partial in list(root.rglob(f"*{PARTIAL}")):
-        partial.unlink()
-    files = {name: entry for shard in done for name, entry in shard.items()}
-    small = files_under(root, "zarr.json")
-    small += [path for name in (*SMALL, TEXT) for path in files_under(root / name / "c")]
-    files |= {path.relative_to(root).as_posix(): FileEntry.of(path) for path in small}
-    sync_all(root, (path.relative_to(root).as_posix() for path in small))
+def _finish(root: Place, done: dict[int, dict[str, FileEntry]]) -> None:
+    present = root.files()
+    files = {name: entry for shard in done.values() for name, entry in shard.items()}
+    small = (name for name in present if name.endswith("zarr.json") or name.partition("/")[0] in (*SMALL, TEXT))
+    files |= {name: FileEntry(root.sha256(name), present[name]) for name in small}
     write_manifest(root, files)
 
 

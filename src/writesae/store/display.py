@@ -21,7 +21,7 @@ def _facts(store: StreamStore) -> list[tuple[str, str]]:
     used, read = len(store.documents), store.documents_read
     twins = f", of which {len(store.twins):,} hold the words of others" * bool(store.twins)
     return [
-        ("store", str(store.path)),
+        ("store", str(store.place)),
         ("host", f"{origin.host} @ {origin.revision[:12]}, run in {origin.host_dtype}"),
         ("tokens", f"{tokens - padding:,} ({sequences}{f', {padding:,} of padding' * bool(padding)})"),
         ("corpus", f"{origin.described or 'of unknown name'} ({origin.corpus[:12]})"),

@@ -18,7 +18,7 @@ from writesae.calls import worded
 from writesae.config import from_json
 from writesae.corpus import Fingerprint
 from writesae.corpus.fingerprint import LIMIT, WINDOW
-from writesae.disk import regular_files
+from writesae.disk import Folder, Place, place, reason
 from writesae.errors import ConfigError, DataError, InputError
 from writesae.recurrence.written import Written, native_update
 from writesae.store.arrays import attributes, open_array, shape
@@ -43,8 +43,8 @@ class Erasure(NamedTuple):
 class StreamStore:
     """The captured streams of some layers of a host over N sequences of T tokens. Made by `open_store`."""
 
-    path: Path
-    """The folder."""
+    place: Place
+    """Where it is."""
     provenance: Provenance
     """Host, corpus, precision and versions that it comes from."""
     layers: dict[int, StoredLayer]
@@ -55,6 +55,13 @@ class StreamStore:
     """Bytes on disk."""
     arrays: dict[str, Grid] = field(repr=False)
     """Every array in it, by name."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder; raises InputError for a store of object storage, which has none."""
+        if not isinstance(self.place, Folder):
+            raise InputError(f"the store {self.place} is in no folder: it is told by `place`")
+        return self.place.path
 
     @property
     def sequences(self) -> int:
@@ -109,8 +116,8 @@ class StreamStore:
         """
         if TEXT not in self.arrays:
             return None
-        if attributes(self.path, TEXT) != {"window": WINDOW, "limit": LIMIT}:
-            raise DataError(f"the store {self.path} has a fingerprint of other windows than of {WINDOW} tokens")
+        if attributes(self.place, TEXT) != {"window": WINDOW, "limit": LIMIT}:
+            raise DataError(f"the store {self.place} has a fingerprint of other windows than of {WINDOW} tokens")
         return Fingerprint(self._load(TEXT, slice(None)).astype(np.int64, casting="no"))
 
     def read(self, site: Site, start: int, stop: int) -> Written:
@@ -167,10 +174,10 @@ class StreamStore:
         layer = self.layers.get(site.layer)
         if layer is None or not 0 <= site.head < layer.heads:
             held = ", ".join(f"layer {n} (heads 0 to {found.heads - 1})" for n, found in self.layers.items())
-            raise InputError(f"the store {self.path} has no site {site}; it has {held}")
+            raise InputError(f"the store {self.place} has no site {site}; it has {held}")
         if not 0 <= start < stop <= self.sequences:
             raise InputError(
-                f"sequences {start} to {stop} were asked of the store {self.path}, which has 0 to {self.sequences}"
+                f"sequences {start} to {stop} were asked of the store {self.place}, which has 0 to {self.sequences}"
             )
         return layer
 
@@ -181,17 +188,21 @@ class StreamStore:
     def _load(self, name: str, where: slice | tuple[slice | int, ...]) -> NDArray[np.generic]:
         try:
             return np.asarray(self._array(name)[where])
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"cannot read {name} of the store {self.path}: {error}; run `writesae verify`") from None
+        except self.place.errors as error:
+            raise DataError(
+                f"cannot read {name} of the store {self.place}: {reason(error)}; run `writesae verify`"
+            ) from None
 
     def _within(self, name: str, found: NDArray[np.int64], most: int) -> NDArray[np.int64]:
         if len(found) and not 0 <= found.min() <= found.max() <= most:
-            raise DataError(f"{name} of the store {self.path} holds {found.min()} to {found.max()}, beyond 0 to {most}")
+            raise DataError(
+                f"{name} of the store {self.place} holds {found.min()} to {found.max()}, beyond 0 to {most}"
+            )
         return found
 
     @cached_property
     def _documents(self) -> _Documents:
-        return _told(_Documents, attributes(self.path, "document"), f"the documents of the store {self.path}")
+        return _told(_Documents, attributes(self.place, "document"), f"the documents of the store {self.place}")
 
     @cached_property
     def _opened(self) -> dict[str, zarr.Array[Any]]:
@@ -199,7 +210,7 @@ class StreamStore:
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._opened:
-            self._opened[name] = open_array(self.path, name, self.arrays[name], checksums=self.provenance.version > 1)
+            self._opened[name] = open_array(self.place, name, self.arrays[name], checksums=self.provenance.version > 1)
         return self._opened[name]
 
     def __repr__(self) -> str:
@@ -216,18 +227,18 @@ def open_store(path: str | Path) -> StreamStore:
     Raises InputError where there is no store, DataError where it is incomplete, damaged, or no store of ours. A store
     without checksums is warned of.
     """
-    root = Path(path)
+    root = place(path)
     provenance = read_header(root)
     if provenance is None:
         state = "is no stream store (writesae capture makes one)" if root.exists() else "does not exist"
         raise InputError(f"cannot open the store {root}: it {state}")
-    if not (root / MANIFEST).is_file():
+    if not root.has(MANIFEST):
         done = len(finished_shards(root))
         raise DataError(
             f"the store {root} is not complete: {done} of {provenance.shards} shards are captured; "
             "run the same capture again to finish it"
         )
-    manifest, present = read_manifest(root), regular_files(root)
+    manifest, present = read_manifest(root), root.files()
     for name, file in manifest.files.items():
         if problem := "is missing" if name not in present else file.other_size(present[name]):
             raise DataError(f"the store {root} is cut short: {name} {problem}; capture it again into a new folder")
@@ -238,7 +249,7 @@ def open_store(path: str | Path) -> StreamStore:
     return StreamStore(root, provenance, layers, manifest.hash, manifest.size, arrays)
 
 
-def _arrays(root: Path, header: Provenance, layers: dict[int, StoredLayer], manifest: Manifest) -> dict[str, Grid]:
+def _arrays(root: Place, header: Provenance, layers: dict[int, StoredLayer], manifest: Manifest) -> dict[str, Grid]:
     """The arrays of a store; raises DataError where the manifest does not list their files, and no others."""
     arrays = grids(header, layers)
     if (size := shape(root, TEXT) if f"{TEXT}/zarr.json" in manifest.files else None) is not None:
@@ -261,12 +272,12 @@ def _arrays(root: Path, header: Provenance, layers: dict[int, StoredLayer], mani
     return arrays
 
 
-def read_header(root: Path) -> Provenance | None:
-    """The provenance that a store begins with; None where the folder is no stream store.
+def read_header(root: Place) -> Provenance | None:
+    """The provenance that a store begins with; None where the place is no stream store.
 
     Raises DataError for a header that is damaged or of another version.
     """
-    if not (root / "zarr.json").is_file():
+    if not root.has("zarr.json"):
         return None
     found = attributes(root, "").get(HEADER)
     if found is None:
@@ -277,7 +288,7 @@ def read_header(root: Path) -> Provenance | None:
     return _told(Provenance, found, f"the header of the store {root}")
 
 
-def _stored_layer(root: Path, index: int) -> StoredLayer:
+def _stored_layer(root: Place, index: int) -> StoredLayer:
     found = attributes(root, f"layers/{index}").get(HEADER)
     return _told(StoredLayer, found, f"the header of layer {index} of the store {root}")
 
