@@ -26,6 +26,7 @@ from writesae.errors import DataError, InputError, OutputError, WritesaeError
 from writesae.recurrence import Stream
 from writesae.store import open_store, verify
 from writesae.training import train
+from writesae.training.recipe import recipe
 from writesae.types import Site
 
 quick = partial(capture, batch=4, progress=lambda *_: None)
@@ -97,10 +98,10 @@ def test_a_store_is_the_same_wherever_it_is(address: str, tmp_path: Path) -> Non
 
 
 def test_training_reads_a_store_wherever_it_is(address: str, tmp_path: Path) -> None:
-    wanted = {"site": "L4.H1", "features": 11, "k": 2, "steps": 3, "batch": 16, "target": "write-delta"}
+    config = recipe(None, {"site": "L4.H1", "features": 11, "k": 2, "steps": 3, "batch": 16, "target": "write-delta"})
     quick(FakeHost(), some_blocks(), [4], tmp_path / "s")
     quick(FakeHost(), some_blocks(), [4], address)
-    here, there = (train(store, out=tmp_path / f"{n}", **wanted) for n, store in enumerate([tmp_path / "s", address]))
+    here, there = train(tmp_path / "s", config, tmp_path / "1"), train(address, config, tmp_path / "2")
     assert all(torch.equal(a, b) for a, b in zip(here.sae.parameters(), there.sae.parameters(), strict=True))
 
 
