@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
         ("attribution_cost.py", "attribution over"),
         ("store_size.py --sequences 4", "dense"),
         ("recall.py --out recalled --hosts memory-gdn --passages 2 --found-on 1 --pairs-on 2", "is held by"),
+        ("on_a_gpu.py --device cpu --only capture", "tokens/s"),
         ("device_training.py --device cpu --features 32 --heads 1 2 --precisions float32 --d 8 --k 2 --tokens 64 "
          "--chunk 16 --repeats 1", "float32"),
     ],
