@@ -14,7 +14,7 @@ import writesae
 
 ROOT = Path(writesae.__file__).parent
 ORDER = (
-    "errors", "calls", "signals", "types", "config", "hub", "disk", "memory", "costs", "devices", "show", "recurrence",
+    "errors", "calls", "signals", "types", "config", "hub", "disk", "memory", "devices", "show", "recurrence",
     "corpus", "sae", "hosts", "store", "artifacts", "training", "causal", "edits", "attribution", "evals", "page",
     "reproduce", "sweep", "quickstart", "cli",
 )  # fmt: skip

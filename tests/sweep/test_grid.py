@@ -1,18 +1,26 @@
 """A sweep's file, and the runs that follow from it."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from writesae.config import Json
-from writesae.costs import Shape
 from writesae.errors import ConfigError, DataError, InputError
 from writesae.sweep import Sweep, read_sweep
 from writesae.sweep.plan import costs
 from writesae.sweep.runs import planned
 from writesae.types import Site
 
-LAYERS = {2: Shape(1.0, 1, 3, 5, 7), 4: Shape(1.0, 1, 2, 5, 7)}
+
+class Shape(NamedTuple):
+    family: str
+    heads: int
+    d_k: int
+    d_v: int
+
+
+LAYERS = {2: Shape("deltanet", 3, 5, 7), 4: Shape("deltanet", 2, 5, 7)}
 
 
 def grid(**axes: Json) -> Sweep:
@@ -88,7 +96,7 @@ def test_a_plan_counts_by_hand() -> None:
     (cost,) = costs(sweep, "cuda")
     assert (cost.runs, cost.layers, cost.seen) == (17 * 2 * 3, 2, 17 * 2 * 3 * 77)
     assert cost.bytes == 1000 * 2 * 16 * (256 * 2 + 8)
-    assert cost.capture == pytest.approx(2 * 0.75e9 * 1000 / 15e12)
+    assert cost.capture == pytest.approx(2 * 752e6 * 1000 / 15e12)
     whole, factored = (
         costs(Sweep(hosts=sweep.hosts, grid={"site": ["L1.H0"], "preset": [preset]}), "cuda")[0].train
         for preset in ("flat", "writesae")

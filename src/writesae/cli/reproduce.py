@@ -81,4 +81,4 @@ def _print_plan(config: ReproduceConfig) -> None:
     total = f"{sum(one.tokens for one in costs):,}", decimal(sum(one.size for one in costs))
     table.add_row("all", "", "", *total, *hours, style="bold")
     console().print(table)
-    console().print("Hours are estimates by the rates in writesae.reproduce.plan, good to a factor of two or so.")
+    console().print("Hours are estimates by the rates in writesae.training.costs, good to a factor of two or so.")

@@ -63,7 +63,7 @@ def run(command: Command) -> None:
 def _print_plan(command: Command, plan: object) -> None:
     from rich.table import Table
 
-    from writesae.costs import duration, size
+    from writesae.show.words import duration
     from writesae.sweep import Sweep
     from writesae.sweep.plan import costs, machine, total
 
@@ -71,7 +71,7 @@ def _print_plan(command: Command, plan: object) -> None:
     found, on = costs(plan, command.device), machine(command.device)
     table = Table("host", "runs", "layers", "tokens", "store", "seen in training", "capture", "training")
     for one in found:
-        numbers = f"{one.runs:,}", str(one.layers), f"{one.tokens:,}", size(one.bytes), f"{one.seen:,.0f}"
+        numbers = f"{one.runs:,}", str(one.layers), f"{one.tokens:,}", f"{one.bytes / 1e9:.2g} GB", f"{one.seen:,.0f}"
         table.add_row(one.host, *numbers, duration(one.capture), duration(one.train))
     terminal = console()
     terminal.print(table)

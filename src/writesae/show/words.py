@@ -80,11 +80,14 @@ def count(value: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """75.2 -> `1 min 15 s`."""
+    """75.2 -> `1 min 15 s`; from two hours on in hours, and from two days on in days."""
     if seconds is None or not finite(seconds):
         return MISSING
     if seconds < 60:
         return f"{seconds:.1f}\u202fs"
+    if seconds >= 2 * 3600:
+        hours = seconds / 3600
+        return f"{hours:.1f}\u202fh" if hours < 48 else f"{hours / 24:.1f}\u202fdays"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}\u202fmin {rest}\u202fs"
 

@@ -5,30 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from writesae.config import Json
 from writesae.errors import ConfigError, InputError
 from writesae.sweep.config import Sweep, told
 from writesae.training import TrainConfig
+from writesae.training.costs import Sized
 from writesae.training.recipe import recipe
 from writesae.types import Site
-
-
-class Sized(Protocol):
-    """A layer, as far as its shape goes."""
-
-    @property
-    def heads(self) -> int:
-        """Heads."""
-
-    @property
-    def d_k(self) -> int:
-        """Rows of a head's matrix."""
-
-    @property
-    def d_v(self) -> int:
-        """Its columns."""
 
 
 @dataclass(frozen=True)
