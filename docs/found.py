@@ -11,7 +11,11 @@ from typing import Any
 
 from dots import Dot, dots
 
+from writesae.hosts.shape import STATED, shape_of
 from writesae.show import words
+from writesae.training import TrainConfig
+from writesae.training.costs import H100, capture_seconds, store_bytes, train_seconds
+from writesae.types import Site
 
 RESULTS = Path(__file__).parent / "results"
 Table = dict[str, Any]
@@ -26,6 +30,10 @@ INSTEAD = {
 """What stands in the place of the write that holds a fact."""
 FACTORS = ("reading", "amplitude", "timing", "native_write", "direction")
 """What published accounts of the test differ in, or do not say."""
+
+
+CAPTURED, PASSES = 5_120_000, 20 * 0.8
+"""Tokens that the published recipe captures, and how often training sees them."""
 
 
 def read(path: Path) -> Table:
@@ -200,3 +208,22 @@ def _sizes(shares: dict[str, Table]) -> list[str]:
 
 PICTURES = {"facts": facts_picture, "readings": readings_picture}
 """Name -> what makes it; it lies beside the page that shows it, as NAME.svg."""
+
+
+def costs() -> Table:
+    """What capture and training of the published hosts take on one H100, by the rates of plans."""
+    head = ["host", "layers x heads", "forward pass", "store", "a head, 2,048 features", "16,384", "all heads, 2,048"]
+    rows = []
+    for name in STATED:
+        shape = shape_of(name)
+        layers = list(shape.layers.values())
+        heads = sum(layer.heads for layer in layers)
+        small, large = (
+            train_seconds(H100, TrainConfig(site=Site(layers[0].index, 0), features=n), layers[0], PASSES * CAPTURED)
+            for n in (2048, 16384)
+        )
+        numbers = capture_seconds(H100, shape.parameters, CAPTURED), small, large, small * heads
+        store = f"{sum(store_bytes(layer, CAPTURED) for layer in layers) / 1e12:.1f} TB"
+        capture, one, big, every = map(words.plain_spaces, map(words.duration, numbers))
+        rows.append([name, f"{len(layers)} x {layers[0].heads}", capture, store, one, big, every])
+    return {"head": head, "rows": rows}

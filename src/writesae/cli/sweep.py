@@ -71,7 +71,7 @@ def _print_plan(command: Command, plan: object) -> None:
     found, on = costs(plan, command.device), machine(command.device)
     table = Table("host", "runs", "layers", "tokens", "store", "seen in training", "capture", "training")
     for one in found:
-        numbers = f"{one.runs:,}", str(one.layers), f"{one.tokens:,}", f"{one.bytes / 1e9:.2g} GB", f"{one.seen:,.0f}"
+        numbers = f"{one.runs:,}", str(one.layers), f"{one.tokens:,}", f"{one.bytes / 1e9:,.1f} GB", f"{one.seen:,.0f}"
         table.add_row(one.host, *numbers, duration(one.capture), duration(one.train))
     terminal = console()
     terminal.print(table)

@@ -54,7 +54,9 @@ def _axis(axis: str, found: dict[str, list[Level]]) -> list[Chapter]:
         f"{axis}-{i}": Plot(f"{axis}-{i}", TRAINED.get(number, number), _figure(own, number, COLOURS[i % len(COLOURS)]))
         for i, (number, own) in enumerate(found.items())
     }
-    rows = [(TRAINED.get(number, number), level) for number, own in found.items() for level in own]
+    rows = [
+        (TRAINED.get(number, number), level, i == 0) for number, own in found.items() for i, level in enumerate(own)
+    ]
     body = render("axis", TEMPLATES, axis=axis, plots=plots, rows=rows)
     return [Chapter(f"axis-{axis}", axis, body, plots)]
 
