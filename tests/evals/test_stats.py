@@ -21,6 +21,19 @@ def test_wilson_at_the_published_count() -> None:
     assert all(np.isnan(wilson(0, 0)))
 
 
+@pytest.mark.parametrize("clusters", [2, 7, 211])
+def test_resampled_clusters_are_those_of_scipy_to_the_bit(clusters: int) -> None:
+    rng = np.random.default_rng(clusters)
+    values, names = rng.normal(size=3 * clusters), np.arange(3 * clusters) % clusters
+    for of in (np.ones(3 * clusters), rng.integers(1, 5, 3 * clusters).astype(float)):
+        sums, counts = np.bincount(names, values), np.bincount(names, of)
+        found = scipy_stats.bootstrap(
+            (sums, counts), lambda s, n, axis=-1: s.sum(axis) / n.sum(axis), paired=True, vectorized=True,
+            method="percentile", n_resamples=stats.RESAMPLES, rng=np.random.default_rng(5),
+        )  # fmt: skip
+        assert stats.clustered_ratio(values, of, names, 5) == pytest.approx(tuple(found.confidence_interval), rel=1e-12)
+
+
 def test_clusters_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     cluster = np.repeat(np.arange(23), 31)

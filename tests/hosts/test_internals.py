@@ -93,6 +93,17 @@ def test_a_held_state_is_the_one_that_calls_read_and_none_changes() -> None:
     assert not held.any()
 
 
+def test_held_windows_are_those_that_a_convolution_continues() -> None:
+    windows, new = torch.randn(2, 5, 4), torch.randn(2, 5, 1)
+    held, filled = LinearAttentionLayer(), LinearAttentionLayer()
+    internals.hold_windows(held, windows.clone())
+    filled.update_conv_state(windows)
+    assert vars(held).keys() == vars(filled).keys()
+    for part in (held, filled):
+        assert torch.equal(part.update_conv_state(new), torch.cat([windows, new], 2))
+        assert torch.equal(part.conv_states[0], torch.cat([windows[:, :, 1:], new], 2))  # type: ignore[arg-type]
+
+
 def test_a_convolution_s_input_and_width_are_told() -> None:
     part, told = LinearAttentionLayer(), list[tuple[Tensor, int]]()
     internals.watch_convolution(part, lambda inputs, width: told.append((inputs, width)))

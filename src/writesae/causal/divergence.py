@@ -28,11 +28,11 @@ def kl_divergences(native: Tensor, patched: Tensor, directions: Sequence[KLDirec
     """
     wide = native.double()
     p = torch.softmax(wide, -1)
-    change = patched.double() - wide
+    change = patched - wide  # in float64
     change -= _mean(p, change).unsqueeze(-1)
     if change.numel() and float(change.max()) > FAR:
         return _far(wide, patched.double(), directions)
-    grown = torch.expm1(change)
+    grown = change.expm1_() if tuple(directions) == ("native||patched",) else torch.expm1(change)
     total = _mean(p, grown)
     log = torch.log1p(total)
     ways = {"native||patched": lambda: log, "patched||native": lambda: _mean(p, grown * change) / (1 + total) - log}

@@ -57,11 +57,20 @@ class Scored(NamedTuple):
     """`[r]`, indices of these edits."""
     native: Tensor
     """Native logits at the scored positions, `[r, horizon, vocabulary]`."""
-    patched: Tensor
-    """`[r, C, horizon, vocabulary]`."""
-    again: Tensor
-    """The native logits once more, `[r, horizon, vocabulary]`, as the native run itself made them, rounded in
-    its own way and nudged at their end: what lies between the two is the floor under which no effect can be seen."""
+    edited: Tensor
+    """`[r, 1 + C, horizon, vocabulary]`: first the native logits once more, as the native run itself made them, rounded
+    in its own way and nudged at their end; then those of every condition. What lies between the two native ones is the
+    floor under which no effect can be seen."""
+
+    @property
+    def again(self) -> Tensor:
+        """The native logits once more, `[r, horizon, vocabulary]`."""
+        return self.edited[:, 0]
+
+    @property
+    def patched(self) -> Tensor:
+        """Those of every condition, `[r, C, horizon, vocabulary]`."""
+        return self.edited[:, 1:]
 
 
 def first_step(timing: Timing) -> int:
@@ -98,7 +107,9 @@ def patched_logits(
             else:
                 responses[layer] = partial(upper_response, rows, part, timing, layer)
         logits = rows.logits(responses)
-        yield Scored(index, logits[:, 0], logits[:, 1:], run.nudged_logits(rows.passage, rows.positions))
+        native = logits[:, 0].clone()
+        logits[:, 0] = run.nudged_logits(rows.passage, rows.positions)
+        yield Scored(index, native, logits)
 
 
 def edit_response(run: NativeRun, edits: Edits, timing: Timing, horizon: int, layer: int | None = None) -> Tensor:

@@ -154,7 +154,7 @@ class Rows:
 
     def repeat(self, x: Tensor) -> Tensor:
         """`[R, ...]` once for every copy, copies fastest: `[R * copies, ...]`."""
-        return x.repeat_interleave(self.copies, dim=0)
+        return x.unsqueeze(1).expand(-1, self.copies, *x.shape[1:]).flatten(0, 1)
 
     def stream(self) -> Stream:
         """The lowest patched layer's own stream at the rows' tokens, `[R, steps, H, d]`."""

@@ -22,7 +22,7 @@ from writesae.hosts import mamba1
 from writesae.hosts.cache_kinds import FLA, RWKV7_HF, TRANSFORMERS, CacheKind
 from writesae.hosts.host import Host
 from writesae.hosts.intercept import own_thread
-from writesae.hosts.internals import hold_attention, hold_state, keeps_known, watch_convolution
+from writesae.hosts.internals import hold_attention, hold_state, hold_windows, keeps_known, watch_convolution
 
 Name = tuple[int, str]
 """(layer, what)."""
@@ -116,7 +116,7 @@ def _transformers_fill(host: Host, cache: Cache, layer: int, memory: Memory, pla
         if name in memory.series:
             recurrent = cast(LinearAttentionLayer, part)
             inputs = window(memory.series[name], place, memory.shapes[name][1])
-            recurrent.update_conv_state(place.repeat(inputs.transpose(1, 2).contiguous()))
+            hold_windows(recurrent, place.repeat(inputs.transpose(1, 2)).contiguous())
             hold_state(recurrent, stored_placeholder(host, index, rows))
         if (index, "keys") in memory.series:
             kept = [memory.series[index, what][place.passage, :past] for what in ("keys", "values")]

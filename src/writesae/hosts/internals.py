@@ -80,6 +80,12 @@ def recurrent_state(kept: Cache, layer: int) -> Tensor | None:
     return cast(LinearAttentionLayer, kept.layers[layer]).recurrent_states[0]
 
 
+def hold_windows(part: LinearAttentionLayer, windows: Tensor) -> None:
+    """Let a cache's layer have this very tensor `[R, channels, width]` as the last inputs of its convolution."""
+    part.conv_states[0], part.conv_kernel_size[0] = windows, windows.shape[-1]
+    part.is_conv_states_initialized[0] = part.has_previous_state[0] = True
+
+
 def hold_state(part: LinearAttentionLayer, state: Tensor) -> None:
     """Let a cache's layer have this very tensor as its state, which no call changes."""
     part.recurrent_states[0] = state

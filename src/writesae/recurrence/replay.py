@@ -63,28 +63,28 @@ def replay(
     def rows(x: Tensor) -> Tensor:  # [B, T, H, d] -> [T, B*H, d], contiguous a step
         return x.transpose(0, 1).reshape(time, flat, x.shape[-1]).contiguous()
 
-    key, value = rows(stream.key), rows(stream.value)
-    decay = rows(stream.log_decay).exp().unsqueeze(-1)
+    key, value = rows(stream.key).unsqueeze(3).unbind(), rows(stream.value).unsqueeze(2).unbind()
+    decay = rows(stream.log_decay).exp().unsqueeze(3).unbind()
     erase = None if stream.erase is None else tuple(rows(x) for x in stream.erase)
     query = rows(stream.query) if keep is None else None
     state = (zero_state(stream) if initial is None else initial).reshape(flat, d_k, d_v).clone()
     by_row = state.view(batch, heads, d_k, d_v)
     row, token = (state.new_empty(0, dtype=torch.long),) * 2 if keep is None else keep
     token, order = token.sort(stable=True)
-    here = torch.split(row[order], torch.bincount(token, minlength=time).tolist())
+    here = torch.split(row[order].to(state.device), torch.bincount(token, minlength=time).tolist())
     kept, done = state.new_empty(len(row), heads, d_k, d_v), 0
     outputs = state.new_empty(0 if query is None else time, flat, d_v)
     for t in range(time):
         if erase is not None:
             erased = torch.bmm(erase[1][t].unsqueeze(1), state)
         state.mul_(decay[t])
-        state.baddbmm_(key[t].unsqueeze(2), value[t].unsqueeze(1))
+        state.baddbmm_(key[t], value[t])
         if erase is not None:
             state.baddbmm_(erase[0][t].unsqueeze(2), erased, alpha=-1)
         if query is not None:
             torch.bmm(query[t].unsqueeze(1), state, out=outputs[t].unsqueeze(1))
         if count := len(here[t]):
-            torch.index_select(by_row, 0, here[t].to(state.device), out=kept[done : done + count])
+            torch.index_select(by_row, 0, here[t], out=kept[done : done + count])
             done += count
     if bool((order[1:] < order[:-1]).any()):  # not asked for in the order of time
         kept = kept[order.argsort()]

@@ -95,12 +95,12 @@ def _measured(run: NativeRun, edits: dict[int, Edits], timing: Timing, grid: Gri
     kl = torch.empty(len(grid.directions), places, conditions, grid.horizon, dtype=torch.float64)
     moved, floor = torch.empty(places, conditions, dtype=torch.bool), kl.new_empty(len(grid.directions), places)
     for scored in patched_logits(run, edits, timing, grid.horizon):
-        size = max(1, CHUNK // scored.patched[0].numel())
-        for which, native, patched, again in zip(*(torch.split(x, size) for x in scored), strict=True):
-            every = kl_divergences(native.unsqueeze(1), torch.cat([patched, again.unsqueeze(1)], 1), grid.directions)
-            kl[:, which] = every[:, :, :-1].cpu()
-            floor[:, which] = every[:, :, -1].maximum(smallest_kl(native)).mean(-1).cpu()
-            first, top = patched[:, :, 0], native[:, :1].argmax(-1, keepdim=True)
+        least, size = smallest_kl(scored.native), max(1, CHUNK // scored.patched[0].numel())
+        for which, native, edited, own in zip(*(torch.split(x, size) for x in (*scored, least)), strict=True):
+            every = kl_divergences(native.unsqueeze(1), edited, grid.directions)
+            kl[:, which] = every[:, :, 1:].cpu()
+            floor[:, which] = every[:, :, 0].maximum(own).mean(-1).cpu()
+            first, top = edited[:, 1:, 0], native[:, :1].argmax(-1, keepdim=True)
             moved[which] = (first.gather(-1, top.expand(*first.shape[:2], 1))[..., 0] < first.amax(-1)).cpu()
     return kl, moved, floor
 

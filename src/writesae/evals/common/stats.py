@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
 RESAMPLES = 2000
+TAIL = (1 - 0.95) / 2
+"""Share of the resamples on each side of an interval."""
 
 
 class Interval(NamedTuple):
@@ -48,16 +51,19 @@ def clustered_ratio(values: ArrayLike, of: ArrayLike, clusters: ArrayLike, seed:
     if x.size == 0 or names.max() == 0:
         return Interval(float("nan"), float("nan"))
     sums, counts = np.bincount(names, x), np.bincount(names, np.asarray(of, float))
+    drawn = _drawn(len(sums), seed)
+    ratios = np.sort(sums.take(drawn).sum(1) / counts.take(drawn).sum(1))
+    tails = np.array([TAIL, 1 - TAIL])
+    behind, at = np.modf(tails * RESAMPLES - tails)  # places among the sorted, between two of them
+    low, high = (1 - behind) * ratios[at.astype(int)] + behind * ratios[at.astype(int) + 1]
+    return Interval(float("nan"), float("nan")) if np.isnan(ratios[-1]) else Interval(float(low), float(high))
 
-    def mean(s: NDArray[np.float64], n: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        ratio: NDArray[np.float64] = s.sum(axis) / n.sum(axis)
-        return ratio
 
-    result = scipy_stats.bootstrap(
-        (sums, counts), mean, paired=True, vectorized=True, method="percentile",
-        n_resamples=RESAMPLES, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+@lru_cache(2)
+def _drawn(clusters: int, seed: int) -> NDArray[np.int64]:
+    """The clusters of each resample, `[RESAMPLES, clusters]`: drawn as by SciPy's bootstrap, and once for all that is
+    told of the same clusters."""
+    return np.random.default_rng(seed).integers(0, clusters, (RESAMPLES, clusters))
 
 
 def clustered_statistic(

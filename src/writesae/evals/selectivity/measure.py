@@ -36,15 +36,13 @@ def measure(subject: Subject, config: SelectivityConfig, keep: Keep) -> Measured
             kl = torch.empty(len(here), len(forms) * len(ADDED) + 1, dtype=torch.float64)
             overlap = torch.empty(len(here), len(forms), len(AGAINST), dtype=torch.float64)
             for scored in patched_logits(run, edits, timing):
-                rows = torch.cat([scored.patched[:, :, 0], scored.again[:, :1]], 1)
-                kl[scored.which] = kl_divergence(scored.native[:, :1], rows).cpu()
-                change = rows[:, :-1].double() - scored.native[:, :1].double()
+                kl[scored.which] = kl_divergence(scored.native[:, :1], scored.edited[:, :, 0]).cpu()
+                change = scored.patched[:, :, 0].double() - scored.native[:, :1].double()
                 by_form = change.view(len(change), len(forms), len(ADDED), -1)
                 overlap[scored.which] = overlaps(by_form, config.top).cpu()
             for f, form in enumerate(forms):
-                effects = {f"kl_{name}": kl[:, f * len(ADDED) + i] for i, name in enumerate(ADDED)} | {
-                    "floor": kl[:, -1]
-                }
+                effects = {f"kl_{name}": kl[:, 1 + f * len(ADDED) + i] for i, name in enumerate(ADDED)}
+                effects["floor"] = kl[:, 0]
                 shared = {f"overlap_{name}": overlap[:, f, i] for i, name in enumerate(AGAINST)}
                 columns = {name: x.numpy() for name, x in (effects | shared).items()}
                 tables.append(here.assign(timing=timing, native_write=form, **columns))

@@ -84,9 +84,8 @@ def _writes(run: NativeRun, passage: Tensor, position: Tensor, config: SpectrumC
     for timing in config.timings:
         kl = torch.empty(count, sites + 1, dtype=torch.float64)
         for scored in patched_logits(run, edits, timing):
-            edited = torch.cat([scored.patched, scored.again.unsqueeze(1)], 1)
-            kl[scored.which] = kl_divergence(scored.native.unsqueeze(1), edited)[:, :, 0].cpu()
-        columns |= {f"delete_kl_{timing}": kl[:, :-1].T, f"floor_{timing}": kl[:, -1].expand(sites, -1)}
+            kl[scored.which] = kl_divergence(scored.native.unsqueeze(1), scored.edited)[:, :, 0].cpu()
+        columns |= {f"delete_kl_{timing}": kl[:, 1:].T, f"floor_{timing}": kl[:, 0].expand(sites, -1)}
     table = pd.DataFrame({name: x.flatten().cpu().numpy() for name, x in columns.items()})
     table["singular_values"] = list(singular.transpose(0, 1).flatten(0, 1).cpu().numpy())
     return table.assign(native_write="delta" if stream.rank_one else "value")
