@@ -8,12 +8,13 @@ name of its class under `"kind"`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
 from inspect import signature
 from itertools import islice
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import cattrs
@@ -137,10 +138,15 @@ def from_plain(cls: type[T], data: object) -> T:
     return from_json(cls, data, _lenient)
 
 
+MAY_BE_EMPTY: Mapping[str, bool] = MappingProxyType({"may be empty": True})
+"""Metadata of a list that may be given empty though the usual one is not."""
+
+
 def checked(cls: type[T]) -> type[T]:
     """Class decorator of a config dataclass, which then refuses a wrong call in words: a name that it does not have
     (the nearest is told), one that is missing, a value of another type, a list that names a value twice, or is empty
-    where the usual one is not. What JSON can say is understood: a site is "L5.H0"."""
+    where the usual one is not (but for fields with the metadata `MAY_BE_EMPTY`). What JSON can say is understood: a
+    site is "L5.H0"."""
     make, hints = cls.__init__, dict[str, object]()
 
     @wraps(make)
@@ -157,7 +163,8 @@ def checked(cls: type[T]) -> type[T]:
         make(**values)
         lists = [name for name in values if get_args(hints.get(name))[-1:] == (...,)]
         no_repeats(self, *lists)
-        not_empty(self, *(name for name in lists if cls.__dataclass_fields__[name].default))  # type: ignore[attr-defined]
+        fields = {name: cls.__dataclass_fields__[name] for name in lists}  # type: ignore[attr-defined]
+        not_empty(self, *(name for name, x in fields.items() if x.default and x.metadata != MAY_BE_EMPTY))
 
     cls.__init__ = init  # type: ignore[assignment]
     return cls

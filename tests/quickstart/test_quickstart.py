@@ -15,6 +15,7 @@ from writesae.causal.identity import sae_hash
 from writesae.cli import main
 from writesae.config import from_json
 from writesae.errors import ConfigError, InputError, OutputError
+from writesae.evals import EVALUATIONS
 from writesae.evals.common.result import Result
 from writesae.hosts import Host, load
 from writesae.page.memory import example, rows_of
@@ -79,6 +80,10 @@ def test_the_first_chapter_is_one_fact_lost_and_brought_back(run: Path) -> None:
     assert f"has the {thing}.</mark>" in section
     assert re.findall(r'<td class="says"><b>(.+?)</b>', section) == [word for word, _ in answers.values()]
     assert "head L1.H1, at the thing" in section
+
+
+def test_the_first_chapters_protocol_is_one() -> None:
+    assert EVALUATIONS["recall"].configured(facts.FEW).baselines == ()
 
 
 def test_dictionaries_trained_anew(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

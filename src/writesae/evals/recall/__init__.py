@@ -11,10 +11,10 @@ holds one (MATH.md section 9).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from writesae.config import at_least, checked
+from writesae.config import MAY_BE_EMPTY, at_least, checked
 from writesae.evals.common.conditions import Size
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Reading, Timing
@@ -62,7 +62,7 @@ class RecallConfig:
     """How large an atom is: at its coefficient, at the write's norm, or at its least-squares size on the write."""
     pairs_on: int = 160
     """Passages of their own on which known pairs are collected."""
-    baselines: tuple[Baseline, ...] = ("pca", "kmeans", "random")
+    baselines: tuple[Baseline, ...] = field(default=("pca", "kmeans", "random"), metadata=MAY_BE_EMPTY)
     """Other dictionaries of the same size, beside which the recovery of pairs is told."""
     seed: int = 0
     """Of facts, controls and random matrices, and of the bootstrap."""
