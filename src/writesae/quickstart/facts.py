@@ -23,7 +23,7 @@ from writesae.training import TrainConfig, train_many
 
 FEW: Mapping[str, Any] = MappingProxyType(
     {"counts": FACTS, "gap": 0, "reach": 5, "tried": 4, "amplitudes": "coefficient", "pairs_on": 48,
-     "baselines": ()}
+     "baselines": ("random",)}
 )  # fmt: skip
 """What keeps it to seconds: a fact is looked for at the tokens of its own statement."""
 
