@@ -14,9 +14,9 @@ import writesae
 
 ROOT = Path(writesae.__file__).parent
 ORDER = (
-    "errors", "calls", "signals", "types", "config", "hub", "disk", "memory", "devices", "show", "recurrence",
-    "corpus", "sae", "hosts", "store", "artifacts", "training", "causal", "edits", "attribution", "evals", "page",
-    "reproduce", "sweep", "quickstart", "cli",
+    "errors", "calls", "signals", "types", "config", "hub", "disk", "memory", "cluster", "devices", "show",
+    "recurrence", "corpus", "sae", "hosts", "store", "artifacts", "training", "causal", "edits", "attribution",
+    "evals", "page", "reproduce", "sweep", "quickstart", "cli",
 )  # fmt: skip
 """Lowest first. A part may import itself and what stands before it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from writesae.cli.options import Flat, HostOptions, TextOptions
+from writesae.cli.options import Flat, HostOptions, Spread, TextOptions
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Command:
     """Precision of stored keys and updates."""
     batch: int = 16
     """Sequences a forward pass, and a file of the store."""
+    workers: int = 1
+    """Processes that capture, each with the host in it, by Ray: on this machine, or where --ray says."""
+    spread: Flat[Spread] = field(default_factory=Spread)
+    """Over which machines."""
 
 
 def parse_layers(text: str) -> list[int] | Literal["all"]:
@@ -49,6 +53,7 @@ def parse_layers(text: str) -> list[int] | Literal["all"]:
 
 def run(command: Command) -> None:
     """Capture, then print what the store holds. What is wrong is said before the host is loaded, where it can be."""
+    from writesae.cluster import Cluster
     from writesae.errors import InputError
     from writesae.store import capture, check_request
 
@@ -57,6 +62,9 @@ def run(command: Command) -> None:
         raise InputError(f"sequences of {command.length} tokens hold no text: give at least 1")
     check_request(command.out, command.tokens, command.batch)
     command.text.check()
+    cluster = command.spread.cluster(command.workers)
+    if cluster is None and command.workers != 1:
+        cluster = Cluster(workers=command.workers)
     host = command.host.open()
     store = capture(
         host,
@@ -67,5 +75,6 @@ def run(command: Command) -> None:
         boundaries=command.boundaries,
         store_dtype=command.store_dtype,
         batch=command.batch,
+        cluster=cluster,
     )
     print(store)

@@ -17,6 +17,7 @@ from writesae.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from writesae.cluster import Cluster
     from writesae.corpus import Text
     from writesae.hosts import Host
     from writesae.sae import SAE
@@ -110,6 +111,25 @@ class Running:
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
         )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Over which machines."""
+
+    ray: str | None = None
+    """Spread the work over a Ray cluster: "local" (workers here), "auto" (the one that this machine belongs to), or
+    ray://HOST:PORT. What is made must lie where all machines see it."""
+    gpus_per_worker: float = 0.0
+    """GPUs of each worker of the cluster; a part of one lets several share a card."""
+
+    def cluster(self, workers: int) -> Cluster | None:
+        """The cluster, if one was asked for; raises InputError for a flag without effect."""
+        from writesae.cluster import Cluster
+
+        if self.ray is None and self.gpus_per_worker:
+            raise InputError("--gpus-per-worker has no effect without --ray")
+        return None if self.ray is None else Cluster(self.ray, workers, self.gpus_per_worker)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from writesae.cli.options import console
+from writesae.cli.options import Flat, Spread, console
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Command:
     """Where: cpu, cuda, cuda:1, or auto."""
     memory: float = 4.0
     """GiB of data that all runs at work at one time hold together."""
+    spread: Flat[Spread] = field(default_factory=Spread)
+    """Over which machines."""
 
 
 def run(command: Command) -> None:
@@ -47,7 +49,8 @@ def run(command: Command) -> None:
     from writesae.sweep.run import TABLE, failures, refusals, sweep
 
     terminal = console()
-    table = sweep(plan, command.out, command.workers, command.device, command.memory, terminal)
+    cluster = command.spread.cluster(command.workers)
+    table = sweep(plan, command.out, command.workers, command.device, command.memory, terminal, cluster)
     wrong = failures(table)
     whole = len(table) - len(wrong)
     terminal.print(f"{whole} of {len(table)} runs are whole: {command.out / TABLE}", highlight=False)

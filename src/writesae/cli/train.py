@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from writesae.cli.options import Flat, Spread
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Command:
     """CPU threads; more pay only for large heads on an idle machine."""
     workers: int = 1
     """Runs at a time, each in a process of its own, as far as `--memory` allows."""
+    spread: Flat[Spread] = field(default_factory=Spread)
+    """Over which machines."""
     log: tuple[Literal["console", "tensorboard", "wandb", "trackio"], ...] = ("console",)
     """Where records go besides history.jsonl in the run's folder."""
     config: Path | None = None
@@ -84,7 +88,8 @@ def run(command: Command) -> None:
     from writesae.training import TrainResult, train_many
     from writesae.training.recipe import overruled, read_recipe, recipe, sites
 
-    settings = command.given - {"out", "site", "seeds", "workers", "log", "config"}
+    cluster = command.spread.cluster(command.workers)
+    settings = command.given - {"out", "site", "seeds", "workers", "log", "config", "ray", "gpus_per_worker"}
     given = {name: getattr(command, name) for name in settings}
     base = None if command.config is None else read_recipe(command.config)
     seeds = command.seeds if base is None or "seeds" in command.given else (base.seed,)
@@ -97,4 +102,5 @@ def run(command: Command) -> None:
     def ended(result: TrainResult) -> None:
         print(result, flush=True)
 
-    train_many(store, wanted, command.out, command.log, workers=command.workers, ended=ended)
+    workers = 1 if cluster else command.workers
+    train_many(store, wanted, command.out, command.log, workers=workers, ended=ended, cluster=cluster)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -112,3 +113,9 @@ def _load_tokenizer(where: str, place: Place, revision: str | None, trust_remote
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise HostError(f"cannot load the tokenizer of {where}: {str(error).strip().splitlines()[0]}") from error
     return cast(PreTrainedTokenizerBase, found)
+
+
+@cache
+def load_once(name: str, dtype: str, device: str) -> Host:
+    """The same host for every job of one worker."""
+    return load(name, dtype=cast(DType, dtype), device=device)

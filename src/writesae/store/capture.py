@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from writesae.calls import worded
+from writesae.cluster import Cluster
 from writesae.config import Json, to_json
 from writesae.corpus import Boundaries, Fingerprint, Text, TokenBlocks, tokenizer_hash
 from writesae.corpus.fingerprint import LIMIT, WINDOW
 from writesae.disk import FileEntry, Place, difference, place
-from writesae.errors import InputError, OutputError
+from writesae.errors import InputError, OutputError, WritesaeError
 from writesae.recurrence import Stream
 from writesae.store.arrays import Pieces
 from writesae.store.layout import (
@@ -61,6 +62,7 @@ def capture(
     store_dtype: Precision = "float16",
     batch: int = 16,
     progress: ProgressCallback | None = None,
+    cluster: Cluster | None = None,
 ) -> StreamStore:
     """Store the streams of `layers` over a text in the folder `out`, and open the store.
 
@@ -69,6 +71,9 @@ def capture(
     which are. `store_dtype` is the precision of stored keys and updates; decays and erase gates are always float32.
     `batch` sequences are one forward pass and one file of each array; memory is bounded by them. `progress` replaces
     the progress bar.
+
+    On a `cluster` every worker loads the host by its name and makes whole shards; the store has the same bytes as one
+    process's on the same kernels. It must lie where all machines see it.
 
     A folder that holds the same capture is gone on with, or opened if it is complete. Raises InputError for an unknown
     layer or too little text, OutputError for a folder that holds anything else, DataError for a value that is not
@@ -83,35 +88,83 @@ def capture(
     header = _provenance(host, blocks, wanted, store_dtype, batch)
     with root.alone():
         if not _begun(root, header):
-            _run(host, blocks, root, header, progress)
+            _run(host, blocks, root, header, progress, cluster)
     return open_store(out)
 
 
-def _run(host: Host, blocks: TokenBlocks, root: Place, header: Provenance, progress: ProgressCallback | None) -> None:
+def _run(
+    host: Host, blocks: TokenBlocks, root: Place, header: Provenance, progress: ProgressCallback | None,
+    cluster: Cluster | None,
+) -> None:  # fmt: skip
     """Capture all shards that are not finished yet."""
-    done, pieces = finished_shards(root, hashes=True), Pieces()
+    done = finished_shards(root, hashes=True)
     if not done:
         root.put(_beginning(header, blocks))
+    left = [index for index in range(header.shards) if index not in done]
     with _reporter(progress, f"capture {host.name}") as report:
         stored = sum(stop - start for start, stop in map(header.shard, done))
         report(stored, header.sequences)
-        for index in (index for index in range(header.shards) if index not in done):
+        for index, files in _made(host, blocks, root, header, left, cluster):
+            done[index] = files
             start, stop = header.shard(index)
-            mask = blocks.attention_mask(start, stop)
-            seen = None if mask is None else torch.from_numpy(mask)
-            streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), header.layers, seen, start)
-            for layer in header.layers:
-                stream = streams.pop(layer)
-                if seen is not None:
-                    check_padding(stream, seen, f"{host.name} layer {layer}", start)
-                _add_layer(pieces, header, host, layer, stream, start)
-            files = pieces.take()
-            root.put(files)
-            done[index] = {name: FileEntry.of_bytes(data) for name, data in files.items()}
-            finish_shard(root, index, done[index])
             stored += stop - start
             report(stored, header.sequences)
     _finish(root, done)
+
+
+def _made(
+    host: Host, blocks: TokenBlocks, root: Place, header: Provenance, left: Sequence[int], cluster: Cluster | None
+) -> Iterator[tuple[int, dict[str, FileEntry]]]:
+    """The shards that are left, each when it is stored: here, or by the workers of a cluster."""
+    pieces = Pieces()
+    for index in left if cluster is None else left[:1]:  # a first one here: it writes what describes the arrays
+        yield index, _shard(host, blocks, root, header, index, pieces)
+    if cluster is None or not left[1:]:
+        return
+    about = host.name, str(host.dtype).removeprefix("torch."), "auto" if cluster.gpus else "cpu"
+    jobs = {index: (index,) for index in left[1:]}
+    for index, files in cluster.each(_shard_there, jobs, about, blocks, root, header):
+        if isinstance(files, WritesaeError):
+            raise files
+        yield index, files
+
+
+def _shard(
+    host: Host, blocks: TokenBlocks, root: Place, header: Provenance, index: int, pieces: Pieces | None = None
+) -> dict[str, FileEntry]:
+    """Run the host over a shard's sequences and store it whole; what describes the arrays only in their first `pieces`,
+    and not where there are none."""
+    start, stop = header.shard(index)
+    mask, made = blocks.attention_mask(start, stop), Pieces() if pieces is None else pieces
+    seen = None if mask is None else torch.from_numpy(mask)
+    streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), header.layers, seen, start)
+    for layer in header.layers:
+        stream = streams.pop(layer)
+        if seen is not None:
+            check_padding(stream, seen, f"{host.name} layer {layer}", start)
+        _add_layer(made, header, host, layer, stream, start)
+    files = made.take()
+    if pieces is None:
+        files = {name: data for name, data in files.items() if not name.endswith("zarr.json")}
+    root.put(files)
+    entries = {name: FileEntry.of_bytes(data) for name, data in files.items()}
+    finish_shard(root, index, entries)
+    return entries
+
+
+def _shard_there(
+    about: tuple[str, str, str], blocks: TokenBlocks, root: Place, header: Provenance, index: int
+) -> dict[str, FileEntry]:
+    """The same in a worker, which loads the host at its first shard."""
+    from writesae.hosts.loading import load_once
+
+    host = load_once(*about)
+    if host.revision != header.revision:
+        raise InputError(
+            f"a worker finds other weights by the name {host.name!r} than are captured: give a host that every machine "
+            "can load, an embedded one, a folder that all see, or a Hub id"
+        )
+    return _shard(host, blocks, root, header, index)
 
 
 def check_request(out: str | Path, tokens: int | None = None, batch: int = 1) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from writesae.calls import worded
+from writesae.cluster import Cluster
 from writesae.devices import choose_device
 from writesae.disk import alone
 from writesae.errors import InputError, WritesaeError
@@ -77,17 +78,20 @@ def train_many(
     workers: int = 1,
     ended: Callable[[TrainResult], None] = lambda result: None,
     failed: Callable[[int, WritesaeError], None] | None = None,
+    cluster: Cluster | None = None,
 ) -> list[TrainResult]:
     """Train every configuration in a folder of its own: under `out` (in `out` itself where there is only one), or in
     the folders that `out` lists. `loggers` are those of each run, in the same order; `ended` hears of every result when
     it is there.
 
-    `workers` is the most runs at a time, each in a process of its own. `together` says whether runs that differ in site
-    and seed alone share their products; None: on CUDA devices only. Runs at work at one time hold at most the largest
-    `memory` that one of them asks for, together. The results are those of `train` on each, in order: to the bit where
-    nothing is shared. Raises InputError if two runs would share a folder, and what `train` raises: what is asked for
-    wrongly at once, and what goes wrong in a run, by name, when the others are finished; where `failed` is given, it
-    hears of each such run by its number instead, and the others' results are returned. An interrupt saves every run.
+    `workers` is the most runs at a time, each in a process of its own; a `cluster` has workers of its own, on any of
+    its machines, where a run whose worker is lost goes on from its checkpoint. Store and folders must lie where all
+    machines see them, and the runs' records are in their folders alone. `together` says whether runs that differ in
+    site and seed alone share their products; None: on CUDA devices only. Runs at work at one time hold at most the
+    largest `memory` that one of them asks for, together. The results are those of `train` on each, in order: to the bit
+    where nothing is shared. Raises InputError if two runs would share a folder, and what `train` raises: what is asked
+    for wrongly at once, and what goes wrong in a run, by name, when the others are finished; where `failed` is given,
+    it hears of each such run by its number instead, and the others' results are returned. An interrupt saves every run.
     """
     if isinstance(store, str | Path):
         store = open_store(store)
@@ -96,11 +100,15 @@ def train_many(
         raise InputError(f"workers={workers} cannot be: at least 1, and 1 where runs share their products (together)")
     if loggers and len(loggers) != len(configs):
         raise InputError(f"{len(loggers)} lists of loggers were given for {len(configs)} runs: give one a run, or none")
+    if cluster and (together or workers > 1 or loggers or set(services) - {"console"}):
+        raise InputError(
+            "runs on a cluster have its workers, share no products, and keep their records in their folders"
+        )
     for service in services:
         if service != "console":
             imported(service)  # what is missing is said before a folder is made
     left = [number for number, place in enumerate(places) if not (place / folder.RESULT).exists()]
-    plan = _plan(store, {number: configs[number] for number in left}, together, workers)
+    plan = [] if cluster else _plan(store, {number: configs[number] for number in left}, together, workers)
 
     def open_log(number: int) -> Loggers:
         opened = [open_logger(service, names[number], places[number]) for service in services]
@@ -108,7 +116,9 @@ def train_many(
 
     runs = [Run(store, config, place) for config, place in zip(configs, places, strict=True)]
     board = _Board(runs, open_log, ended)
-    if workers > 1 and len(left) > 1:
+    if cluster is not None:
+        board.train_there(store, left, cluster)
+    elif workers > 1 and len(left) > 1:
         board.train_apart(store, left, len(plan[0]))
     else:
         with interrupts() as interrupted:
@@ -188,6 +198,15 @@ class _Board:
             jobs = {number: (self.runs[number].config, self.runs[number].out) for number in numbers}
             run_side_by_side(store, jobs, workers, hear)
 
+    def train_there(self, store: StreamStore, numbers: Sequence[int], cluster: Cluster) -> None:
+        """Train these runs on a cluster."""
+        jobs = {number: (self.runs[number].config, self.runs[number].out.absolute()) for number in numbers}
+        for number, error in cluster.each(_there, jobs, store):
+            if isinstance(error, WritesaeError):
+                self.failures[number] = error
+            else:
+                self.finish(number, self.runs[number].finished())
+
     def train_together(self, group: Sequence[int], interrupted: threading.Event) -> None:
         """Train a group in this process, step by step, each run until it ends or fails; several share products."""
         if interrupted.is_set():
@@ -233,6 +252,11 @@ class _Board:
                 self.finish(number, self.runs[number].finish())
             del going[number]
         return ready
+
+
+def _there(store: StreamStore, config: TrainConfig, out: Path) -> None:
+    """In a worker: the run, which is in its folder then."""
+    train(store, config, out)
 
 
 def _failed(failures: Mapping[int, WritesaeError], names: Sequence[str]) -> WritesaeError:
