@@ -45,24 +45,12 @@ def configs() -> list[TrainConfig]:
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(
-            [
-                "capture",
-                "--tokens",
-                "300",
-                "--length",
-                "19",
-                "--layers",
-                "5",
-                "--workers",
-                "2",
-                "--out",
-                str(tmp_path / "s"),
-            ]
-        )
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.strip().endswith("pip install 'writesae[ray]'")
+    for command in (["capture", "--workers", "2"], ["sweep", "small", "--ray", "local"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*command, "--out", str(tmp_path / "s")])
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.strip().endswith("pip install 'writesae[ray]'")
+        assert not (tmp_path / "s").exists()
 
 
 def test_a_cluster_without_workers_cannot_be() -> None:

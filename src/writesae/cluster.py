@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ AGAIN = 3
 
 @dataclass(frozen=True)
 class Cluster:
-    """Workers of a Ray cluster."""
+    """Workers of a Ray cluster. Raises InputError where Ray is not installed."""
 
     address: str = "local"
     """`local` starts workers here; `auto` finds the cluster that this machine belongs to; or `ray://HOST:PORT`."""
@@ -35,6 +36,8 @@ class Cluster:
         if self.workers < 1 or not 0 <= self.gpus < 1000:
             told = f"{self.workers} workers of {self.gpus} GPUs each"
             raise ConfigError(f"{told} cannot be: give 1 worker or more, and 0 GPUs or more")
+        if find_spec("ray") is None:
+            raise InputError("workers of a cluster need Ray: pip install 'writesae[ray]'")
 
     def each(
         self, function: Callable[..., T], jobs: Mapping[int, tuple[object, ...]], *shared: object
@@ -42,8 +45,8 @@ class Cluster:
         """`function(*shared, *job)` of every job, in the order in which they end: its number, and its value or why
         there is none. What is shared is sent once to each machine.
 
-        A lost worker's job is done again, `AGAIN` times. Raises InputError where Ray is not installed or its cluster
-        does not answer, KeyboardInterrupt after an interrupt, when every job was told to stop.
+        A lost worker's job is done again, `AGAIN` times. Raises InputError where the cluster does not answer,
+        KeyboardInterrupt after an interrupt, when every job was told to stop.
         """
         with _connected(self) as ray:
             once = [ray.put(value) for value in shared]
@@ -85,10 +88,8 @@ def _value(ray: ModuleType, reference: object) -> Any:
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[ModuleType]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise InputError("workers of a cluster need Ray: pip install 'writesae[ray]'") from error
+    import ray
+
     if ray.is_initialized():  # by the caller, who ends it
         yield ray
         return
