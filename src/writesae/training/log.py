@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -131,7 +133,8 @@ class Tracker:
 
     def __init__(self, service: Literal["wandb", "trackio"], name: str) -> None:
         own = {"reinit": "create_new"} if service == "wandb" else {}  # else it gives the run that is on already
-        self.run = imported(service).init(project="writesae", name=name, **own)
+        init = partial(imported(service).init, project="writesae", name=name, **own)
+        self.run = Context().run(init)  # trackio ends the run that it finds in its context
 
     def record(self, record: StepRecord) -> None:
         self.run.log(_scalars(record), step=record.step)
