@@ -1,6 +1,7 @@
-"""`recall` on the memory hosts that can be loaded here, with the dictionaries that ship: what tables of the docs say.
+"""`recall` on the memory hosts that can be loaded here, with the dictionaries that ship and those that
+`recipes/memory/learn.py` made: what tables of the docs say.
 
-    python benchmarks/recall.py --out recalled [--hosts memory-gdn memory-mamba2] [--docs docs/results]
+    python benchmarks/recall.py --out recalled [--hosts memory-gdn] [--dictionaries learnt] [--docs docs/results]
 
 What is finished is kept: the same command goes on where it stopped. With `--docs` the summaries are copied there;
 `docs/tables.py` makes the tables of the docs of them.
@@ -29,6 +30,8 @@ class Options:
     """Folder of the results."""
     hosts: tuple[str, ...] = ()
     """Memory hosts; all that need nothing that is not installed if none is said."""
+    dictionaries: Path | None = None
+    """Folder with what learn.py made, a folder a host, in the place of what ships."""
     passages: int = 32
     """Passages whose facts are asked for."""
     found_on: int = 6
@@ -46,18 +49,22 @@ def main(options: Options) -> None:
     for name in options.hosts or here:
         host = ws.load(name)
         _, test = ws.text("sample", host).split()
-        runs: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [("", (), {})]
-        for source in DICTIONARIES:
-            if source.startswith(f"{name}/"):
-                taught = {"names": NAMES, "things": THINGS}
-                runs.append((f"-{source.rpartition('/')[2]}s", (ws.load_sae(source),), taught))
+        runs: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [("recall", (), {})]
+        if saes := dictionaries(name, options.dictionaries):
+            runs.append(("recall-atoms", (saes,), {"names": NAMES, "things": THINGS}))
         for what, given, pairs in runs:
-            place = options.out / name / f"recall{what}"
+            place = options.out / name / what
             print(ws.evals.recall(host, *given, test, out=place, **how, **pairs), flush=True)
             if options.docs is not None:
-                copied = options.docs / name / place.name
+                copied = options.docs / name / what
                 copied.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(place / "summary.json", copied / "summary.json")
+
+
+def dictionaries(host: str, learnt: Path | None) -> list[ws.SAE]:
+    """Of states and of writes, of every head that holds a fact; none where there are none."""
+    own: list[Path] = sorted(p.parent for p in (learnt / host).glob("L*/manifest.json")) if learnt is not None else []
+    return [ws.load_sae(one) for one in own or [name for name in DICTIONARIES if name.startswith(f"{host}/")]]
 
 
 if __name__ == "__main__":

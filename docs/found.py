@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tomllib
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +20,7 @@ from writesae.training.costs import H100, capture_seconds, store_bytes, train_se
 from writesae.types import Site
 
 RESULTS = Path(__file__).parent / "results"
+PREDICTIONS = Path(__file__).parent / "findings" / "predictions.toml"
 Table = dict[str, Any]
 INSTEAD = {
     "native": "as it was",
@@ -47,23 +50,25 @@ def told(share: Table) -> str:
     return f"{words.percent(share['value'])} ({words.interval(share['wilson'] or share['interval'])})"
 
 
-def facts_of(host: str) -> Table:
-    """What recall found on a host: by what stands in the place of a fact's writes, at an atom's coefficient."""
-    found: Table = {}
-    for path in sorted(RESULTS.glob(f"{host}/recall*/summary.json")):
-        summary = read(path)["summary"]
-        native = next(one["right"] for one in summary["recalled"] if one["facts"] == summary["facts"])
-        found |= {"native": {"right": native}, "cells": summary["cells"]}
-        for cost in summary["costs"]:
-            kind = cost["reading"] if cost["condition"] == "atom" else cost["condition"]
-            if kind in INSTEAD and (cost["condition"] != "atom" or cost["amplitude"] == "coefficient"):
-                found[kind] = cost
+def facts_of(path: Path) -> Table:
+    """What recall found: by what stands in the place of a fact's writes, at an atom's coefficient."""
+    summary = read(path)["summary"]
+    found: Table = {"native": {"right": native(summary)}, "cells": summary["cells"]}
+    for cost in summary["costs"]:
+        kind = cost["reading"] if cost["condition"] == "atom" else cost["condition"]
+        if kind in INSTEAD and (cost["condition"] != "atom" or cost["amplitude"] == "coefficient"):
+            found[kind] = cost
     return found
+
+
+def native(summary: Table) -> Table:
+    """Recall of the passages whose facts are changed."""
+    return next(one["right"] for one in summary["recalled"] if one["facts"] == summary["facts"])
 
 
 def fact(host: str) -> Table:
     """Still right, of all facts, with each thing in the place of the write."""
-    found = facts_of(host)
+    found = facts_of(RESULTS / host / "recall" / "summary.json")
     rows = [[f"still right, of {found['delete']['right']['n']} facts"]]
     rows[0] += [told(found[kind]["right"]) for kind in INSTEAD if kind in found]
     return {"head": ["in its place", *(INSTEAD[kind] for kind in INSTEAD if kind in found)], "rows": rows}
@@ -71,8 +76,10 @@ def fact(host: str) -> Table:
 
 def memory_hosts() -> dict[str, Table]:
     """What recall found on each host with dictionaries of the writes that hold a fact, and in the quickstart."""
-    names = sorted({path.parents[1].name for path in RESULTS.glob("*/recall-*/summary.json")})
-    return {"memory-gdn, quickstart" if name == "quickstart" else name: facts_of(name) for name in names}
+    names = {"recall-atoms": "", "recall-all-pairs": ", all pairs"}
+    paths = sorted(RESULTS.glob("memory-*/recall-*/summary.json"))
+    found = {path.parents[1].name + names[path.parent.name]: facts_of(path) for path in paths}
+    return found | {"memory-gdn, quickstart": facts_of(RESULTS / "quickstart" / "recall" / "summary.json")}
 
 
 def facts() -> Table:
@@ -90,16 +97,17 @@ def facts() -> Table:
 def kept() -> Table:
     """Where each memory host keeps a fact, what is left without it, and what its write does elsewhere: a row a host."""
     rows = []
-    for host in sorted({path.parents[1].name for path in RESULTS.glob("memory-*/recall*/summary.json")}):
-        summary = read(min(RESULTS.glob(f"{host}/recall*/summary.json")))["summary"]
+    for path in sorted(RESULTS.glob("memory-*/recall/summary.json")):
+        data = read(path)
+        host, summary, shares_of = path.parents[1].name, data["summary"], data["shares"]
         costs = {one["condition"]: one for one in summary["costs"]}
         moved, ranked = ({one[key]: one for one in summary[of]} for of, key in (("moved", "kind"), ("ranked", "how")))
-        native = next(one["right"] for one in summary["recalled"] if one["facts"] == summary["facts"])
         gone, elsewhere = costs["delete"], [moved[kind]["right"] for kind in ("exchanged", "installed")]
         shares = [gone["right"], costs["other"]["right"], *elsewhere, *(ranked[how]["first"] for how in ranked)]
-        lost, shares_of = words.decimals(gone["lost"]), zip(summary["cells"], summary["shares"], strict=True)
-        held = ", ".join(f"{cell} ({words.percent(share, 0)})" for cell, share in shares_of)
-        rows.append([host, told(native), held, lost, words.percent(gone["others_right"])])
+        owns = {cell: median(shares_of[cell.partition("+")[0]].values()) for cell in summary["cells"]}
+        held = ", ".join(f"{cell} ({words.percent(share, 0)})" for cell, share in owns.items())
+        lost, others = words.decimals(gone["lost"]), words.percent(gone["others_right"])
+        rows.append([host, told(native(summary)), held, lost, others])
         rows[-1] += map(told, shares)
     head = [
         "host", "right", "the writes that hold a fact (share of their state)", "nats lost without, median",
@@ -192,18 +200,34 @@ def amplitudes() -> Table:
             rows.append(
                 [where, reading, *_sizes({c["amplitude"]: c["wins"] for c in first if c["reading"] == reading})]
             )
-    for path in sorted(RESULTS.glob("memory-*/recall-*/summary.json")):
-        data = read(path)
-        costs, host = data["summary"]["costs"], data["provenance"]["host"]
-        atoms = [cost for cost in costs if cost["condition"] in ("atom", "nearest")]
-        for reading in dict.fromkeys(cost["reading"] or "nearest atom" for cost in atoms):
-            own = {c["amplitude"]: c["right"] for c in atoms if (c["reading"] or "nearest atom") == reading}
-            rows.append([f"{host}, facts still right", reading, *_sizes(own)])
+    for path in sorted(RESULTS.glob("memory-*/recall-atoms/summary.json")):
+        data, ways = read(path), dict[str, dict[str, Table]]()
+        for cost in data["summary"]["costs"]:
+            if cost["condition"] in ("atom", "nearest"):
+                name = cost["reading"] or f"nearest atom of {cost['dictionary']}"
+                ways.setdefault(name, {})[cost["amplitude"]] = cost["right"]
+        rows += [[f"{data['provenance']['host']}, facts still right", name, *_sizes(own)] for name, own in ways.items()]
     return {"head": ["host", "read by", "coefficient", "the write\u2019s norm", "least squares"], "rows": rows}
 
 
 def _sizes(shares: dict[str, Table]) -> list[str]:
     return [told(shares[s]) if s in shares else words.MISSING for s in ("coefficient", "norm", "projection")]
+
+
+def predictions(page: str) -> Table:
+    """What was expected on a page before it was measured, and what was."""
+    data = PREDICTIONS.read_bytes()
+    rows = []
+    for one in tomllib.loads(data.decode())["prediction"]:
+        if one["page"] == page:
+            of, share = one["of"].split(".")
+            entries = read(RESULTS / one["result"] / "summary.json")["summary"][of]
+            found = next(x[share] for x in entries if all(x[key] == value for key, value in one["where"].items()))
+            low, high = one.get("at_least", 0), one.get("at_most", 1)
+            bound = f"at least {words.percent(low, 0)}" if low else f"at most {words.percent(high, 0)}"
+            rows.append([one["text"], bound, told(found), "yes" if low <= found["value"] <= high else "no"])
+    registered = f"expected (predictions.toml, SHA-256 {hashlib.sha256(data).hexdigest()[:12]})"
+    return {"head": [registered, "that is", "measured", "so it was"], "rows": rows}
 
 
 PICTURES = {"facts": facts_picture, "readings": readings_picture}

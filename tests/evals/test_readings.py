@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from small_results import SITE
+from writesae.causal.actions import AddMatrix, ChangeFeatures, Edit
+from writesae.causal.engine import editing
+from writesae.causal.schedule import At
 from writesae.evals import EVALUATIONS
+from writesae.evals.amplification import AmplificationConfig
+from writesae.evals.amplification.measure import class_features
+from writesae.evals.common.patterns import matching
 from writesae.hosts import Host
 from writesae.recurrence import delta_values, replay_reference
 from writesae.sae import SAE, SAEConfig, TopK
@@ -60,6 +66,62 @@ def test_firings_are_where_the_write_raises_a_feature_most(
         assert row["feature"] == feature[row["passage"], row["position"]]
         if "coefficient" in row:
             assert row["coefficient"] == pytest.approx(float(amount[row["passage"], row["position"]]), rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def raised(host: Host, passages: Tensor) -> Tensor:
+    """By how much each token's write raises the features that it raises most, as many as its state has active, else 0;
+    from states with the delta write and without it, `[B, T, 61]`."""
+    stream, sae = host.record(passages, [SITE.layer])[SITE.layer].heads(SITE.head), dictionary()
+    states = replay_reference(stream).states[:, :, 0]
+    writes = torch.einsum("btk,btv->btkv", stream.key[:, :, 0], delta_values(stream)[0][:, :, 0])
+    amount = (sae.preactivations(states) - sae.preactivations(states - writes)).detach()
+    active = (sae.encode(states.flatten(0, 1)).value > 0).sum(-1).view(amount.shape[:2]).clamp_min(1)
+    rank = amount.argsort(-1, descending=True).argsort(-1)
+    return amount.clamp_min(0) * (rank < active.unsqueeze(-1))
+
+
+def test_features_of_a_class_of_tokens_by_increment(host: Host, passages: Tensor, raised: Tensor) -> None:
+    result = EVALUATIONS["boundary"](host, dictionary(), passages, site=SITE, pattern="e", reading="increment")
+    fires, inside = raised > 0, matching(host, passages, "e")
+    assert result.records.firings.tolist() == fires.sum((0, 1)).tolist()
+    assert result.records.firings_inside.tolist() == fires[inside].sum(0).tolist()
+    assert "features, read by increment, fire more" in result.finding
+    by_state = EVALUATIONS["boundary"](host, dictionary(), passages, site=SITE, pattern="e")
+    assert by_state.records.firings.tolist() != result.records.firings.tolist()
+    config = AmplificationConfig(top=3, reading="increment")
+    found = class_features(host, dictionary(), SITE, passages, inside, config)
+    own = found[found.condition == "class"]
+    rates = fires[inside].float().mean(0) - fires[~inside].float().mean(0)
+    assert own.feature.tolist() == rates.topk(3).indices.tolist()
+
+
+def test_an_increment_is_amplified_and_not_the_state(host: Host, passages: Tensor, raised: Tensor) -> None:
+    """Three times what a token's write adds of a feature, by hand, and nothing of one that it does not raise."""
+    place = 11
+    (feature, *_), amount = raised[0, place].nonzero()[:, 0].tolist(), raised[0, place]
+    silent = int((amount == 0).nonzero()[0])
+    matrix = 2 * amount[feature] * dictionary().atom_matrices()[feature].detach()
+    change = ChangeFeatures(dictionary(), (feature, silent), 3.0, reading="increment")
+    logits = []
+    for what in (change, AddMatrix(matrix)):
+        with editing(host, [Edit(SITE, what, At((place,)), "after_token")]):
+            logits.append(host.run(passages[:1], keep=0))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+    assert (logits[0] - host.run(passages[:1], keep=0)).abs().max() > 1e-3
+    assert str(change).endswith("read by increment by 3")
+
+
+def test_amplification_takes_it(host: Host, passages: Tensor) -> None:
+    options: dict[str, Any] = {
+        "pattern": "e", "top": 3, "new_tokens": 5, "found_on": 4, "prompt": 9, "timings": "after_token", "doses": 9.0,
+    }  # fmt: skip
+    state, increment = (
+        EVALUATIONS["amplification"](host, dictionary(), passages, site=SITE, reading=reading, **options)
+        for reading in ("state", "increment")
+    )
+    assert "With its features, read by increment, amplified" in increment.finding
+    assert increment.more["features"].feature.tolist() != state.more["features"].feature.tolist()
 
 
 def test_a_dictionary_of_writes_is_read_by_its_code_and_not_twice(host: Host, passages: Tensor) -> None:

@@ -14,8 +14,9 @@ from writesae.causal.actions import Action, AddMatrix
 from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
 from writesae.errors import InputError
 from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native, written_form
-from writesae.evals.recall.located import ALL, binding, cells_of, costs, deleted, groups_of, located
+from writesae.evals.recall.located import binding, cells_of, costs, deleted, groups_of, located
 from writesae.evals.recall.sufficient import AtomInstead, RandomInstead
+from writesae.evals.recall.summary import ALL
 from writesae.hosts import Host
 from writesae.sae import SAE, SAEConfig, TopK
 from writesae.types import Site, Timing

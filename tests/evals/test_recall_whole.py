@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from importlib import import_module
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +29,14 @@ from writesae.evals.recall.changes import changes
 from writesae.evals.recall.elsewhere import Put, exchanged, installed, writes_at
 from writesae.evals.recall.figures import _typical
 from writesae.evals.recall.located import binding, cells_of, deleted, groups_of, located
+from writesae.evals.recall.measure import DRAWN, FOUND_ON
 from writesae.evals.recall.prices import log_odds, prices, ranked
 from writesae.evals.recall.recovery import bound
 from writesae.evals.recall.sufficient import AllInstead, AtomInstead
 from writesae.evals.recall.summary import Cost, _costs, chance
 from writesae.hosts import Host
+from writesae.page.shares import _of_facts
+from writesae.recurrence import replay_reference
 from writesae.sae import SAE, Flat, Record, SAEConfig, TopK
 from writesae.types import Site, Target
 
@@ -96,7 +101,7 @@ def test_a_host_with_true_atoms(memory: Host, cell: Cell, passages: torch.Tensor
     assert increment.right.value >= 0.9
     assert increment.back > 0.9
     assert state.right.value < increment.right.value
-    for name, right in (("random", 0.1), ("everything", 0.1)):
+    for name, right in (("random", 0.1), ("attention", 0.1)):
         cost = found.cost(name)
         assert cost is not None
         assert cost.right.value <= right
@@ -112,7 +117,7 @@ def test_a_host_with_true_atoms(memory: Host, cell: Cell, passages: torch.Tensor
     assert ranks["exact"].first.value > 0.6
     assert ranks["exact"].reciprocal > ranks["exact"].chance_reciprocal
     own, random = found.recovered
-    assert (own.dictionary, random.dictionary) == ("atoms", "random")
+    assert (own.dictionary, random.dictionary) == ("states", "random")
     assert own.matched.value > 0.9
     assert random.best.value == 0
     spot = max((spot for spot in found.spots if spot.head >= 0), key=lambda spot: spot.lost)
@@ -123,18 +128,47 @@ def test_a_host_with_true_atoms(memory: Host, cell: Cell, passages: torch.Tensor
     assert said[(said.condition == "delete") & (said.fact == 2)].asked.tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("target", ["write-delta", "state"])
-def test_dictionaries_of_writes_have_one_reading_and_flat_ones_are_cut(
-    target: Target, memory: Host, cell: Cell, passages: torch.Tensor
-) -> None:
-    flat, options = target == "state", SMALL | {"cells": (str(cell),), "tried": 1, "counts": (5,), "reach": 1}
-    result = recall(memory, exact_sae(memory, cell, target, flat), passages[:2], readings="increment", **options)  # type: ignore[arg-type]
-    atom = result.summary.cost("atom", reading="increment" if flat else "write")
-    assert atom is not None
-    assert atom.right.value == 1
-    cut = result.summary.cost("flat_svd")
-    assert (cut is not None) == flat
-    assert cut is None or cut.right.value == 1
+def test_states_and_writes_side_by_side_are_as_each_alone(memory: Host, cell: Cell, passages: torch.Tensor) -> None:
+    """Dictionaries of writes have one reading, and flat ones are cut."""
+    options: dict[str, Any] = SMALL | {"cells": (str(cell),), "tried": 1, "counts": (5,), "reach": 1}
+    options |= {"readings": "increment", "baselines": ()}
+    states, writes = exact_sae(memory, cell, flat=True), exact_sae(memory, cell, "write-delta")
+    both, alone = (
+        recall(memory, [states, writes], passages[:2], **options),
+        recall(memory, writes, passages[:2], **options),
+    )
+    for how in ({"dictionary": "states", "reading": "increment"}, {"dictionary": "writes", "reading": "write"}):
+        atom = both.summary.cost("atom", **how)
+        assert atom is not None
+        assert atom.right.value == 1
+    cut = both.summary.cost("flat_svd", dictionary="states")
+    assert cut is not None
+    assert cut.right.value == 1
+    assert both.summary.cost("flat_svd", dictionary="writes") is None
+    for name in ("records", "said", "recovery"):
+        mine = both.tables[name][both.tables[name].dictionary == "writes"].reset_index(drop=True)
+        others = alone.tables[name][alone.tables[name].dictionary == "writes"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, others)
+    assert [one.dictionary for one in both.summary.recovered] == ["states", "writes"]
+    with pytest.raises(InputError, match=r"two dictionaries of writes of L1\.H1 were given: give one"):
+        recall(memory, [writes, writes], passages[:2], **options)
+
+
+def test_the_share_of_the_state_is_drawn_beside_other_tests(memory: Host, cell: Cell, passages: torch.Tensor) -> None:
+    options: dict[str, Any] = SMALL | {"cells": (str(cell),), "tried": 1, "counts": (5,), "reach": 1, "baselines": ()}
+    result = recall(memory, exact_sae(memory, cell), passages[:2], **options)
+    told = draw_facts(vocabulary(memory.tokenizer).first(11, 13), 2, 5, (DRAWN, 0, FOUND_ON, 5))
+    stream = memory.record(torch.from_numpy(told.tokens), [1])[1].heads(1)
+    at = torch.arange(2)[:, None], torch.from_numpy(told.begin) + 3
+    norms = (x[:, :, 0].norm(dim=-1) for x in (stream.key, delta_values_reference(stream)))
+    states = replay_reference(stream).states[:, :, 0].flatten(2).norm(dim=-1)
+    share = float((math.prod(x[at] for x in norms) / states[at]).median())
+    assert result.shares == {"L1.H1": {"delta": pytest.approx(share, rel=1e-4)}}
+    points = _of_facts(result)
+    assert [(p.head, p.reading, p.share) for p in points] == [
+        ("memory-gdn L1.H1+3", reading, result.shares["L1.H1"]["delta"]) for reading in ("state", "increment")
+    ]
+    assert points[0].wins < points[1].wins == 1
 
 
 def test_without_a_dictionary_and_with_one_of_another_head(memory: Host, cell: Cell, passages: torch.Tensor) -> None:
@@ -148,7 +182,7 @@ def test_without_a_dictionary_and_with_one_of_another_head(memory: Host, cell: C
             recall(memory, passages[:2], **(options | {"cells": (bad,)}))  # type: ignore[arg-type]
     sae = exact_sae(memory, cell)
     sae.record = Record("memory-gdn", None, Site(2, 0))
-    with pytest.raises(InputError, match=r"held by L1\.H1\+3 .* no dictionary of L1\.H1 among those of L2\.H0"):
+    with pytest.raises(InputError, match=r"by L1\.H1\+3 .* no dictionary of L1\.H1 among those of states \(L2\.H0\)"):
         recall(memory, sae, passages[:2], **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="leave out the site"):
         recall(memory, passages[:2], site="L1.H1")
@@ -334,21 +368,21 @@ def test_controls_are_as_many_writes_of_the_same_tokens(memory: Host, cell: Cell
     made = changes(memory, {}, [cell, Cell(Site(1, 0), 3)], config, 4, 0)
     others = [change.cells for change in made if change.condition == "other"]
     assert [sorted(map(str, some)) for some in others] == [["L2.H0+3", "L2.H1+3"]]
-    assert [len(change.cells) for change in made if change.condition == "everything"] == [16]
-    assert {change.condition for change in made} == {"delete", "everything", "other", "random"}
+    assert [len(change.cells) for change in made if change.condition == "attention"] == [16]
+    assert {change.condition for change in made} == {"delete", "attention", "other", "random"}
 
 
 def test_the_example_goes_as_most_facts_do() -> None:
     bounds = Interval(0, 1)
     share = {"delete": 0.1, "random": 0.9}
     costs = tuple(
-        Cost(name, "", "", Share(value, 9, bounds, None), 1.0, bounds, 0.5, bounds, 0.0, 1.0)
+        Cost(name, "", "", "", Share(value, 9, bounds, None), 1.0, bounds, 0.5, bounds, None, 0.0, 1.0)
         for name, value in share.items()
     )
     rows = [("delete", 0, True), ("random", 0, True), ("delete", 1, False), ("random", 1, False)]
     rows += [("delete", 2, False), ("random", 2, True)]
-    columns = ["condition", "reading", "amplitude", "fact", "asked", "right"]
-    said = pd.DataFrame([(c, "", "", f, f, r) for c, f, r in rows], columns=columns)
+    columns = ["condition", "dictionary", "reading", "amplitude", "fact", "asked", "right"]
+    said = pd.DataFrame([(c, "", "", "", f, f, r) for c, f, r in rows], columns=columns)
     assert _typical(said, costs) == 2
     assert _typical(said[said.fact < 2], costs) == 0
 
@@ -358,7 +392,8 @@ def test_what_comes_back_is_a_share_of_what_deletion_costs() -> None:
     rows = {"delete": [8.0, 4.0, 6.0], "atom": [2.0, 1.0, 0.0]}
     tables = [
         pd.DataFrame({
-            "condition": name, "reading": "", "amplitude": "", "passage": [0, 0, 1], "fact": [0, 1, 0], "lost": lost,
+            "condition": name, "dictionary": "", "reading": "", "amplitude": "", "passage": [0, 0, 1],
+            "fact": [0, 1, 0], "lost": lost,
             "right": [x < 2 for x in lost], "others": 0.5, "others_right": 1.0,
         })
         for name, lost in rows.items()
@@ -369,6 +404,9 @@ def test_what_comes_back_is_a_share_of_what_deletion_costs() -> None:
     assert atom.back_interval == pytest.approx((0.75, 1.0))  # a passage alone: 9 / 12, and all
     assert atom.right.value == pytest.approx(2 / 3)
     assert atom.quartiles == (0.5, 1.5)
+    assert gone.wins is None
+    assert atom.wins is not None
+    assert atom.wins.value == 1
 
 
 def test_the_command_takes_it_with_and_without_dictionaries(memory: Host, cell: Cell) -> None:
@@ -376,3 +414,5 @@ def test_the_command_takes_it_with_and_without_dictionaries(memory: Host, cell: 
     assert list(fitting([recall], [], ())) == [("recall", [[]])]
     assert list(fitting([recall], [sae], ())) == [("recall", [[sae]])]
     assert list(fitting([recall], [sae, sae], ())) == [("recall", [[sae], [sae]])]
+    writes = exact_sae(memory, cell, "write-delta")
+    assert list(fitting([recall], [sae, writes], ())) == [("recall", [[sae, writes]])]

@@ -55,14 +55,13 @@ def test_ordinary_results_and_one_page(run: Path) -> None:
 
 
 def test_the_first_chapter_is_one_fact_lost_and_brought_back(run: Path) -> None:
-    results = {name: Result.load(run / "results" / f"recall-{name}") for name in ("state", "write")}
-    for name, result in results.items():
-        assert result.n == 2 * 8
-        assert result.summary.cells == ("L1.H1+3",)
-        (source,) = result.provenance.dictionaries
+    result = Result.load(run / "results" / "recall")
+    assert result.n == 2 * 8
+    assert result.summary.cells == ("L1.H1+3",)
+    for name, source in zip(("state", "write"), result.provenance.dictionaries, strict=True):
         assert source.sha256 == sae_hash(load_sae(f"memory-gdn/{name}"))
         assert source.overlap == 0
-    rows = rows_of([results["state"], results["write"]])
+    rows = rows_of(result)
     assert [row.kind for row in rows] == ["native", "delete", "random", "state", "increment", "write"]
     right = {row.kind: row.still.value for row in rows}
     assert right["native"] == 1
@@ -72,7 +71,7 @@ def test_the_first_chapter_is_one_fact_lost_and_brought_back(run: Path) -> None:
     fact = example(rows, 8)
     answers = {row.kind: row.answer(fact) for row in rows}
     assert {kind for kind, (_, is_right) in answers.items() if is_right} == {"native", "increment", "write"}
-    said = results["state"].more["said"]
+    said = result.more["said"]
     thing = said[(said.condition == "native") & (said.asked == fact)].thing.iloc[0].strip()
     assert {word for word, is_right in answers.values() if is_right} == {thing}
     section = (run / "report.html").read_text(encoding="utf-8").split('<section id="memory"')[1].split("</section>")[0]

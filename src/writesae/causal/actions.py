@@ -45,7 +45,8 @@ class ChangeFeatures:
     A factor of 0 erases what they contribute, and with amounts clamps them; below 1 suppresses, above 1 amplifies.
     Amounts are added to features that fire and to those that do not. For a dictionary of states the coefficient is read
     off the state as edited so far: at every token, a factor `m` compounds; with decay `d` a component grows where
-    `m d > 1`.
+    `m d > 1`. By increment it is what the token's own write adds, of the features that this raises most, and nothing
+    compounds.
     """
 
     sae: SAE
@@ -53,6 +54,9 @@ class ChangeFeatures:
     factor: float = 1.0
     amounts: tuple[float, ...] = ()
     """One a feature; none for 0."""
+    reading: Reading = "state"
+    native_write: NativeWrite = "delta"
+    """The form of the write that an increment is of."""
 
     def __post_init__(self) -> None:
         for name, value in [("factor", self.factor), *(("amount", amount) for amount in self.amounts)]:
@@ -65,12 +69,13 @@ class ChangeFeatures:
         """`sum_i ((factor - 1) a_i + amount_i) atom_i`, `[B, K, V]`."""
         change = torch.tensor(self.amounts or (0.0,)).to(seen.key).expand(len(seen.key), len(self.features))
         if self.factor != 1:
-            change = change + (self.factor - 1) * seen.coefficients(self.sae, self.features)
+            read = seen.coefficients(self.sae, self.features, self.reading, self.native_write)
+            change = change + (self.factor - 1) * read
         atoms = self.sae.atom_matrices(torch.tensor(self.features)).detach()
         return torch.einsum("bn,nkv->bkv", change, atoms.to(change))
 
     def __str__(self) -> str:
-        names = ", ".join(map(str, self.features))
+        names = ", ".join(map(str, self.features)) + _how(self)
         if not self.amounts:
             return f"multiply features {names} by {self.factor:g}"
         if self.factor == 0:
@@ -111,8 +116,12 @@ class ReplaceByAtom:
 
     def __str__(self) -> str:
         atom = "the top atom" if self.feature is None else f"atom {self.feature}"
-        how = ", read by increment" * (self.reading == "increment" and self.sae.config.target == "state")
-        return f"replace the native write ({self.native_write}) by {atom} at its {self.amplitude}{how}"
+        return f"replace the native write ({self.native_write}) by {atom} at its {self.amplitude}{_how(self)}"
+
+
+def _how(action: ChangeFeatures | ReplaceByAtom) -> str:
+    """How a dictionary of states is read, if not as published."""
+    return ", read by increment" * (action.reading == "increment" and action.sae.config.target == "state")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from writesae.causal.writes import no_delta_write
+from writesae.causal.writes import no_delta_write, raised
 from writesae.sae import SAE, Codes
 from writesae.types import NativeWrite, Reading
 
@@ -79,7 +79,15 @@ class Seen:
         dense: Tensor = self.codes(sae).dense(sae.config.features)
         return dense
 
-    def coefficients(self, sae: SAE, features: tuple[int, ...]) -> Tensor:
+    def read(self, sae: SAE, reading: Reading, native_write: NativeWrite) -> Codes:
+        """`codes`; by increment, of a dictionary of states, `writes.raised` by the token's write in this form."""
+        codes = self.codes(sae)
+        increment = reading == "increment" and sae.config.target == "state"
+        return raised(sae, self.key, self.side(native_write), codes) if increment else codes
+
+    def coefficients(
+        self, sae: SAE, features: tuple[int, ...], reading: Reading = "state", native_write: NativeWrite = "delta"
+    ) -> Tensor:
         """Coefficients of some features, `[B, len(features)]`."""
-        dense: Tensor = self.codes(sae).dense(sae.config.features)
+        dense: Tensor = self.read(sae, reading, native_write).dense(sae.config.features)
         return dense[:, list(features)]

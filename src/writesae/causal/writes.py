@@ -31,6 +31,15 @@ class TopCode(NamedTuple):
     value: Tensor
 
 
+def raised(sae: SAE, key: Tensor, value: Tensor, codes: Codes) -> Codes:
+    """The features of a dictionary of states that writes `[n, K]`, `[n, V]` raise most, by how much, largest first: as
+    many as are active in these codes `[n, J]` of their places, one at least, `[n, J]`."""
+    amount, feature = sae.increments(key, value).topk(min(codes.value.shape[-1], sae.config.features), -1)
+    active = (codes.value > 0).sum(-1, keepdim=True).clamp_min(1)
+    among = torch.arange(amount.shape[-1], device=amount.device) < active
+    return Codes(feature, torch.where(among & (amount > 0), amount, 0))
+
+
 class HeadWrites(NamedTuple):
     """The writes of one head over all passages of a native run."""
 
@@ -60,23 +69,17 @@ class HeadWrites(NamedTuple):
         return Codes(*(x[passage, position] for x in self.encode(sae)))
 
     def raised(self, sae: SAE, native_write: NativeWrite, passage: Tensor, position: Tensor, codes: Codes) -> Codes:
-        """The features of a dictionary of states that the writes at some places `[n]` raise most, by how much, largest
-        first: as many as are active in these codes `[n, J]` of the places, one at least, `[n, J]`."""
-        write = self.written.key[passage, position], self.side(native_write)[passage, position]
-        raised, feature = sae.increments(*write).topk(min(codes.value.shape[-1], sae.config.features), -1)
-        active = (codes.value > 0).sum(-1, keepdim=True).clamp_min(1)
-        among = torch.arange(raised.shape[-1], device=raised.device) < active
-        return Codes(feature, torch.where(among & (raised > 0), raised, 0))
+        """`raised` of the writes at some places `[n]`, which have these codes `[n, J]`."""
+        return raised(sae, self.written.key[passage, position], self.side(native_write)[passage, position], codes)
 
     def read(self, sae: SAE, reading: Reading, native_write: NativeWrite) -> Codes:
         """Codes `[B, T, J]`; by increment, of a dictionary of states, those of `raised` by this form of the write."""
         codes = self.encode(sae)
         if reading == "state" or sae.config.target != "state":
             return codes
-        passage, position = torch.cartesian_prod(*map(torch.arange, codes.value.shape[:2])).unbind(1)
-        flat = Codes(*(x.flatten(0, 1) for x in codes))
-        raised = self.raised(sae, native_write, passage, position, flat)
-        return Codes(*(x.view(*codes.value.shape[:2], -1) for x in raised))
+        sides = zip(self.written.key, self.side(native_write), *codes, strict=True)
+        most = [raised(sae, key, value, Codes(*own)) for key, value, *own in sides]  # one passage's features at once
+        return Codes(*(torch.stack(parts) for parts in zip(*most, strict=True)))
 
     def top(self, sae: SAE, passage: Tensor, position: Tensor) -> TopCode:
         """The strongest feature at some places, `[n]` each. Raises InputError as `encode` does."""

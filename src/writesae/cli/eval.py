@@ -214,6 +214,8 @@ def fitting(
             yield one.name, [group for group in by_site.values() if len(group) > 1]
         elif one.takes == "optional" and not saes:
             yield one.name, [[]]
+        elif one.takes == "optional" and len({(sae.site, sae.target) for sae in saes}) == len(saes):
+            yield one.name, [list(saes)]
         elif one.takes in ("heads", "optional") and saes:
             same = {sae.target for sae in saes}
             apart = each or len(by_site) < len(saes) or len(same) > 1

@@ -158,6 +158,13 @@ class Host:
             for head in range(1 if layer.one_site else layer.heads)
         ]
 
+    @property
+    def attends(self) -> bool:
+        """Whether it is a hybrid: it has attention beside its recurrent layers."""
+        recurrent = {layer.name for layer in self.layers.values()}
+        others = (type(part).__name__ for name, part in self.model.named_modules() if name not in recurrent)
+        return any("attention" in kind.lower() for kind in others)
+
     def need_writes(self) -> None:
         """Raise HostError for a host whose heads can be audited and nothing else."""
         why = next(iter(self.layers.values())).architecture.audit_only

@@ -46,11 +46,10 @@ class Row:
 
 def memory(found: Found, folder: Path) -> list[Chapter]:
     """The chapter, where the folder is a quickstart's that has asked for facts; else none."""
-    results = [one.result for one in found.results if one.result.name == "recall"]
-    if not results or not is_kind(folder / "run.json", "quickstart"):
+    first = next((one.result for one in found.results if one.result.name == "recall"), None)
+    if first is None or not is_kind(folder / "run.json", "quickstart"):
         return []
-    first, rows = results[0], rows_of(results)
-    told = first.more["said"]
+    rows, told = rows_of(first), first.more["said"]
     told = told[told.condition == "native"].sort_values("asked")
     fact = example(rows, len(told))
     pattern = (first.config.pattern or PATTERN).strip()
@@ -66,15 +65,12 @@ def memory(found: Found, folder: Path) -> list[Chapter]:
     return [Chapter("memory", "Memory", body)]
 
 
-def rows_of(results: Sequence[Result[Any, Any]]) -> list[Row]:
+def rows_of(result: Result[Any, Any]) -> list[Row]:
     """The write itself, nothing, a random matrix, and every dictionary's atom at its coefficient, by reading."""
-    first = results[0]
-    rows = [Row("native", first.summary.native, first)]
-    rows += [Row(name, first.summary.cost(name).right, first) for name in ("delete", "random")]
-    for result in results:
-        atoms = [c for c in result.summary.costs if (c.condition, c.amplitude) == ("atom", "coefficient")]
-        rows += [Row(cost.reading, cost.right, result) for cost in atoms]
-    return rows
+    rows = [Row("native", result.summary.native, result)]
+    rows += [Row(name, result.summary.cost(name).right, result) for name in ("delete", "random")]
+    atoms = [c for c in result.summary.costs if (c.condition, c.amplitude) == ("atom", "coefficient")]
+    return rows + [Row(cost.reading, cost.right, result) for cost in atoms]
 
 
 def example(rows: Sequence[Row], facts: int) -> int:

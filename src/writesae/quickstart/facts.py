@@ -22,28 +22,21 @@ from writesae.store import capture
 from writesae.training import TrainConfig, train_many
 
 FEW: Mapping[str, Any] = MappingProxyType(
-    {"counts": FACTS, "gap": 0, "reach": 5, "tried": 4, "amplitudes": "coefficient", "pairs_on": 48,
-     "baselines": ("random",)}
+    {"counts": FACTS, "gap": 0, "reach": 5, "tried": 4, "found_on": 3, "amplitudes": "coefficient", "pairs_on": 48,
+     "baselines": ()}
 )  # fmt: skip
 """What keeps it to seconds: a fact is looked for at the tokens of its own statement."""
 
 
-def remembered(
-    path: Path, config: QuickstartConfig, device: str, bars: Callable[[str], Ticker]
-) -> dict[str, Result[Any, Any]]:
-    """What `recall` finds with the dictionaries that ship, or with those trained anew, by name."""
+def remembered(path: Path, config: QuickstartConfig, device: str, bars: Callable[[str], Ticker]) -> Result[Any, Any]:
+    """What `recall` finds with the dictionaries that ship, or with those trained anew."""
     host = load(HOST, device=device)
     saes = taught(path, config, host, bars) if config.train else {name: shipped(name) for name in TARGETS}
     _, test = text("sample", host).split()
-    found, cells = dict[str, Result[Any, Any]](), ()
-    for name, sae in saes.items():
-        found[name] = recall(
-            host, sae, test, passages=config.memory_passages, names=NAMES, things=THINGS, facts=FACTS, seed=config.seed,
-            cells=cells, found_on=1 if cells else 3, **FEW, out=path / "results" / f"recall-{name}",
-            progress=bars(f"facts, {name}"),
-        )  # fmt: skip
-        cells = found[name].summary.cells  # they are of the host, and looked for once
-    return found
+    return recall(
+        host, list(saes.values()), test, passages=config.memory_passages, names=NAMES, things=THINGS, facts=FACTS,
+        seed=config.seed, **FEW, out=path / "results" / "recall", progress=bars("facts"),
+    )  # fmt: skip
 
 
 def shipped(name: str) -> SAE:

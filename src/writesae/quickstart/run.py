@@ -54,8 +54,7 @@ def quickstart(path: Path, config: QuickstartConfig, host: Host, console: Consol
     results, seed = path / "results", config.seed
     with alone(path), bars_on(console) as bars, shared_runs():
         claim(path, KIND, asked)
-        for name, fact in remembered(path, config, str(host.device), bars).items():
-            console.print(f"[bold]facts, {name}[/bold]: {fact}", highlight=False)
+        console.print(f"[bold]facts[/bold]: {remembered(path, config, str(host.device), bars)}", highlight=False)
         few = test.draw(min(AUDIT_PASSAGES, config.passages), seed)
         audit = spectrum(host, few, seed=seed, out=results / "spectrum", progress=bars("audit every head"))
         site = Site.parse(config.site or audit.summary.default_site)

@@ -106,6 +106,7 @@ CONDITIONS = {
     "nearest": ("the nearest atom", "nearest"),
     "other": ("another write deleted", "another"),
     "everything": ("every head\u2019s writes from the name on deleted", "every head"),
+    "attention": ("attention alone: every head\u2019s writes deleted", "attention"),
     "native": ("the write itself", "native"),
 }
 """What stands in a write's place: in words, and in a word or two."""

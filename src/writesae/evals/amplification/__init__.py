@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from writesae.config import at_least, checked
 from writesae.errors import ConfigError
 from writesae.evals.common.evaluation import Evaluation
-from writesae.types import Timing
+from writesae.types import Reading, Timing
 
 
 @checked
@@ -21,6 +21,9 @@ class AmplificationConfig:
     """Factors of the coefficients, at every token."""
     top: int = 10
     """Features a head, and as many others in the control."""
+    reading: Reading = "state"
+    """Where a feature of a dictionary of states fires, and what is amplified: what the state holds of it, or by
+    increment what a token's own write adds to it, of the features that this raises most."""
     found_on: int = 64
     """Of the passages, the first so many are where the class's features are found; the others are continued."""
     prompt: int = 24

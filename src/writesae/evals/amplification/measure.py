@@ -16,12 +16,13 @@ from writesae.errors import InputError
 from writesae.evals.amplification import AmplificationConfig
 from writesae.evals.common.draws import generator_for
 from writesae.evals.common.firings import runs
+from writesae.evals.common.forms import native_writes
 from writesae.evals.common.patterns import matches, matching
 from writesae.evals.common.pieces import Keep, Measured, concatenated
 from writesae.evals.common.subject import Subject
 from writesae.hosts import Host
 from writesae.sae import SAE
-from writesae.types import Site, Timing
+from writesae.types import NativeWrite, Site, Timing
 
 
 def measure(subject: Subject, config: AmplificationConfig, keep: Keep) -> Measured:
@@ -36,16 +37,19 @@ def measure(subject: Subject, config: AmplificationConfig, keep: Keep) -> Measur
     if tokens.shape[1] < config.prompt:
         raise InputError(f"prompts of {config.prompt} tokens were asked for of passages of {tokens.shape[1]}")
     found_on, prompts = tokens[: config.found_on], tokens[config.found_on :, : config.prompt]
-    saes = dict(subject.saes)
+    saes, form = dict(subject.saes), native_writes(host, subject.sites, tokens, ())[0]
     inside = matching(host, found_on, config.pattern)
-    features = concatenated([class_features(host, sae, site, found_on, inside, config) for site, sae in saes.items()])
+    features = concatenated(
+        [class_features(host, sae, site, found_on, inside, config, form) for site, sae in saes.items()]
+    )
     runs: list[tuple[str, Timing | None, float]] = [("native", None, 1.0)]
     runs += [(c, t, d) for c in ("class", "other_atom") for t in config.timings for d in config.doses]
+    change = partial(ChangeFeatures, reading=config.reading, native_write=form)
     keep.plan(len(runs))
     tables = []
     for condition, timing, dose in runs:
         edits = [
-            Edit(site, ChangeFeatures(sae, _chosen(features, site, condition), dose), Always(), timing)
+            Edit(site, change(sae, _chosen(features, site, condition), dose), Always(), timing)
             for site, sae in saes.items()
             if timing is not None
         ]
@@ -75,14 +79,15 @@ def _said(host: Host, prompts: Tensor, edits: list[Edit], config: AmplificationC
 
 
 def class_features(
-    host: Host, sae: SAE, site: Site, tokens: Tensor, inside: Tensor, config: AmplificationConfig
-) -> pd.DataFrame:
+    host: Host, sae: SAE, site: Site, tokens: Tensor, inside: Tensor, config: AmplificationConfig,
+    native_write: NativeWrite = "delta",
+) -> pd.DataFrame:  # fmt: skip
     """The features that fire most at tokens of a class (`inside`) beyond how often they fire elsewhere, in passages
     `[B, T]`, and as many random ones of the others that fire. Raises InputError where too few features fire.
     """
     member, counts = inside.to(host.device), torch.zeros(2, sae.config.features, dtype=torch.long)
     for begin, stream, writes in runs(host, site, tokens):
-        codes = writes.encode(sae)
+        codes = writes.read(sae, config.reading, native_write)
         here = member[begin : begin + len(stream.key), :, None]
         for row, where in enumerate((here, ~here)):
             fires = codes.index[(codes.value > 0) & where]

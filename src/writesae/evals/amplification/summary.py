@@ -114,9 +114,11 @@ def finding(result: Result[AmplificationConfig, Summary]) -> str:
     best = min(own, key=lambda r: (r.change.p, -abs(r.change.mean)))
     other = summary.cell(condition="other_atom", timing=best.timing, dose=best.dose)
     differ = sum(r.change.p < 0.05 and r.p_random < 0.05 for r in own)
+    states = any(one.target == "state" for one in result.provenance.dictionaries)
+    read = ", read by increment," * (states and result.config.reading == "increment")
     return (
         f"Unedited, {words.count(best.change.n)} continuations hold {words.decimals(summary.native)} tokens of the "
-        f"class each. With its features amplified {words.plain(best.dose)} times ({words.timing(best.timing)}): "
+        f"class each. With its features{read} amplified {words.plain(best.dose)} times ({words.timing(best.timing)}): "
         f"{best.change.said(2)}; with as many other features: {other.change.said(2)}. {differ} of "
         f"{words.plural(len(own), 'setting')} differ from both (p < 0.05, Holm-corrected)."
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from writesae.config import at_least, checked
 from writesae.evals.common.evaluation import Evaluation
+from writesae.types import Reading
 
 
 @checked
@@ -15,6 +16,9 @@ class BoundaryConfig:
 
     pattern: str = r"[.!?]\s*$|\n"
     """Regular expression; a token belongs to the class where it is found in the token's text."""
+    reading: Reading = "state"
+    """What a coefficient of a dictionary of states is: what the state holds, or by increment by how much the token's
+    write (what it really adds, where that is rank 1) raises the features that it raises most, as many as are active."""
     alpha: float = 0.01
     """A feature separates where its corrected p value is below this."""
     top: int = 10

@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from writesae.errors import InputError
 from writesae.evals.boundary import BoundaryConfig
 from writesae.evals.common.firings import runs
+from writesae.evals.common.forms import native_writes
 from writesae.evals.common.patterns import matching
 from writesae.evals.common.pieces import Keep, Measured
 from writesae.evals.common.result import count
@@ -27,10 +28,12 @@ FEATURES = 256
 def measure(subject: Subject, config: BoundaryConfig, keep: Keep) -> Measured:
     """A record is a feature. Raises InputError for a pattern that is no regular expression, a class without tokens or
     with all of them, or a silent dictionary."""
-    sae, site = subject.sae, subject.site
-    inside = matching(subject.host, subject.tokens, config.pattern)
+    host, sae, site = subject.host, subject.sae, subject.site
+    form = native_writes(host, (site,), subject.tokens, ())[0]
+    inside = matching(host, subject.tokens, config.pattern)
     dense = [
-        writes.encode(sae).dense(sae.config.features).cpu() for _, _, writes in runs(subject.host, site, subject.tokens)
+        writes.read(sae, config.reading, form).dense(sae.config.features).cpu()
+        for _, _, writes in runs(host, site, subject.tokens)
     ]
     codes, member = torch.cat(dense).numpy(), inside.numpy()
     parts = [separation(codes[..., start : start + FEATURES], member) for start in range(0, codes.shape[-1], FEATURES)]

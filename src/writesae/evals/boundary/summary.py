@@ -73,9 +73,11 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: BoundaryConfig) -> Sum
 def finding(result: Result[BoundaryConfig, Summary]) -> str:
     """How many features separate, and how well the best does."""
     summary, alpha = result.summary, result.config.alpha
+    states = result.provenance.dictionaries[0].target == "state"
+    read = ", read by increment," * (states and result.config.reading == "increment")
     said = (
-        f"{words.count(summary.separating)} of {words.count(summary.fired)} features fire more on tokens of the class "
-        f"(Holm-corrected p < {words.plain(alpha)}; {words.count(summary.inside)} tokens of the class, "
+        f"{words.count(summary.separating)} of {words.count(summary.fired)} features{read} fire more on tokens of the "
+        f"class (Holm-corrected p < {words.plain(alpha)}; {words.count(summary.inside)} tokens of the class, "
         f"{words.count(summary.outside)} others)"
     )
     if summary.best:

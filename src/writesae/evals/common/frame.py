@@ -59,7 +59,7 @@ def _measured(evaluation: Evaluation[C], subject: Subject, config: C, keep: Keep
     for name, table in {"records": measured.records, **measured.more}.items():
         _check_finite(evaluation, name, table)
     summary = evaluation.summarise({"records": measured.records, **measured.more}, config)
-    known = known_shares(subject, measured.records) if evaluation.causal else {}
+    known = measured.shares or (known_shares(subject, measured.records) if evaluation.causal else {})
     return Result(
         evaluation.name, subject.provenance, config, measured.attempted, dict(measured.refused), summary,
         measured.records, measured.more, known,

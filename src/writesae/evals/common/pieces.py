@@ -28,6 +28,8 @@ class Measured(NamedTuple):
     """Reason -> how many items were not scored for it."""
     more: Mapping[str, pd.DataFrame] = {}
     """Further tables that the summary needs."""
+    shares: Mapping[str, Mapping[str, float]] = {}
+    """`Result.shares`, where it knows of which writes they are to be."""
 
 
 @dataclass

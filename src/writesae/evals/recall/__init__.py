@@ -83,4 +83,6 @@ recall = Evaluation(
     passages=100,
     length=256,
     pairs=("write-value", "state"),
+    second=True,
+    causal=True,
 )

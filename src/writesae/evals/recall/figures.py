@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from writesae.evals.common.cells import cells
 from writesae.evals.common.result import Result
 from writesae.evals.recall import RecallConfig
+from writesae.evals.recall.summary import BY, Cost, Summary
 from writesae.show import words
 from writesae.show.figures import Dot, canvas, dots, lines_of, whiskers
 from writesae.show.heat_map import Grid, heat_map
@@ -15,20 +16,22 @@ from writesae.show.parts import Plot
 if TYPE_CHECKING:
     import pandas as pd
 
-    from writesae.evals.recall.summary import Cost, Summary
-
-COLOURS = {"delete": "delete", "other": "random", "everything": "delete", "random": "random", "nearest": "gold"}
+COLOURS = {
+    "delete": "delete", "other": "random", "everything": "delete", "attention": "delete", "random": "random",
+    "nearest": "gold",
+}  # fmt: skip
 """Of conditions; all others have the atom's."""
 READ = {"state": "state", "increment": "atom", "write": "write"}
 
 
-def named(condition: str, reading: str, amplitude: str) -> str:
+def named(condition: str, dictionary: str, reading: str, amplitude: str) -> str:
     """What stands in the writes' place, in words."""
     if condition == "native":
         return "as it is"
+    kind = f" of {dictionary}" * bool(dictionary)
     read = f", read by {reading}" * (reading in ("state", "increment"))
     size = f", {words.amplitude(amplitude)}" * bool(amplitude and condition not in ("random", "all_active"))
-    return f"{words.condition(condition)}{read}{size}"
+    return f"{words.condition(condition)}{kind}{read}{size}"
 
 
 def passage(result: Result[RecallConfig, Summary]) -> Plot:
@@ -39,12 +42,11 @@ def passage(result: Result[RecallConfig, Summary]) -> Plot:
     told = here[here.condition == "native"].sort_values("asked")
     first = result.config.amplitudes[0]
     rows, values, texts = list[str](), list[list[float | None]](), list[list[str]]()
-    for how, part in cells(here, ("condition", "reading", "amplitude")):
-        condition, reading, amplitude = how.values()
-        if condition == "atom" and amplitude != first:
+    for how, part in cells(here, BY):
+        if how["condition"] == "atom" and how["amplitude"] != first:
             continue
         answers = part.sort_values("asked")
-        rows.append(named(condition, reading, amplitude))
+        rows.append(named(**how))
         values.append([1.0 if right else -1.0 for right in answers.right])
         texts.append([text.strip() for text in answers.said])
     columns = [f"{name.strip()}: {thing.strip()}" for name, thing in zip(told.name, told.thing, strict=True)]
@@ -60,9 +62,9 @@ def passage(result: Result[RecallConfig, Summary]) -> Plot:
 
 def _typical(said: pd.DataFrame, costs: tuple[Cost, ...]) -> int:
     """The first fact that is right where most facts are, whatever is done to its writes; the first where none is."""
-    most = {(c.condition, c.reading, c.amplitude): c.right.value >= 0.5 for c in costs}
+    most = {tuple(getattr(c, name) for name in BY): c.right.value >= 0.5 for c in costs}
     for fact, own in said[said.fact == said.asked].groupby("fact"):
-        how = zip(own.condition, own.reading, own.amplitude, strict=True)
+        how = own[list(BY)].itertuples(index=False, name=None)
         if all(right == most[one] for one, right in zip(how, own.right, strict=True)):
             return int(str(fact))
     return 0
@@ -89,7 +91,7 @@ def comes_back(costs: tuple[Cost, ...]) -> Plot:
     """Facts that are still right, whatever stands in the place of their writes."""
     lines = []
     for cost in costs:
-        name = named(cost.condition, cost.reading, cost.amplitude)
+        name = named(cost.condition, cost.dictionary, cost.reading, cost.amplitude)
         colour = COLOURS.get(cost.condition) or READ.get(cost.reading, "atom")
         text = f"{words.decimals(cost.lost)} nats lost in the median"
         lines.append((name, colour, Dot(name, cost.right.value, cost.right.bounds, text)))
@@ -117,7 +119,7 @@ def recovered(summary: Summary) -> Plot:
     lines, told = [], []
     for one in summary.recovered:
         name = f"{one.dictionary}, {words.count(one.features)} at {one.cell}"
-        colour = "atom" if one.dictionary == "atoms" else "random"
+        colour = {"states": "atom", "writes": "write"}.get(one.dictionary, "random")
         text = f"best of all atoms {words.percent(one.best.value)}, at cosine 0.7 {words.percent(one.best_low.value)}"
         lines.append((name, colour, Dot(name, one.matched.value, one.matched.bounds, text)))
         aurocs = (words.decimals(x) for x in (one.auroc_pair, one.auroc_name, one.auroc_thing))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from writesae.corpus.facts import FactPassages
 from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native
+from writesae.evals.recall.summary import ALL
 from writesae.hosts import Host
 from writesae.types import Timing
 
@@ -19,8 +20,6 @@ ENOUGH = 0.05
 """Share still right at which the binding writes are complete."""
 GROUPS = 4
 """Groups that are taken together in search of them, at most."""
-ALL = -1
-"""In the place of a head's number: all heads of the layer."""
 
 
 def cells_of(host: Host, span: int) -> list[Cell]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from writesae.evals.common.identity import provenance
 from writesae.evals.common.pieces import Keep, Measured, concatenated
 from writesae.evals.common.subject import Subject, check_overlap
 from writesae.evals.recall import RecallConfig
-from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native
-from writesae.evals.recall.changes import Change, changes
+from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native, written_form
+from writesae.evals.recall.changes import Change, Kind, changes
 from writesae.evals.recall.elsewhere import exchanged, installed
-from writesae.evals.recall.located import ALL, binding, cells_of, costs, groups_of, located
+from writesae.evals.recall.located import binding, cells_of, costs, groups_of, located
 from writesae.evals.recall.prices import prices, ranked
 from writesae.evals.recall.recovery import baseline, bound, recovery, share_of_state, written
-from writesae.evals.recall.summary import MORE
+from writesae.evals.recall.summary import ALL, BY, MORE
 from writesae.hosts import Host
 from writesae.hosts.sources import pattern_of
 from writesae.sae import SAE
@@ -46,7 +47,7 @@ def measure(subject: Subject, config: RecallConfig, keep: Keep) -> Measured:
     Raises InputError for a host that does not remember, too few names or things, dictionaries that are not of the
     heads that hold a fact, and such as were trained on the facts.
     """
-    host = subject.host
+    host, saes = subject.host, _by_kind(subject)
     host.need_writes()
     words, between = _words(host, config), list[tuple[int, ...]]()
     for row in subject.tokens.tolist():
@@ -69,7 +70,7 @@ def measure(subject: Subject, config: RecallConfig, keep: Keep) -> Measured:
     mapped = _map(host, some, config, reach, keep)
     held = keep("binding", lambda: _binding(host, some, mapped, config, reach))
     cells = [Cell.parse(text) for text in held.cell]
-    saes = _placed(subject, cells)
+    _check_placed(host, saes, cells)
 
     made_to, parts = partial(changes, host, saes, cells, config, reach), range(0, len(told), PIECE)
     keep.plan(4 * len(parts) + 1 + len(cells) * bool(saes))
@@ -94,7 +95,8 @@ def measure(subject: Subject, config: RecallConfig, keep: Keep) -> Measured:
         "elsewhere": _spelt(host, concatenated([tables["exchanged"], tables["installed"]])),
         "recovery": concatenated(learnt) if learnt else pd.DataFrame(columns=list(MORE["recovery"])),
     }  # fmt: skip
-    return Measured(_spelt(host, tables["records"]), told.name.size, {}, more)
+    shares = {str(cell.site): {str(written_form(host)): float(x)} for cell, x in zip(cells, held.share, strict=True)}
+    return Measured(_spelt(host, tables["records"]), told.name.size, {}, more, shares)
 
 
 def _words(host: Host, config: RecallConfig) -> Vocabulary:
@@ -194,24 +196,34 @@ def _binding(
     return pd.DataFrame({"cell": list(map(str, cells)), "share": shares, "right": right, "lost": lost})
 
 
-def _placed(subject: Subject, cells: Sequence[Cell]) -> dict[Site, SAE]:
-    """A dictionary of every head that holds a fact, or none. Raises InputError where some are missing."""
-    saes = dict(subject.saes)
-    missing = sorted({cell.site for cell in cells} - set(saes))
-    if saes and missing:
-        raise InputError(
-            f"a fact is held by {', '.join(map(str, cells))} of {subject.host.name}, and there is no dictionary of "
-            f"{', '.join(map(str, missing))} among those of {', '.join(map(str, saes))}: give one of each, or none"
-        )
-    return saes
+def _by_kind(subject: Subject) -> dict[Kind, dict[Site, SAE]]:
+    """The dictionaries of states, and those of writes, by head. Raises InputError for two of one kind and head."""
+    kinds = dict[Kind, dict[Site, SAE]]()
+    for site, sae in subject.saes:
+        kind: Kind = "states" if sae.config.target == "state" else "writes"
+        if site in kinds.setdefault(kind, {}):
+            raise InputError(f"two dictionaries of {kind} of {site} were given: give one of states and one of writes")
+        kinds[kind][site] = sae
+    return kinds
+
+
+def _check_placed(host: Host, saes: Mapping[Kind, Mapping[Site, SAE]], cells: Sequence[Cell]) -> None:
+    """Raise InputError where there are dictionaries of a kind, but not of every head that holds a fact."""
+    for kind, group in saes.items():
+        missing = sorted({cell.site for cell in cells} - set(group))
+        if missing:
+            raise InputError(
+                f"a fact is held by {', '.join(map(str, cells))} of {host.name}, and there is no dictionary of "
+                f"{', '.join(map(str, missing))} among those of {kind} ({', '.join(map(str, group))}): give one "
+                "of each, or none"
+            )
 
 
 def _records(host: Host, passages: FactPassages, made: Sequence[Change], config: RecallConfig) -> pd.DataFrame:
     before, tables = native(host, passages), []
     for change in made:
         after = changed(host, passages, change.cells, change.action, config.timing)
-        how = {name: getattr(change, name) for name in ("condition", "reading", "amplitude", "draw")}
-        tables.append(costs(passages, before, after).assign(**how))
+        tables.append(costs(passages, before, after).assign(**change.how, draw=change.draw))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -219,21 +231,20 @@ def _said(host: Host, passages: FactPassages, made: Sequence[Change], config: Re
     """Every answer of one passage, as it is (`fact` -1) and under every change of every fact's writes."""
     facts = passages.name.shape[1]
 
-    def table(answers: Answers, fact: NDArray[np.int64], condition: str, reading: str, amplitude: str) -> pd.DataFrame:
+    def table(answers: Answers, fact: NDArray[np.int64], how: Mapping[str, str]) -> pd.DataFrame:
         asked = np.tile(np.arange(facts), len(fact))
         told = {part: [host.text([token]) for token in getattr(passages, part)[0, asked]] for part in ("name", "thing")}
         answer = answers.said.flatten().numpy()
         return pd.DataFrame({
-            "condition": condition, "reading": reading, "amplitude": amplitude, "fact": fact.repeat(facts),
-            "asked": asked, **told, "said": [host.text([token]) for token in answer],
+            **how, "fact": fact.repeat(facts), "asked": asked, **told, "said": [host.text([token]) for token in answer],
             "right": answer == passages.thing[0, asked], "nats": answers.nats.flatten().numpy(),
         })  # fmt: skip
 
-    tables = [table(native(host, passages), np.array([-1]), "native", "", "")]
+    tables = [table(native(host, passages), np.array([-1]), dict.fromkeys(BY, "") | {"condition": "native"})]
     for change in made:
         if change.draw == 0:
             after = changed(host, passages, change.cells, change.action, config.timing)
-            tables.append(table(after, np.arange(facts), change.condition, change.reading, change.amplitude))
+            tables.append(table(after, np.arange(facts), change.how))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -243,14 +254,18 @@ def _found(host: Host, passages: FactPassages, cells: Sequence[Cell], config: Re
     return pd.concat([ranked(passages, found, cells).assign(how=name) for name, found in how], ignore_index=True)
 
 
-def _recovery(host: Host, saes: Mapping[Site, SAE], cell: Cell, draw: Draw, config: RecallConfig) -> pd.DataFrame:
-    """Known pairs against the atoms of the head's dictionary, and those of others."""
-    held, sae = bound(host, draw(config.pairs_on, PAIRS), cell), saes[cell.site]
-    features = sae.config.features
-    tables = [recovery(held, sae).assign(dictionary="atoms", features=features)]
+def _recovery(
+    host: Host, saes: Mapping[Kind, Mapping[Site, SAE]], cell: Cell, draw: Draw, config: RecallConfig
+) -> pd.DataFrame:
+    """Known pairs against the atoms of the head's dictionaries, and those of others as large."""
+    held, own = (
+        bound(host, draw(config.pairs_on, PAIRS), cell),
+        {kind: group[cell.site] for kind, group in saes.items()},
+    )
+    tables = [recovery(held, sae).assign(dictionary=kind, features=sae.config.features) for kind, sae in own.items()]
     if config.baselines:
         writes = written(host, draw(config.pairs_on, WRITES), cell.site, CLUSTERED, config.seed)
-        for kind in config.baselines:
+        for kind, features in product(config.baselines, sorted({sae.config.features for sae in own.values()})):
             atoms = baseline(kind, features, writes, config.seed)
             tables.append(recovery(held, atoms, kind != "pca").assign(dictionary=kind, features=len(atoms)))
     table = pd.concat(tables, ignore_index=True).assign(cell=str(cell))

@@ -132,10 +132,10 @@ def recovery(writes: Bound, dictionary: SAE | Tensor, signed: bool = True) -> pd
 
     `dictionary` is one of the head, or atoms `[N, K, V]`, which then read as they write; the sign of an atom counts
     unless it is not `signed`. A row for each pair (`of` "pair", with its `name` and `thing`), name (`thing` is -1) and
-    thing (`name` is -1): `count` of its writes, `coherence` (the mean cosine of a pair's writes to their mean), `best`
-    (largest cosine of an atom to that mean), `matched` (that of the atom assigned to it, one to one; NaN without
-    one), and `auroc` of one feature for it among the other writes: the best on passages with even numbers, measured on
-    the others; NaN where either has none of it.
+    thing (`name` is -1): `count` of its writes, `coherence` (the mean cosine of a pair's writes to their mean), `alike`
+    (the largest cosine of another pair's mean to it), `best` (that of an atom), `matched` (that of the atom assigned to
+    it, one to one; NaN without one), and `auroc` of one feature for it among the other writes: the best on passages
+    with even numbers, measured on the others; NaN where either has none of it.
     """
     atoms = (dictionary.atom_matrices() if isinstance(dictionary, SAE) else dictionary).detach().float().cpu()
     pairs, which = np.unique(np.stack([writes.name, writes.thing], 1), axis=0, return_inverse=True)
@@ -159,6 +159,7 @@ def recovery(writes: Bound, dictionary: SAE | Tensor, signed: bool = True) -> pd
     tables = [
         pd.DataFrame({
             "of": "pair", "name": pairs[:, 0], "thing": pairs[:, 1], "count": counts, "coherence": coherence,
+            "alike": (mean @ mean.T).fill_diagonal_(-1).max(1).values.numpy(),
             "best": cosines.max(1).values.numpy(), "matched": taken, "auroc": _told(ranks, which, odd),
         })
     ]  # fmt: skip

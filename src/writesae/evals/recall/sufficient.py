@@ -14,7 +14,7 @@ from writesae.causal.seen import Seen
 from writesae.errors import InputError
 from writesae.evals.common.conditions import Size
 from writesae.sae import SAE
-from writesae.types import NativeWrite
+from writesae.types import NativeWrite, Reading
 
 Choice = Literal["state", "increment", "write", "cosine"]
 """Which atom stands for a write: the one of the largest coefficient as the dictionary reads the token (`state`, or
@@ -46,10 +46,9 @@ class AtomInstead:
             score = (
                 write.flatten(1) @ normalize(atoms, dim=1).T
             )  # signed: an atom is written as it is, not turned round
-        elif self.choice == "increment" and sae.config.target == "state":
-            score = sae.increments(seen.key, seen.side(self.native_write)).to(write)
         else:
-            score = seen.codes(sae).dense(sae.config.features).to(write)
+            reading: Reading = "increment" if self.choice == "increment" else "state"
+            score = seen.amounts(sae, reading, self.native_write).to(write)
         best = score.argmax(-1, keepdim=True)
         atom = sae.atom_matrices(best[:, 0]).detach().to(write)
         if self.rank_one:
@@ -78,16 +77,11 @@ class AllInstead:
 
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`sum_i a_i atom_i - write`, `[B, K, V]`."""
-        sae, write, codes = self.sae, seen.write(self.native_write), seen.codes(self.sae)
-        feature, amount = codes.index, codes.value.to(write)
-        if self.choice == "increment" and sae.config.target == "state":
-            active = (amount > 0).sum(-1, keepdim=True).clamp_min(1)
-            raised = sae.increments(seen.key, seen.side(self.native_write)).to(write)
-            amount, feature = raised.topk(amount.shape[-1], -1)
-            among = torch.arange(amount.shape[-1], device=amount.device) < active
-            amount = torch.where(among & (amount > 0), amount, 0)
+        sae, write = self.sae, seen.write(self.native_write)
+        reading: Reading = "increment" if self.choice == "increment" else "state"
+        feature, amount = seen.read(sae, reading, self.native_write)
         atoms = sae.atom_matrices(feature.flatten()).detach().to(write).view(*feature.shape, *write.shape[1:])
-        return torch.einsum("bj,bjkv->bkv", amount, atoms) - write
+        return torch.einsum("bj,bjkv->bkv", amount.to(write), atoms) - write
 
     def __str__(self) -> str:
         return f"replace the native write ({self.native_write}) by all active features, by {self.choice}"

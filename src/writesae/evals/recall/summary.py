@@ -1,4 +1,4 @@
-"""What the records say: in numbers, in words, in figures."""
+"""What the records say, in numbers."""
 
 from __future__ import annotations
 
@@ -10,29 +10,21 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from writesae.evals.common.cells import Column, cells, shared, table_of
-from writesae.evals.common.result import Result
+from writesae.evals.common.cells import Column, cells, shared
 from writesae.evals.common.stats import Interval, Share, clustered, clustered_ratio, share, spearman
-from writesae.evals.recall import RecallConfig, figures
+from writesae.evals.recall import RecallConfig
 from writesae.show import words
-from writesae.show.parts import Panel
 
 ALL = -1
 """In the place of a head's number: all heads of the layer."""
-FIRST = ("delete", "other", "everything")
+FIRST = ("delete", "other", "everything", "attention")
 """Conditions that put nothing in a write's place."""
 EDGES = (0, 32, 64, 128, 256, 512, 1 << 30)
 """Tokens from the thing to the question."""
-BY = ("condition", "reading", "amplitude")
+BY = ("condition", "dictionary", "reading", "amplitude")
+"""What tells changes of a fact\u2019s writes apart."""
 HIGH, LOW = 0.9, 0.7
 """Cosines from which an atom stands for a pair."""
-
-HOW = {"exact": "exact first order", "closed": "the closed form"}
-KINDS = {
-    "exchanged": "with the next fact\u2019s value under its own key, the next fact\u2019s thing is said",
-    "installed": "with the write of another passage added, a name that was never told is known",
-    "without": "with nothing added it is",
-}
 
 FACT = {"passage": "number of the passage", "fact": "number of the fact within it, in the order of telling"}
 COST = {
@@ -43,8 +35,10 @@ COST = {
     "others_right": "share of these that are right",
 }
 COLUMNS = FACT | COST | {
-    "condition": "what is done to the fact's writes: delete, everything (those of every head from the name on), other "
-    "(other writes at the same tokens deleted), random, atom, flat_svd, nearest (by cosine), all_active",
+    "condition": "what is done to the fact's writes: delete, everything (those of every head from the name on; "
+    "attention where the host has some, which is all that is left then), other (other writes at the same tokens "
+    "deleted), random, atom, flat_svd, nearest (by cosine), all_active",
+    "dictionary": "of what that is: states or writes; empty where there is none",
     "reading": "how the dictionary is read: state, increment or write; empty where it is not",
     "amplitude": "how large what stands in its place is: coefficient, norm or projection; empty for nothing",
     "draw": "which set of other writes",
@@ -77,15 +71,16 @@ MORE = {
         "writes": "writes before the answer, of all heads",
     },
     "said": {
-        "condition": "as in the records, or native", "reading": "as there", "amplitude": "as there",
+        "condition": "as in the records, or native", **dict.fromkeys(BY[1:], "as there"),
         "fact": "whose writes are changed, -1 for none", "asked": "whose question", "name": "its name",
         "thing": "its thing", "said": "what is answered", "right": "whether that is the thing",
         "nats": "log probability of the thing",
     },
     "recovery": {
-        "cell": "the write", "dictionary": "atoms (the one that is measured), pca, kmeans or random",
+        "cell": "the write", "dictionary": "states, writes, pca, kmeans or random",
         "features": "its atoms", "of": "pair, name or thing", "name": "name, empty for none", "thing": "likewise",
         "count": "writes of it", "coherence": "mean cosine of a pair's writes to their mean; NaN for names and things",
+        "alike": "largest cosine of another pair's mean write to it, NaN likewise",
         "best": "largest cosine of an atom to a pair's mean write, NaN likewise",
         "matched": "that of the atom assigned to it, NaN likewise or without one",
         "auroc": "of the feature that is best for it on even passages, on odd ones; NaN where either has none",
@@ -136,6 +131,7 @@ class Cost:
     """What is left of facts under one change of the writes that hold them."""
 
     condition: Annotated[str, Column("in the writes\u2019 place", words.condition)]
+    dictionary: Annotated[str, Column("of", lambda text: text or words.MISSING)]
     reading: Annotated[str, Column("read by", lambda text: text or words.MISSING)]
     amplitude: Annotated[str, Column("size", lambda text: text or words.MISSING)]
     right: Annotated[Share, *shared("still right")]
@@ -147,6 +143,8 @@ class Cost:
     """Of the nats that deletion costs, the share that this does not: 1 - sum of lost / sum of lost on deletion; NaN
     where nothing is put in the place."""
     back_interval: Annotated[Interval, Column("95 % interval of it", words.interval)]
+    wins: Annotated[Share | None, Column("closer than deletion", lambda x: words.percent(x and x.value))]
+    """Facts whose answer loses less than on deletion; None where nothing is put in the place."""
     others: Annotated[float, Column("others lose, mean", lambda x: words.decimals(x, 3))]
     others_right: Annotated[float, Column("others right", words.percent)]
 
@@ -188,6 +186,9 @@ class Recovered:
     pairs: int
     coherence: float
     """Mean cosine of a pair's writes to their mean."""
+    alike: float
+    """Median over pairs of the largest cosine of another pair's mean write: an atom at a cosine no higher does not tell
+    the two apart."""
     best: Share
     """Pairs with an atom at cosine 0.9."""
     best_low: Share
@@ -219,8 +220,6 @@ class Summary:
     """Rank correlation over the map's single writes of the exact first order with what deletion costs."""
     cells: tuple[str, ...]
     """The writes that hold a fact together."""
-    shares: tuple[float, ...]
-    """Of each, its norm over that of the head's state after it."""
     costs: tuple[Cost, ...]
     moved: tuple[Moved, ...]
     ranked: tuple[Ranked, ...]
@@ -228,8 +227,8 @@ class Summary:
 
     def cost(self, condition: str, **how: str) -> Cost | None:
         """The first of a condition that has these; None where it was not measured."""
-        found = (c for c in self.costs if c.condition == condition and all(getattr(c, k) == v for k, v in how.items()))
-        return next(found, None)
+        how = {"condition": condition, **how}
+        return next((c for c in self.costs if all(getattr(c, k) == v for k, v in how.items())), None)
 
     @property
     def native(self) -> Share:
@@ -245,8 +244,7 @@ def summarise(tables: Mapping[str, pd.DataFrame], config: RecallConfig) -> Summa
     return Summary(
         facts=config.facts, recalled=tuple(_recalled(tables["native"], config.seed)),
         distances=tuple(_distances(tables["native"], config.seed)), spots=spots, first_order=agreement.statistic,
-        cells=tuple(tables["binding"].cell), shares=tuple(map(float, tables["binding"].share)),
-        costs=tuple(_costs(tables["records"], config.seed)),
+        cells=tuple(tables["binding"].cell), costs=tuple(_costs(tables["records"], config.seed)),
         moved=tuple(_moved(tables["elsewhere"], config.seed)),
         ranked=tuple(_ranked(tables["found"], len(tables["binding"]), config.seed)),
         recovered=tuple(_recovered(tables["recovery"], config.seed)),
@@ -285,14 +283,16 @@ def _costs(records: pd.DataFrame, seed: int) -> list[Cost]:
     found = []
     for how, part in cells(records, BY):
         right, low, high = share(part.right, part.passage, seed), *part.lost.quantile([0.25, 0.75])
-        back, bounds = float("nan"), Interval(float("nan"), float("nan"))
+        back, bounds, wins = float("nan"), Interval(float("nan"), float("nan")), None
         if how["condition"] not in FIRST and gone.sum() > 0:
             of = gone.loc[pd.MultiIndex.from_frame(part[["passage", "fact"]])].to_numpy()
-            back = 1 - float(part.lost.sum() / of.sum())
-            bounds = clustered_ratio(of - part.lost.to_numpy(), of, part.passage, seed)
+            less = of - part.lost.to_numpy()
+            back, wins = float(less.sum() / of.sum()), share(less > 0, part.passage, seed)
+            bounds = clustered_ratio(less, of, part.passage, seed)
         cost = Cost(
             **how, right=right, lost=float(part.lost.median()), quartiles=Interval(float(low), float(high)), back=back,
-            back_interval=bounds, others=float(part.others.mean()), others_right=float(part.others_right.mean()),
+            back_interval=bounds, wins=wins, others=float(part.others.mean()),
+            others_right=float(part.others_right.mean()),
         )  # fmt: skip
         found.append(cost)
     return found
@@ -335,74 +335,10 @@ def _recovered(recovery: pd.DataFrame, seed: int) -> list[Recovered]:
             return share(pairs[column] >= bound, np.arange(len(pairs)), seed)
 
         one = Recovered(
-            **how, pairs=len(pairs), coherence=float(pairs.coherence.mean()), best=of("best", HIGH),
-            best_low=of("best", LOW), matched=of("matched", HIGH), matched_low=of("matched", LOW),
-            median=float(pairs.best.median()), auroc_pair=float(told["pair"]), auroc_name=float(told["name"]),
-            auroc_thing=float(told["thing"]),
+            **how, pairs=len(pairs), coherence=float(pairs.coherence.mean()), alike=float(pairs.alike.median()),
+            best=of("best", HIGH), best_low=of("best", LOW), matched=of("matched", HIGH),
+            matched_low=of("matched", LOW), median=float(pairs.best.median()),
+            auroc_pair=float(told["pair"]), auroc_name=float(told["name"]), auroc_thing=float(told["thing"]),
         )  # fmt: skip
         found.append(one)
     return found
-
-
-def finding(result: Result[RecallConfig, Summary]) -> str:
-    """What is remembered, where it is kept, what its loss costs, and what an atom brings back."""
-    s = result.summary
-    gone, other, every = s.cost("delete"), s.cost("other"), s.cost("everything")
-    assert gone is not None
-    assert every is not None
-    several = len(s.cells) > 1
-    held = f"{', '.join(s.cells[:-1])} and {s.cells[-1]} together" if several else s.cells[0]
-    text = (
-        f"{result.provenance.host} answers {words.percent(s.native.value)} of {s.facts} facts right "
-        f"({words.interval(s.native.bounds)}). A fact is held by {held}: without {'these writes' if several else 'it'} "
-        f"{_right(gone)} stay right, {words.decimals(gone.lost)} nats are lost in the median, and "
-        f"{words.percent(gone.others_right)} of the other facts stay right; without "
-    )
-    if other is not None:
-        text += f"as many other writes of the same tokens {words.percent(other.right.value)} do, without "
-    text += f"those of every head from the name on {words.percent(every.right.value)}."
-    random, atoms = s.cost("random"), [c for c in s.costs if c.condition == "atom"]
-    size = atoms[0].amplitude if atoms else ""
-    said = [
-        f"an atom{f' read by {c.reading}' * (c.reading != 'write')} {_right(c)}"
-        for c in atoms if c.amplitude == size
-    ]  # fmt: skip
-    said += [f"a random matrix {_right(random)}"] if random is not None else []
-    text += f" Right with something in {'their' if several else 'its'} place: {', '.join(said)}."
-    own = [one for one in s.recovered if one.dictionary == "atoms"]
-    if own:
-        text += " An atom stands for a known pair at cosine 0.9, one to one, in " + ", ".join(
-            f"{words.percent(one.matched.value)} of {words.count(one.pairs)} pairs"
-            + f" at {one.cell}" * (len(own) > 1)
-            for one in own
-        ) + "."  # fmt: skip
-    return text
-
-
-def _right(cost: Cost) -> str:
-    return f"{words.percent(cost.right.value)} ({words.interval(cost.right.bounds)})"
-
-
-def panel(result: Result[RecallConfig, Summary]) -> Panel:
-    """One passage, the map, what comes back, recall, recovery."""
-    s = result.summary
-    plots = [figures.passage(result), figures.mapped(result), figures.comes_back(s.costs), figures.recalled(s)]
-    plots += [figures.recovered(s)] if s.recovered else []
-    shares = (f"{cell} {words.percent(share)}" for cell, share in zip(s.cells, s.shares, strict=True))
-    notes = [
-        f"Share of the head\u2019s state that the write is, after it: {', '.join(shares)}.",
-        f"Deletion and first order agree over single writes with a rank correlation of {words.decimals(s.first_order)}."
-        if words.finite(s.first_order) else "",
-        *(
-            f"{how.capitalize()}: {words.percent(one.right.value)} ({words.interval(one.right.bounds)})."
-            for one in s.moved for how in [KINDS[one.kind]]
-        ),
-        *(
-            f"By {HOW[one.how]}, a binding write is the first of all writes for "
-            f"{words.percent(one.first.value)} of facts ({words.interval(one.first.bounds)}; by chance "
-            f"{words.percent(one.chance_first)}), mean reciprocal rank "
-            f"{words.decimals(one.reciprocal)} (by chance {words.decimals(one.chance_reciprocal)})."
-            for one in s.ranked
-        ),
-    ]  # fmt: skip
-    return Panel(tuple(plots), table_of(Cost, s.costs), " ".join(filter(None, notes)))
