@@ -87,8 +87,11 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, pattern: str = PATTERN) -> Vo
 
     between, after = ids(middle), ids(end)
 
-    names = {word: found[0] for word in NAMES if len(found := ids(lead + word)) == 1}
-    things = {word: found[0] for word in THINGS if len(found := ids(space + word)) == 1}
+    def single(words: Sequence[str], before: str) -> dict[str, int]:
+        found = {word: ids(before + word) for word in words}
+        return {word: own[0] for word, own in found.items() if len(own) == 1 and own[0] != tokenizer.unk_token_id}
+
+    names, things = single(NAMES, lead), single(THINGS, space)
     if min(len(names), len(things)) < 2:
         raise InputError(
             f"this tokenizer has {len(names)} of {len(NAMES)} names and {len(things)} of {len(THINGS)} things as "
