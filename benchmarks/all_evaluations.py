@@ -102,6 +102,9 @@ def main(options: Options) -> None:
             run(name, "writes", saes["writes"])
     for what, group in saes.items():
         run("substitution", what, group[0], preset="grid", folder=f"grid-{what}")
+        sizes: dict[str, Any] = {"timings": "after_token", "amplitudes": ("coefficient", "norm", "projection")}
+        run("substitution", what, group[0], folder=f"sizes-{what}", **sizes)
+    run("boundary", "", saes["states"][0], folder="boundary-states-increment", reading="increment")
     features = {"choose": "features", "among": "register", "most": 60}
     run("substitution", "", saes["states"][0], preset="grid", folder="grid-features-states", **features)
     run("sign", "", site=site)

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
         ("store_size.py --sequences 4", "dense"),
         ("recall.py --out recalled --hosts memory-gdn --passages 2 --found-on 1 --pairs-on 2", "is held by"),
         ("on_a_gpu.py --device cpu --only capture", "tokens/s"),
+        ("heads.py --out heads --heads tiny-gdn/L1.H0 --tokens 8192 --train-tokens 4096 --firings 5 --passages 3",
+         "than deleting"),
         ("device_training.py --device cpu --features 32 --heads 1 2 --precisions float32 --d 8 --k 2 --tokens 64 "
          "--chunk 16 --repeats 1", "float32"),
     ],

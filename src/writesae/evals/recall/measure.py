@@ -107,9 +107,9 @@ def _words(host: Host, config: RecallConfig) -> Vocabulary:
 
 def _tokens(host: Host, words: Vocabulary, reach: int) -> dict[int, str]:
     """What stands at each token from a name on: of its statement, and of the next one where that follows at once."""
-    one = ["name", *(host.text([x]) for x in words.between), "thing", *(host.text([x]) for x in words.after)]
-    after, length = ["", "next", "next but one"], len(one)
-    return {i: f"{after[min(i // length, 2)]} {one[i % length]}".strip(" ") for i in range(reach)}
+    between, behind = ([host.text([x]).strip(" ") for x in part] for part in (words.between, words.after))
+    one, after = ["name", *between, "thing", *behind], ["", "next", "next but one"]
+    return {i: f"{after[min(i // len(one), 2)]} {one[i % len(one)]}".strip(" ") for i in range(reach)}
 
 
 def _draw(

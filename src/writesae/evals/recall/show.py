@@ -38,13 +38,14 @@ def finding(result: Result[RecallConfig, Summary]) -> str:
     said = [f"an atom of {c.dictionary}{_read(c.reading)} {_right(c)}" for c in atoms]
     said += [f"a random matrix {_right(random)}"] if random is not None else []
     text += f". Right with something in {'their' if several else 'its'} place: {', '.join(said)}."
+    known = []
     for kind in dict.fromkeys(c.dictionary for c in atoms):
-        own = [one for one in s.recovered if one.dictionary == kind]
-        low, high = (words.percent(end(one.matched.value for one in own)) for end in (min, max))
-        share = low if low == high else f"{low} to {high}"
-        text += (
-            f" Of {words.count(own[0].pairs)} known pairs {share} have an atom of {kind} of their own, at cosine 0.9."
-        )
+        own = [one.matched.value for one in s.recovered if one.dictionary == kind]
+        low, high = words.percent(min(own)), words.percent(max(own))
+        known.append(f"{low if low == high else f'{low} to {high}'} have one of {kind}")
+    if known:
+        text += f" Of {words.count(s.recovered[0].pairs)} known pairs, with an atom of their own at cosine 0.9: "
+        text += ", ".join(known) + "."
     return text
 
 
