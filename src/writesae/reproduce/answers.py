@@ -300,7 +300,7 @@ SPECTRUM = {
 def known_truth(found: Found) -> list[Ours]:
     """Facts that are still right with an atom, nothing or a random matrix in the place of the write that holds them."""
     numbers = dict[str, Ours]()
-    for cost in (cost for name in ("recall-state", "recall-write") for cost in found[name][0].summary.costs):
+    for cost in found["recall"][0].summary.costs:
         if cost.condition == "atom" and cost.amplitude == "coefficient":
             what = TOLD[cost.reading]
         elif cost.condition in ("delete", "random"):

@@ -68,8 +68,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "installs-all-heads": Measurement("installs", (), {"site": "all", "timings": ("at_token",)}),
     "amplification-writes": Measurement("amplification", ("writes/0",)),
     "seeds-states": Measurement("seeds", ("states/+",)),
-    "recall-state": Measurement("recall", ("shipped/state",), FACTS, english=True),
-    "recall-write": Measurement("recall", ("shipped/write",), FACTS, english=True),
+    "recall": Measurement("recall", ("shipped/state shipped/write",), FACTS, english=True),
 }
 """Every measurement that a claim asks for, once."""
 
@@ -231,7 +230,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding("k_sweep", ("quality-ks",), answers.k_sweep, "", 0.0),
     Binding("spectral_audit", ("spectrum",), answers.spectral_audit, "", 0.0),
     Binding(
-        "known_truth", ("recall-state", "recall-write"), answers.known_truth, "", 0.0, host="memory-gdn",
+        "known_truth", ("recall",), answers.known_truth, "", 0.0, host="memory-gdn",
         differs="dictionaries of the writes that hold a fact come with the package, for memory-gdn",
     ),
 )  # fmt: skip
