@@ -49,12 +49,14 @@ def main(options: Options) -> None:
     for name in options.hosts or here:
         host = ws.load(name)
         _, test = ws.text("sample", host).split()
-        runs: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [("recall", (), {})]
-        if saes := dictionaries(name, options.dictionaries):
-            runs.append(("recall-atoms", (saes,), {"names": NAMES, "things": THINGS}))
-        for what, given, pairs in runs:
+        saes, cells = dictionaries(name, options.dictionaries), ()
+        runs: dict[str, tuple[Any, ...]] = {"recall": (), **({"recall-atoms": (saes,)} if saes else {})}
+        for what, given in runs.items():
             place = options.out / name / what
-            print(ws.evals.recall(host, *given, test, out=place, **how, **pairs), flush=True)
+            taught: dict[str, Any] = {"names": NAMES, "things": THINGS, "cells": cells} if given else {}
+            result = ws.evals.recall(host, *given, test, out=place, **how, **taught)
+            cells = result.summary.cells  # a host's: found once, on all pairs
+            print(result, flush=True)
             if options.docs is not None:
                 copied = options.docs / name / what
                 copied.mkdir(parents=True, exist_ok=True)

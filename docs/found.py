@@ -54,6 +54,7 @@ def facts_of(path: Path) -> Table:
     """What recall found: by what stands in the place of a fact's writes, at an atom's coefficient."""
     summary = read(path)["summary"]
     found: Table = {"native": {"right": native(summary)}, "cells": summary["cells"]}
+    found["alike"] = median(one["alike"] for one in summary["recovered"])
     for cost in summary["costs"]:
         kind = cost["reading"] if cost["condition"] == "atom" else cost["condition"]
         if kind in INSTEAD and (cost["condition"] != "atom" or cost["amplitude"] == "coefficient"):
@@ -89,8 +90,10 @@ def facts() -> Table:
         gone = found["delete"]
         lost = f"{words.decimals(gone['lost'])} ({' to '.join(words.decimals(x) for x in gone['quartiles'])})"
         shares = [told(found[kind]["right"]) if kind in found else words.MISSING for kind in INSTEAD]
-        rows.append([host, ", ".join(found["cells"]), lost, words.percent(gone["others_right"]), *shares])
-    head = ["host", "the writes that hold a fact", "nats lost without", "others right without", *INSTEAD.values()]
+        alike = words.fixed(found["alike"])
+        rows.append([host, ", ".join(found["cells"]), alike, lost, words.percent(gone["others_right"]), *shares])
+    head = ["host", "the writes that hold a fact", "cosine of the most alike", "nats lost without"]
+    head += ["others right without", *INSTEAD.values()]
     return {"head": head, "rows": rows}
 
 
@@ -224,10 +227,13 @@ def predictions(page: str) -> Table:
             lists = [read(path)["summary"][of] for path in sorted(RESULTS.glob(f"{one['result']}/summary.json"))]
             of_all = [next(x for x in some if one["where"].items() <= x.items()) for some in lists]
             shares = [x[share] for x in of_all if x.get("share", 0) < one.get("below", 1)]
-            values = [x["value"] for x in shares]
-            ends = f"{words.percent(min(values))} to {words.percent(max(values))}, {len(values)} heads"
             bound = f"at least {words.percent(low, 0)}" if low else f"at most {words.percent(high, 0)}"
-            held = "yes" if low <= min(values) and max(values) <= high else "no"
+            if not shares:
+                rows.append([one["text"], bound, "not yet", words.MISSING])
+                continue
+            least, most = (end(x["value"] for x in shares) for end in (min, max))
+            ends = f"{words.percent(least)} to {words.percent(most)}, {len(shares)} heads"
+            held = "yes" if low <= least and most <= high else "no"
             rows.append([one["text"], bound, told(shares[0]) if len(shares) == 1 else ends, held])
     registered = f"expected (predictions.toml, SHA-256 {hashlib.sha256(data).hexdigest()[:12]})"
     return {"head": [registered, "that is", "measured", "so it was"], "rows": rows}
