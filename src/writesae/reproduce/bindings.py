@@ -35,7 +35,7 @@ class Measurement:
 FEW = {"amplitudes": ("coefficient",), "timings": ("after_token",)}
 """What is measured at many heads."""
 FACTS = {"names": 11, "things": 33, "counts": (8,), "gap": 0, "reach": 5, "tried": 4, "amplitudes": "coefficient",
-         "pairs_on": 48, "baselines": ("random",)}  # fmt: skip
+         "pairs_on": 48, "baselines": ()}  # fmt: skip
 """Of the pairs that the shipped dictionaries know; a fact is looked for at the tokens of its own statement."""
 MEASUREMENTS: Mapping[str, Measurement] = {
     "spectrum": Measurement("spectrum"),
