@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,11 +54,20 @@ def test_without_ray_one_line_says_what_to_install(tmp_path: Path, capsys: pytes
         assert not (tmp_path / "s").exists()
 
 
+def test_flags_without_effect_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        ["train", "tests", "--site", "L5.H0", "--gpus-per-worker", "1"],
+        ["eval", "quality", "--sae", "memory-gdn/state", "--workers", "2"],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([*command, "--out", "x"])
+        assert caught.value.code == 2
+        assert "has no effect without --ray" in capsys.readouterr().err
+
+
 def test_a_cluster_without_workers_cannot_be() -> None:
     with pytest.raises(ConfigError, match="1 worker or more"):
         Cluster(workers=0)
-    with pytest.raises(SystemExit):
-        main(["train", "nowhere", "--site", "L5.H0", "--out", "x", "--gpus-per-worker", "1"])
 
 
 @needs_ray
@@ -111,3 +121,39 @@ def test_a_sweep_has_the_same_table(tmp_path: Path) -> None:
     one = sweep(plan, tmp_path / "one", device="cpu").drop(columns="seconds")
     two = sweep(plan, tmp_path / "two", device="cpu", cluster=Cluster(workers=2)).drop(columns="seconds")
     pd.testing.assert_frame_equal(one, two)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_machine_that_is_lost_loses_nothing(host: Host, tmp_path: Path) -> None:
+    """Two raylets; one is killed while both train."""
+    from ray.cluster_utils import Cluster as Machines
+
+    store = small(host, tmp_path / "s")
+    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        second = machines.add_node(num_cpus=1)
+        together = Cluster(machines.address, workers=2)
+        slow = [recipe(one, {"steps": 4000, "checkpoint_every": 50}) for one in configs()]
+        lost = threading.Timer(10.0, machines.remove_node, (second,), {"allow_graceful": False})
+        lost.start()
+        found = train_many(store, slow, tmp_path / "two", cluster=together)
+        assert not lost.is_alive()  # it was while they trained
+    finally:
+        machines.shutdown()
+    expected = train_many(store, slow, tmp_path / "three")
+    for ours, theirs in zip(found, expected, strict=True):
+        for name, value in theirs.sae.state_dict().items():
+            assert torch.equal(ours.sae.state_dict()[name], value)
+    assert len(found) == 4
+
+
+@needs_ray
+def test_an_evaluation_has_the_same_results(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_many(small(host, tmp_path / "s"), configs()[:2], tmp_path / "runs")
+    command = ["eval", "quality", "--sae", str(tmp_path / "runs"), "--each", "--passages", "5", "--length", "19"]
+    main([*command, "--out", str(tmp_path / "one")])
+    main([*command, "--out", str(tmp_path / "two"), "--ray", "local", "--workers", "2"])
+    assert files(tmp_path / "one").keys() == files(tmp_path / "two").keys()
+    for name in (name for name in files(tmp_path / "one") if name.endswith("summary.json")):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
-from writesae.cli.options import FLAT, Flat, HostOptions, TextOptions, dictionaries
+from writesae.cli.options import FLAT, Flat, HostOptions, Spread, TextOptions, dictionaries
 from writesae.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Request:
     """Tokens a passage; 128, or what suits the evaluation, if not said."""
     text_seed: int = 0
     """Of the passages."""
+    workers: int = 1
+    """Results that the workers of a cluster (--ray) measure at a time; without one, they are measured one by one."""
+    spread: Flat[Spread] = field(default_factory=Spread)
+    """Over which machines."""
     allow: tuple[Literal["mismatch", "overlap", "precision"], ...] = ()
     """Overrule a refusal: a dictionary of another head or host, text that it was trained on, a host in less than
     float32. The result says so."""
@@ -149,30 +154,66 @@ def run(command: Command) -> None:
         check_asked(asked, request)
     request.text.check()
     at_least(request, passages=1, length=1)
+    cluster = request.spread.cluster(request.workers)
+    if cluster is None and request.workers != 1:
+        raise InputError("--workers has no effect without --ray")
     saes = dictionaries(request.sae, request.site)  # before a large host is loaded
     host = request.host.open(saes)
-    part = request.text.open(host, request.length or LENGTH)
-    if asked is not None:
-        places = {request.out: saes}
-        if request.each:
-            places = {request.out / name: [sae] for name, sae in zip(names_of(saes), saes, strict=True)}
-        with shared_runs():
-            for place, group in places.items():
-                _measure(asked, host, group, part, request, place, command.config)
-        return
+    part, plan = request.text.open(host, request.length or LENGTH), _planned(command, asked, saes)
+    if cluster is not None:
+        there = replace(request, host=replace(request.host, host=host.name))
+        jobs = {number: (name, place.absolute(), group) for number, (name, place, group) in enumerate(plan)}
+        with _shown("on the cluster") as progress:
+            for done, _ in enumerate(cluster.each(_measure_there, jobs, there, command.config), 1):
+                progress(done, len(plan))
     done = 0
     with shared_runs():
-        for name, some in fitting(list(EVALUATIONS.values()), saes, request.site, request.each):
-            for number, group in enumerate(some, 1):
-                place = request.out / (name if len(some) == 1 else f"{name}-{number}")
-                try:
-                    _measure(EVALUATIONS[name], host, group, part, request, place, None)
-                    done += 1
-                except InputError as error:
-                    print(f"{name}: refused: {error}")
+        for name, place, group in plan:
+            try:
+                _measure(EVALUATIONS[name], host, group, part, request, place, command.config)
+                done += 1
+            except InputError as error:
+                if asked is not None:
+                    raise
+                print(f"{name}: refused: {error}")
     if not done:
         raise InputError("no evaluation could be run on what was given: see the reasons above")
-    print(f"{done} results in {request.out}; `writesae report {request.out}` makes one page of them")
+    if asked is None:
+        print(f"{done} results in {request.out}; `writesae report {request.out}` makes one page of them")
+
+
+Plan = list[tuple[str, Path, list["SAE"]]]
+"""Evaluation, folder, dictionaries of every result."""
+
+
+def _planned(command: Command, asked: Evaluation[Any] | None, saes: list[SAE]) -> Plan:
+    """The results that a command makes."""
+    from writesae.evals import EVALUATIONS
+
+    request = command.request
+    if asked is not None and not request.each:
+        return [(asked.name, request.out, saes)]
+    if asked is not None:
+        return [(asked.name, request.out / name, [sae]) for name, sae in zip(names_of(saes), saes, strict=True)]
+    return [
+        (name, request.out / (name if len(some) == 1 else f"{name}-{number}"), group)
+        for name, some in fitting(list(EVALUATIONS.values()), saes, request.site, request.each)
+        for number, group in enumerate(some, 1)
+    ]
+
+
+def _measure_there(request: Request, config: object, name: str, place: Path, group: list[SAE]) -> None:
+    """One of them in a worker of a cluster; its result lies in its folder, to be read."""
+    from writesae.evals import EVALUATIONS
+
+    host, part = _opened(request)
+    _measure(EVALUATIONS[name], host, group, part, request, place, config)
+
+
+@cache
+def _opened(request: Request) -> tuple[Host, Text]:
+    host = request.host.open()
+    return host, request.text.open(host, request.length or LENGTH)
 
 
 def names_of(saes: Sequence[SAE]) -> list[str]:
