@@ -76,6 +76,19 @@ def test_the_edits_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert len(said.splitlines()) >= 2
 
 
+WORDS = (
+    "key", "value", "write", "native write", "delta write", "state", "decay", "atom", "feature", "firing", "register",
+    "site", "timing", "reading", "amplitude", "control", "share", "passage", "context",
+)  # fmt: skip
+
+
+def test_the_glossary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = run_python("glossary.md", tmp_path, monkeypatch)
+    assert "share 0." in capsys.readouterr().out
+    assert [word for word in WORDS if f"\n| {word} | " not in page] == []
+    assert "(docs/glossary.md)" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_evaluations_page_names_every_evaluation() -> None:
     page = (DOCS / "evaluations.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in EVALUATIONS)

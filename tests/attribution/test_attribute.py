@@ -202,6 +202,9 @@ def test_a_check_says_whether_prices_held() -> None:
     assert "did not hold" in verdict("heads", compared(prices, [5.0, -0.1, 0.1, -0.2, 0.3, 4.0]))
     for few in (compared(prices[:4], prices[:4]), compared([0.0] * 6, prices), compared([], [])):
         assert "too few or too alike to say" in verdict("writes", few)
+    small = verdict("writes", compared(prices, [x * 40 for x in prices]))
+    assert "Deleting does 40 times as much as the prices say: the target is saturated" in small
+    assert "saturated" not in held
 
 
 def test_words_name_the_target_and_the_text(host: Host) -> None:

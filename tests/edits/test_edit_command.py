@@ -63,11 +63,13 @@ def test_install_prints_both_sides_and_writes_files(
     changed = [token["id"] for token in data["unedited"]] != [token["id"] for token in data["edited"]]
     assert changed == any(token["changed"] for token in data["edited"])
     assert changed or "changed no token" in printed
-    assert "at positions -4, -3, -2, -1" in data["edits"][0]
+    assert "at the last 4 tokens of the prompt" in data["edits"][0]
     (moved,) = data["effect"]["tokens"]
     assert moved["text"] == " war"
     assert moved["logit"][1] > moved["logit"][0]
-    assert "edited 4 places: 4, 5, 6, 7" in printed
+    places = zip(range(4, 8), host.read(data_tokens := host.tokenizer.encode(PROMPT))[4:], strict=True)
+    assert f"edited 4 places: {', '.join(f'{place} {text!r}' for place, text in places)}" in printed
+    assert len(data_tokens) == 8
     assert f"KL {data['effect']['kl']:.4g} nats" in printed
     text = page.read_text(encoding="utf-8")
     assert all(word in text for word in ("edited 4 places", "logit", "unedited", "&#x27; war&#x27;"))
@@ -130,9 +132,9 @@ def test_erase_and_amplify_with_a_dictionary(folder: str, capsys: pytest.Capture
         (["replace", "--positions", "firing:3"], "by the top atom at its coefficient, where feature 3 fires above 0"),
         (
             ["replace", "--features", "5", "--amplitude", "norm", "--positions", "-1"],
-            "by atom 5 at its norm, at positions -1",
+            "by atom 5 at its norm, at the last token of the prompt",
         ),
-        (["replace", "--positions", "2"], "at positions -2, -1"),
+        (["replace", "--positions", "2"], "at the last 2 tokens of the prompt"),
         (["erase", "--positions", "firing:3"], "erase the native write (delta), where feature 3 fires above 0"),
         (["erase", "--positions", "at:2"], "at positions 2"),
         (["install", "--target", " war", "--positions", "prompt"], "at positions of the prompt, such as 3 or -1, not"),
@@ -277,7 +279,7 @@ def test_weights_are_compared_not_names(host: Host, sae: SAE) -> None:
 
 def test_plans_show_themselves(host: Host, sae: SAE) -> None:
     plan = erase(host, sae, [1, 2], positions=3) + edited(host, "L4.H1", EraseWrite(), positions=At((1,)))
-    assert "multiply features 1, 2 by 0, at positions -3, -2, -1" in repr(plan)
+    assert "multiply features 1, 2 by 0, at the last 3 tokens of the prompt" in repr(plan)
     found = plan.compare("<b>" + PROMPT, 2)
     shown = found._repr_html_()  # type: ignore[attr-defined]
     assert "&lt;b&gt;" in shown

@@ -51,6 +51,10 @@ def test_firings_are_where_the_chosen_features_are_active_or_raised_most(host: H
     assert result.attempted == result.n == sum(
         len(own[["passage", "position", "feature"]].drop_duplicates()) for _, own in result.records.groupby("reading")
     )  # fmt: skip
+    table, cells = result.panel.table, result.summary.cells
+    assert len({cell.wins.n for cell in cells}) == 2  # of each reading: then every row says how many
+    assert table.head[:3] == ("the atom", "firings", "closer than deletion")
+    assert [row[1] for row in table.rows] == [str(cell.wins.n) for cell in cells]
 
 
 def test_intervals_resample_what_was_drawn(host: Host, passages: Tensor) -> None:

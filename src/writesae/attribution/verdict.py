@@ -7,6 +7,8 @@ import numpy as np
 from writesae.attribution.measured import Compared
 from writesae.config import Json
 
+SATURATED = 5.0
+"""From so many times what was predicted on, what was measured is no first-order effect."""
 ITEMS = 5
 """Fewer say nothing."""
 SIGNS = 0.9
@@ -27,7 +29,19 @@ def verdict(what: str, found: Compared) -> str:
     return (
         f"the prices of {what} {said}: signs of {found.sign_agreement:.1%} (at least {SIGNS:.0%}), "
         f"r {found.correlation:.3f} ({ORDER:g}), unfitted R2 {found.r2:.3f} ({SIZES:g}); {count} deleted for real, "
-        f"together {found.predicted.sum():+.4f} predicted and {found.measured.sum():+.4f} measured"
+        f"together {found.predicted.sum():+.4f} predicted and {found.measured.sum():+.4f} measured{_saturated(found)}"
+    )
+
+
+def _saturated(found: Compared) -> str:
+    """What to make of it where deleting does far more than the prices say; empty elsewhere."""
+    predicted, measured = (float(np.abs(x).sum()) for x in (found.predicted, found.measured))
+    if measured < SATURATED * predicted:
+        return ""
+    return (
+        f". Deleting does {measured / predicted:.3g} times as much as the prices say: the target is saturated, as "
+        "where an answer is sure, and hardly moves with a small change of a write that it cannot do without; trust "
+        "the deletions, not the prices"
     )
 
 

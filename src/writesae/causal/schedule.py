@@ -38,6 +38,9 @@ class At:
         return found
 
     def __str__(self) -> str:
+        if self.positions == tuple(range(-len(self.positions), 0)):
+            last = "last token" if len(self.positions) == 1 else f"last {len(self.positions)} tokens"
+            return f"at the {last} of the prompt"
         return f"at positions {', '.join(map(str, self.positions))}"
 
 

@@ -60,9 +60,9 @@ class Command:
     """Features of the dictionary, such as 412 or 3,17. erase: without any the native write is erased. replace: one,
     by default the one with the largest coefficient at each token."""
     positions: str | None = None
-    """Where the edit acts: "3" (the three last tokens of the prompt), positions such as "0,5,-1" (negative ones from
-    the prompt's end) or "at:5", "all", "prompt", "generated", "sentence-ends", or "firing:412" (where that feature
-    fires). install: 3, transplant: -1, others: all."""
+    """Where the edit acts: "all", "prompt", "generated", "sentence-ends", "firing:412" (where that feature fires), or
+    positions, counted from 0 and negative ones from the prompt's end: "0,5,-1". One number alone says how many: "3" are
+    the three last tokens of the prompt, and "at:3" is the position 3. install: 3, transplant: -1, others: all."""
     timing: Literal["after_token", "at_token"] = "after_token"
     """Whether the edited token itself reads the edited state."""
     native_write: Literal["value", "delta"] | None = None

@@ -115,7 +115,7 @@ def compare(
     with editing(model, edits, watch.note), last_logits(model) as after:
         second = continued("edited")
     unedited, edited = first.tokens[0], second.tokens[0]
-    effect = measure(model, targets, (before, after), (unedited, edited), watch)
+    effect = measure(model, prompt, targets, (before, after), (unedited, edited), watch)
     sides = (
         tuple(map(NewToken, ids, model.read(ids), marks))
         for ids, marks in zip((unedited, edited), mark_changes(unedited, edited), strict=True)

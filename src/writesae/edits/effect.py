@@ -61,7 +61,9 @@ class Effect:
     """What was edited, and the first token whose prediction reads it; the first new token where none does."""
 
     places: tuple[int, ...]
-    """Positions that were edited, counted from the prompt's first token, each once."""
+    """Positions that were edited, counted from 0, the prompt's first token; each once."""
+    texts: tuple[str, ...]
+    """The tokens that stand there."""
     fired: tuple[Fired, ...]
     """For edits that name features."""
     step: int
@@ -74,7 +76,8 @@ class Effect:
     def lines(self) -> list[Line | Listing]:
         """In words."""
         more = len(self.places) - LISTED
-        shown = ", ".join(map(str, self.places[:LISTED])) + f" and {more} more" * (more > 0)
+        each = (f"{place} {text!r}" for place, text in zip(self.places[:LISTED], self.texts, strict=False))
+        shown = ", ".join(each) + f" and {more} more" * (more > 0)
         return [
             f"edited {words.plural(len(self.places), 'place')}" + f": {shown}" * bool(self.places),
             *map(str, self.fired),
@@ -136,6 +139,7 @@ def last_logits(model: Host) -> Iterator[list[Tensor]]:
 
 def measure(
     model: Host,
+    prompt: Sequence[int],
     targets: tuple[int, ...],
     logits: tuple[Sequence[Tensor], Sequence[Tensor]],
     tokens: tuple[Sequence[int], Sequence[int]],
@@ -154,6 +158,7 @@ def measure(
         return TokenChange(token, model.text([token]), rank, logit, share)
 
     changes = tuple(change(token) for token in dict.fromkeys(targets or (int(before.argmax()),)))
-    return Effect(
-        tuple(sorted(watch.places)), tuple(watch.fired.values()), step, float(kl_divergence(before, after)), changes
-    )
+    places, whole = tuple(sorted(watch.places)), [*prompt, *tokens[1]]
+    texts = tuple(model.text(whole[place : place + 1]) for place in places)
+    kl = float(kl_divergence(before, after))
+    return Effect(places, texts, tuple(watch.fired.values()), step, kl, changes)

@@ -77,8 +77,10 @@ def panel(result: Result[SubstitutionConfig, Summary]) -> Panel:
 
 def _table(summary: Summary) -> Table:
     others, several = list(summary.cells[0].wins_against), any(map(accounts, summary.cells))
+    unlike = len({cell.wins.n for cell in summary.cells}) > 1  # each reading may have firings of its own
     head = (
-        "the atom", "closer than deletion", *(["as published"] if several else []), "above rounding",
+        "the atom", *(["firings"] if unlike else []), "closer than deletion",
+        *(["as published"] if several else []), "above rounding",
         "closer, of these", "decides", *(f"closer than {words.short_condition(name)}" for name in others),
         "median KL, atom", "deletion", *map(words.short_condition, others), "top token changes, atom", "deletion",
     )  # fmt: skip
@@ -87,14 +89,15 @@ def _table(summary: Summary) -> Table:
         kls = (cell.median_kl["atom"], cell.median_kl["delete"], *(cell.median_kl[name] for name in others))
         rows.append(
             (
-                _named(cell, summary), f"{words.percent(cell.wins.value)} ({words.interval(cell.wins.interval)})",
+                _named(cell, summary), *([words.count(cell.wins.n)] if unlike else []),
+                f"{words.percent(cell.wins.value)} ({words.interval(cell.wins.interval)})",
                 *([", ".join(accounts(cell)) or words.MISSING] if several else []),
                 words.percent(cell.floor.above), words.percent(cell.floor.wins.value), cell.floor.verdict,
                 *(words.percent(cell.wins_against[name].value) for name in others), *map(words.quantity, kls),
                 words.percent(cell.top1["atom"]), words.percent(cell.top1["delete"]),
             )
         )  # fmt: skip
-    return Table(head, rows, brief=3 if several else 2)
+    return Table(head, rows, brief=2 + several + unlike)
 
 
 def _note(summary: Summary, config: SubstitutionConfig) -> str:
