@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
         ("attribution_cost.py", "attribution over"),
         ("store_size.py --sequences 4", "dense"),
         ("recall.py --out recalled --hosts memory-gdn --passages 2 --found-on 1 --pairs-on 2", "is held by"),
+        ("growth.py --tokens 400 --passages 1", "substitution"),
         ("on_a_gpu.py --device cpu --only capture", "tokens/s"),
         ("heads.py --out heads --heads tiny-gdn/L1.H0 --tokens 8192 --train-tokens 4096 --firings 5 --passages 3",
          "than deleting"),
