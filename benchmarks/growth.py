@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py [--host tiny-mamba2] [--tokens 12000] [--passages 8]
 
-Each is run in a process of its own on one thread, and its processor time and peak memory are taken. Printed are both,
-and the exponents of a power law through the three: 1 in time is linear, 0 in memory flat. What a process holds before it
-begins (the host, the libraries) is taken off neither.
+Each is run in a process of its own on one thread; printed are its processor time and peak memory, and the exponents of
+a power law through the three: 1 in time is linear, 0 in memory flat. What a process holds before it begins (the host,
+the libraries) is taken off neither.
 """
 
 from __future__ import annotations
