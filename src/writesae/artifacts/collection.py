@@ -17,6 +17,8 @@ from writesae.sae import SAE, Record
 from writesae.types import Site
 
 INDEX, COLLECTION_CARD, RESULTS = "collection.json", "README.md", "results"
+RELEASE = ("LICENSE", "LOAD_EXAMPLE.py", "MODEL_CARD.md", MANIFEST)
+"""Files at the root of a release, which is a collection with a list of all its files (docs/formats/sae.md)."""
 FORMAT, VERSION = "writesae.collection", (1, 0)
 
 
@@ -107,14 +109,25 @@ def local_cells(root: Path) -> tuple[Cell, ...]:
 def write_index(root: str | Path) -> Collection:
     """Scan a folder for dictionaries and results and write its index and card, each in one step."""
     root = Path(root)
-    cells = [scan_cell(root, path.parent) for path in files_under(root, MANIFEST) if path.name == MANIFEST]
-    results = files_under(root / RESULTS, ".json")
-    files = {path.relative_to(root).as_posix(): FileEntry.of(path) for path in results if path.is_file()}
+    cells = [scan_cell(root, folder) for folder in cell_folders(root)]
+    results = [*files_under(root / RESULTS, ".json"), *files_under(root / RESULTS, ".parquet")]
+    others = sorted(path for path in [*results, *(root / name for name in RELEASE)] if path.is_file())
+    files = {path.relative_to(root).as_posix(): FileEntry.of(path) for path in others}
     collection = Collection(cells=tuple(cells), files=files)
-    shown = {name: read_json(inside(root, name)) for name in files}
-    write_text(root / COLLECTION_CARD, collection_card(collection.to_json(), shown))
+    write_text(root / COLLECTION_CARD, collection_card(collection.to_json(), results_of(root, files)))
     write_json(root / INDEX, collection.to_json())
     return collection
+
+
+def cell_folders(root: Path) -> list[Path]:
+    """The folders below a collection's root that are dictionaries, in order."""
+    return [path.parent for path in files_under(root, MANIFEST) if path.name == MANIFEST and path.parent != root]
+
+
+def results_of(root: Path, names: Iterable[str]) -> dict[str, Json]:
+    """Name -> what stands in it, of the JSON files among a collection's results."""
+    shown = [name for name in names if name.startswith(f"{RESULTS}/") and name.endswith(".json")]
+    return {name: read_json(inside(root, name), LARGE) for name in shown}
 
 
 @dataclass(frozen=True)

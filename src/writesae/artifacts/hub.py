@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ from writesae.artifacts.collection import (
     cell_path,
     local_cells,
     read_collection,
+    results_of,
     scan_cell,
     write_index,
 )
@@ -39,7 +41,7 @@ from writesae.artifacts.manifest import MANIFEST, check_files, read_manifest
 from writesae.artifacts.shipped import place_of
 from writesae.artifacts.verify import verify
 from writesae.calls import worded
-from writesae.disk import check_there, inside, json_bytes, missing, new_folder, read_json
+from writesae.disk import check_there, inside, json_bytes, missing, new_folder
 from writesae.errors import DataError, InputError, OutputError
 from writesae.hub import Answer, ask
 from writesae.sae import SAE, Record
@@ -47,6 +49,8 @@ from writesae.types import Site
 
 CommitOperation = CommitOperationAdd | CommitOperationDelete
 _FETCHED = (".json", ".safetensors")
+_BESIDE = (".json", ".parquet", ".md", "LOAD_EXAMPLE.py", "LICENSE")
+"""What is fetched of a collection beside its dictionaries, as its index lists it; none of it is run."""
 
 
 class Repository:
@@ -68,10 +72,10 @@ class Repository:
         if index is not None:
             self.collection = read_collection(self.root)
 
-    def fetch(self, name: str) -> Path:
+    def fetch(self, name: str, kinds: tuple[str, ...] = _FETCHED) -> Path:
         """One JSON or safetensors file; raises DataError for any other kind of file."""
-        if not name.endswith(_FETCHED):
-            raise DataError(f"{self.repo}: only JSON and safetensors files are fetched, not {name!r}")
+        if not name.endswith(kinds):
+            raise DataError(f"{self.repo}: only {', '.join(kinds)} files are fetched here, not {name!r}")
         with self._readable_errors():
             self._download(name)
         return inside(self.root, name)
@@ -175,7 +179,7 @@ def pull(
         for cell in cells or [choice.of(source.collection.cells, repo)]:
             _copy(source.fetch_cell(cell), partial / cell.path)
         for name, entry in () if choice.asked else source.collection.files.items():
-            source.fetch(name)
+            source.fetch(name, _BESIDE)
             check_files(source.root, {name: entry})
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.root / name, partial / name)
@@ -233,7 +237,7 @@ def push(
         results = dict(local.files) if local is not None else {}
         known = dict(held.files) if held is not None else {}
         index = Collection(cells=tuple(merged[path] for path in sorted(merged)), files=known | results).to_json()
-        shown = {name: read_json(inside(source, name)) for name in results}
+        shown = results_of(source, results)
         files = {name: source / name for name in results}
         files |= {INDEX: json_bytes(index, INDEX), COLLECTION_CARD: collection_card(index, shown).encode()}
         for cell, folder in (places | moved).items():
@@ -241,7 +245,8 @@ def push(
     gone = set(_folder_files(single, "") if single is not None else ()) - files.keys()
     operations: list[CommitOperation]
     operations = [*(CommitOperationAdd(name, data) for name, data in files.items()), *map(CommitOperationDelete, gone)]
-    with _writable_errors(repo):
+    with _writable_errors(repo), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # a release's records
         done = api.create_commit(
             repo, operations, commit_message=message or f"Add {source.name}", revision=revision, parent_commit=parent
         )

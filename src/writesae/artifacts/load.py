@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from writesae.artifacts.collection import Cell, Choice, local_cells
+from writesae.artifacts.collection import INDEX, Cell, Choice, local_cells
 from writesae.artifacts.folder import CONFIG, WEIGHTS, load_folder
 from writesae.artifacts.manifest import MANIFEST
 from writesae.artifacts.shipped import NAMES, place_of
@@ -56,5 +56,5 @@ def load_sae(
 
 def cells_in(folder: Path) -> tuple[Cell, ...]:
     """The dictionaries in a folder; empty for a folder that is one. Raises InputError where there is none."""
-    own = any((folder / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS))
+    own = not (folder / INDEX).exists() and any((folder / name).exists() for name in (MANIFEST, CONFIG, WEIGHTS))
     return () if own else local_cells(folder)

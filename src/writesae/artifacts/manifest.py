@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from writesae.config import Json, from_json, from_newer, to_json
-from writesae.disk import JSON_LIMIT, FileEntry, check_name, files_under, inside, read_json, write_json
+from writesae.disk import JSON_LIMIT, LARGE, FileEntry, check_name, files_under, inside, read_json, write_json
 from writesae.errors import ConfigError, DataError
 from writesae.sae.record import Record
 
@@ -100,6 +100,36 @@ def check_version(data: Json, path: Path, name: str, known: tuple[int, int]) -> 
             f"{known[0]}: install a {'newer' if major > known[0] else 'older'} writesae"
         )
     return minor > known[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed(FileEntry):
+    """One file of a release."""
+
+    path: str
+    """Its name, relative to the release."""
+    description: str
+    """What it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """The parsed `manifest.json` at the root of a release."""
+
+    format: str = "writesae.release"
+    version: str = "1.0"
+    library: str
+    """Version of writesae that wrote it."""
+    files: tuple[Listed, ...]
+    """Every file but this one, the index and the card made from it, and the cards of dictionaries."""
+
+
+def release_files(root: Path) -> dict[str, FileEntry]:
+    """Every file that a release's manifest lists; raises DataError where it is damaged, or names what it may not."""
+    found = read_versioned(Release, inside(root, MANIFEST), "writesae.release", (1, 0), LARGE)
+    for one in found.files:
+        check_name(one.path, root)
+    return {one.path: FileEntry(one.sha256, one.size) for one in found.files}
 
 
 def check_files(folder: Path, files: Mapping[str, FileEntry], hashes: bool = True) -> None:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from writesae.artifacts.collection import INDEX, read_collection, scan_cell
+from writesae.artifacts.collection import INDEX, Collection, cell_folders, read_collection, scan_cell
 from writesae.artifacts.folder import CARD, CONFIG, WEIGHTS, content, read_listed
-from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest
+from writesae.artifacts.manifest import FORMAT, MANIFEST, check_files, read_manifest, release_files
 from writesae.config import from_json
 from writesae.disk import (
     LARGE,
@@ -151,9 +151,11 @@ def _collection(root: Path) -> Iterator[str | Finding]:
         if not wrong and scan_cell(root, root / cell.path) != cell:
             yield Finding(str(root / INDEX), f"describes {cell.path} otherwise than its own manifest and config do")
     listed = {cell.path for cell in collection.cells}
-    for manifest in files_under(root, MANIFEST):
-        if manifest.name == MANIFEST and manifest.parent.relative_to(root).as_posix() not in listed:
-            yield Finding(str(manifest.parent), "is not listed in the index")
+    for folder in cell_folders(root):
+        if folder.relative_to(root).as_posix() not in listed:
+            yield Finding(str(folder), "is not listed in the index")
+    if (root / MANIFEST).exists():
+        yield from _release(root, collection)
     for name, entry in collection.files.items():
         try:
             check_files(root, {name: entry})
@@ -161,6 +163,20 @@ def _collection(root: Path) -> Iterator[str | Finding]:
             yield Finding(str(root / name), str(error))
         else:
             yield from _result(root / name)
+
+
+def _release(root: Path, collection: Collection) -> Iterator[str | Finding]:
+    """The list of all files at a release's root, against the files and against the index."""
+    yield str(root / MANIFEST)
+    try:
+        files = release_files(root)
+        check_files(root, files)
+    except WritesaeError as error:
+        yield Finding(str(root / MANIFEST), str(error))
+        return
+    cells = {f"{cell.path}/{MANIFEST}" for cell in collection.cells}
+    for name in sorted((cells | collection.files.keys()) - files.keys() - {MANIFEST}):
+        yield Finding(str(root / name), "is not listed in the release's manifest")
 
 
 def _store(path: str | Path) -> Iterator[str | Finding]:

@@ -21,6 +21,8 @@ class Command:
     register: bool = False
     """Only write down what will be measured and what would count, with its hash, in a new folder. The same command
     without this flag then runs it there, and says whether the plan was kept."""
+    release: Path | None = None
+    """Beside it, write the tree of a release into this new folder: dictionaries, results, cards, a manifest."""
     plan: bool = False
     """Only print what it would cost: tokens, bytes, hours. Nothing is run, written or fetched."""
 
@@ -32,7 +34,8 @@ def run(command: Command) -> None:
         return
     from writesae.disk import check_place
 
-    check_place(command.out)
+    for place in filter(None, (command.out, command.release)):
+        check_place(place)
     if command.register:
         from writesae.reproduce.registration import register
 
@@ -60,6 +63,10 @@ def run(command: Command) -> None:
     if plan is not None:
         said = "was kept" if plan["kept"] else "was NOT kept: this run is of other settings or of another version"
         terminal.print(f"The plan that was registered ({str(plan['sha256'])[:12]}) {said}.")
+    if command.release is not None:
+        from writesae.reproduce.release import release
+
+        terminal.print(f"Release: [bold]{release(command.config, command.out, command.release, rows)}[/bold]")
     settings = "quick" if command.config.quick else command.config.preset
     terminal.print(f"Page: [bold]{write_page(command.out, rows, f'{settings} sizes')}[/bold]")
 
