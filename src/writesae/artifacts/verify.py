@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,6 @@ from writesae.disk import (
     PARTIAL,
     FileEntry,
     files_under,
-    inside,
     is_address,
     is_system,
     map_tensors,
@@ -101,6 +101,15 @@ def _is_dictionary(path: Path) -> bool:
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
+def _wrong(place: Path, look: Callable[[], object]) -> list[Finding]:
+    """What a look at a place says that is wrong, if anything."""
+    try:
+        look()
+    except WritesaeError as error:
+        return [Finding(str(place), str(error))]
+    return []
+
+
 def _dictionary(folder: Path) -> Iterator[str | Finding]:
     yield str(folder)
     if folder.name.endswith(PARTIAL):
@@ -113,21 +122,12 @@ def _dictionary(folder: Path) -> Iterator[str | Finding]:
     present = {path.relative_to(folder).as_posix() for path in files_under(folder)}
     for name in sorted(present - {MANIFEST, *manifest.files}):
         yield Finding(str(folder / name), "is not listed in the manifest")
-    bad = False
+    bad = list[Finding]()
     for name, entry in manifest.files.items():
-        if name == CARD and not (folder / CARD).exists():
-            continue  # a dictionary fetched from the Hub comes without its card
-        try:
-            check_files(folder, {name: entry})
-        except WritesaeError as error:
-            bad = True
-            yield Finding(str(folder / name), str(error))
-    try:
-        content(manifest)
-        if not bad:
-            read_listed(folder, manifest)
-    except WritesaeError as error:
-        yield Finding(str(folder), str(error))
+        if name != CARD or (folder / CARD).exists():  # a dictionary fetched from the Hub comes without its card
+            bad += _wrong(folder / name, partial(check_files, folder, {name: entry}))
+    bad += _wrong(folder, partial(content, manifest))
+    yield from bad or _wrong(folder, partial(read_listed, folder, manifest))
 
 
 def _collection(root: Path) -> Iterator[str | Finding]:
@@ -138,17 +138,11 @@ def _collection(root: Path) -> Iterator[str | Finding]:
         yield Finding(str(root / INDEX), str(error))
         return
     for cell in collection.cells:
-        try:
-            inside(root, f"{cell.path}/{MANIFEST}")
-            check_files(root, {f"{cell.path}/{MANIFEST}": cell.manifest})
-        except WritesaeError as error:
-            yield Finding(str(root / cell.path), str(error))
-            continue
-        wrong = False
-        for item in _dictionary(root / cell.path):
-            wrong |= isinstance(item, Finding)
-            yield item
-        if not wrong and scan_cell(root, root / cell.path) != cell:
+        found: list[str | Finding] = []
+        found += _wrong(root / cell.path, partial(check_files, root, {f"{cell.path}/{MANIFEST}": cell.manifest}))
+        found = found or list(_dictionary(root / cell.path))
+        yield from found
+        if not any(isinstance(item, Finding) for item in found) and scan_cell(root, root / cell.path) != cell:
             yield Finding(str(root / INDEX), f"describes {cell.path} otherwise than its own manifest and config do")
     listed = {cell.path for cell in collection.cells}
     for folder in cell_folders(root):
@@ -157,12 +151,7 @@ def _collection(root: Path) -> Iterator[str | Finding]:
     if (root / MANIFEST).exists():
         yield from _release(root, collection)
     for name, entry in collection.files.items():
-        try:
-            check_files(root, {name: entry})
-        except WritesaeError as error:
-            yield Finding(str(root / name), str(error))
-        else:
-            yield from _result(root / name)
+        yield from _wrong(root / name, partial(check_files, root, {name: entry})) or _result(root / name)
 
 
 def _release(root: Path, collection: Collection) -> Iterator[str | Finding]:

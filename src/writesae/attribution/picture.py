@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import plotly.graph_objects as go
 from torch import Tensor
 
 from writesae.attribution.effects import Attribution
@@ -14,7 +13,7 @@ from writesae.attribution.verdict import verdict
 from writesae.errors import InputError
 from writesae.show import words
 from writesae.show.document import Shown, chapter_of, document
-from writesae.show.figures import canvas, diagonal, label, rounded
+from writesae.show.figures import canvas, diagonal, label, marks
 from writesae.show.heat_map import Grid, heat_map
 from writesae.show.parts import Panel, Plot, Table
 from writesae.types import Site
@@ -50,17 +49,8 @@ def check_plot(name: str, compared: Compared) -> Plot:
     both = np.concatenate([compared.predicted, compared.measured, [0.0]])
     figure = canvas(390)
     diagonal(figure, float(both.min()), float(both.max()))
-    figure.add_trace(
-        go.Scatter(
-            x=rounded(compared.predicted),
-            y=rounded(compared.measured),
-            mode="markers",
-            marker={"color": "var(--atom)", "size": 8},
-            text=[label(item) for item in compared.items],
-            hovertemplate="%{text}<br>predicted %{x:.4g}<br>measured %{y:.4g}<extra></extra>",
-            showlegend=False,
-        )
-    )
+    says, named = "%{text}<br>predicted %{x:.4g}<br>measured %{y:.4g}", [label(item) for item in compared.items]
+    marks(figure, compared.predicted, compared.measured, "atom", 8, 1, says, text=named, showlegend=False)
     figure.update_xaxes(title="first-order effect")
     figure.update_yaxes(title="measured by deleting")
     return Plot(f"check-{name}", f"Deleted for real: {name}", figure, words.sentence(verdict(name, compared)))

@@ -7,15 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from writesae.causal.targets import (
-    Logit,
-    LogitDifference,
-    LogProbability,
-    Target,
-    TextLoss,
-    check_target,
-    token_ids,
-)
+from writesae.causal.targets import Logit, LogitDifference, LogProbability, Target, TextLoss, check_target, token_ids
 from writesae.edits.dictionaries import check_choice
 from writesae.errors import InputError
 from writesae.hosts import Host

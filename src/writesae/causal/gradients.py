@@ -56,11 +56,7 @@ class Forward:
 
 
 def forward(
-    host: Host,
-    tokens: Tensor,
-    layers: Sequence[int],
-    keep: int | Tensor = 0,
-    attention_mask: Tensor | None = None,
+    host: Host, tokens: Tensor, layers: Sequence[int], keep: int | Tensor = 0, attention_mask: Tensor | None = None
 ) -> Forward:
     """Run texts `[B, T]`; `keep` says of which positions logits are made, as in `Host.run`: with a graph, each is kept
     several times. Raises InputError for a layer that is not recurrent, and where what the graph keeps is not free."""

@@ -79,11 +79,7 @@ def first_step(timing: Timing) -> int:
 
 
 def patched_logits(
-    run: NativeRun,
-    edits: Edits | Mapping[int, Edits],
-    timing: Timing,
-    horizon: int = 1,
-    memory: float | None = None,
+    run: NativeRun, edits: Edits | Mapping[int, Edits], timing: Timing, horizon: int = 1, memory: float | None = None
 ) -> Iterator[Scored]:
     """Yield logits for every edit, in batches within a budget of memory (GiB; None: `BUDGET`).
 

@@ -264,13 +264,7 @@ def fitting(
 
 
 def _measure(
-    evaluation: Evaluation[Any],
-    host: Host,
-    saes: list[SAE],
-    part: Text,
-    request: Request,
-    out: Path,
-    config: object,
+    evaluation: Evaluation[Any], host: Host, saes: list[SAE], part: Text, request: Request, out: Path, config: object
 ) -> None:
     """One evaluation."""
     from writesae.evals.common.subject import sites_of

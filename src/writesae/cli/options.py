@@ -103,14 +103,7 @@ class Running:
         """Load a host; raises InputError or HostError where that cannot be."""
         from writesae.hosts import load
 
-        return load(
-            host,
-            dtype=self.dtype,
-            device=self.device,
-            device_map=device_map,
-            revision=self.revision,
-            trust_remote_code=self.trust_remote_code,
-        )
+        return load(host, device_map=device_map, **vars(self))
 
 
 @dataclass(frozen=True)

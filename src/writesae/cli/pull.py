@@ -43,16 +43,6 @@ def run(command: Command) -> None:
     check_place(command.out)
     from writesae.artifacts.hub import pull
 
-    cells = pull(
-        command.repo,
-        command.out,
-        site=command.site,
-        variant=command.variant,
-        host=command.host,
-        seed=command.seed,
-        revision=command.revision,
-        cache_dir=command.cache_dir,
-        offline=command.offline,
-    )
-    for cell in cells:
+    which = {name: value for name, value in vars(command).items() if name not in ("repo", "out")}
+    for cell in pull(command.repo, command.out, **which):
         print(f"{command.out / cell.path}: {cell}")

@@ -33,13 +33,5 @@ def run(command: Command) -> None:
     check_there(command.path)
     from writesae.artifacts.hub import push
 
-    print(
-        push(
-            command.path,
-            command.repo,
-            private=command.private,
-            revision=command.revision,
-            message=command.message,
-            as_cell=command.as_cell,
-        )
-    )
+    how = {name: value for name, value in vars(command).items() if name not in ("path", "repo")}
+    print(push(command.path, command.repo, **how))

@@ -17,16 +17,7 @@ from writesae.causal.targets import token_id
 from writesae.edits.compare import Comparison
 from writesae.edits.directions import Direction, atom_direction, make_many_directions
 from writesae.edits.generation import Generation, Sampling, generate
-from writesae.edits.plan import (
-    Edited,
-    amplify,
-    clamp,
-    edited,
-    erase,
-    install,
-    replace_by_atom,
-    transplant,
-)
+from writesae.edits.plan import Edited, amplify, clamp, edited, erase, install, replace_by_atom, transplant
 
 __all__ = [
     "AddMatrix", "Always", "At", "ChangeFeatures", "Comparison", "Direction", "Edit", "Edited",

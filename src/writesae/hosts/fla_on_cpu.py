@@ -257,10 +257,7 @@ FUNCTIONS: Mapping[str, Operation] = {
 }
 """Function name -> the same in torch."""
 
-EVERYWHERE: Mapping[str, Operation] = {
-    "unpad_hidden_states": _masked,
-    "rms_norm_linear": _norm_then_project,
-}
+EVERYWHERE: Mapping[str, Operation] = {"unpad_hidden_states": _masked, "rms_norm_linear": _norm_then_project}
 """Function name -> what takes its place on every device."""
 
 

@@ -14,12 +14,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import (
-    CacheLayerMixin,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionLayer,
-)
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 from transformers.utils.hub import cached_file
 
 from writesae.hosts.versions import installed_version, release
@@ -147,11 +142,7 @@ def execution_device(module: nn.Module) -> torch.device:
 def repository_file(where: str, name: str, revision: str | None, cache_only: bool, required: bool) -> str | None:
     """Where a file of a folder or Hub repository is on this machine; None where it has none that is not required."""
     return cached_file(
-        where,
-        name,
-        revision=revision,
-        local_files_only=cache_only,
-        _raise_exceptions_for_missing_entries=required,
+        where, name, revision=revision, local_files_only=cache_only, _raise_exceptions_for_missing_entries=required
     )
 
 

@@ -52,7 +52,9 @@ def load(
     source, beside = unwrap(source)
     tokenizer = tokenizer or beside
     if isinstance(source, PreTrainedModel):
-        _refuse_changes(source, device, dtype, revision, device_map, trust_remote_code)
+        if revision is not None or device_map is not None or trust_remote_code:
+            raise InputError("revision, device_map and trust_remote_code belong to a model that is loaded here")
+        _refuse_changes(source, device, dtype)
         name = source.config.name_or_path or type(source).__name__
         host = Host(source, tokenizer, name, Identity(source), borrowed=True)
     elif isinstance(source, str | Path):
@@ -72,19 +74,8 @@ def load(
     return host
 
 
-def _refuse_changes(
-    model: PreTrainedModel,
-    device: str | None,
-    dtype: DType | None,
-    revision: str | None,
-    device_map: str | Mapping[str, str | int] | None,
-    trust_remote_code: bool,
-) -> None:
+def _refuse_changes(model: PreTrainedModel, device: str | None, dtype: DType | None) -> None:
     """Raise InputError where a model in memory would have to become another one."""
-    if revision is not None or device_map is not None or trust_remote_code:
-        raise InputError(
-            "revision, device_map and trust_remote_code belong to a model that is loaded here, by its name or folder"
-        )
     wanted = None if device is None else choose_device(device)
     if wanted is not None and (wanted.type, wanted.index or 0) != (model.device.type, model.device.index or 0):
         raise InputError(f"this model is on {model.device}, and is not moved to {device}: move it yourself, or load it")

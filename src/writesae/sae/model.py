@@ -17,17 +17,7 @@ from writesae.errors import InputError
 from writesae.recurrence.scan import PROJECTED
 from writesae.recurrence.written import Written
 from writesae.sae.codes import Atoms, Codes
-from writesae.sae.config import (
-    BatchTopK,
-    Bilinear,
-    Factored,
-    Flat,
-    Gated,
-    JumpReLU,
-    SAEConfig,
-    SoftGated,
-    TopK,
-)
+from writesae.sae.config import BatchTopK, Bilinear, Factored, Flat, Gated, JumpReLU, SAEConfig, SoftGated, TopK
 from writesae.sae.preact import preactivation_chunks
 from writesae.sae.record import Record
 from writesae.sae.show import html, text

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from writesae.show.figures import Interval, canvas, label, level, rounded
+from writesae.show.figures import Interval, canvas, interval_bars, label, level, rounded
 from writesae.show.words import finite
 
 C = TypeVar("C")
@@ -75,15 +75,7 @@ def by_dose(
                 mode="lines+markers",
                 line={"color": ink, "width": 2},
                 marker={"color": ink, "size": 8},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": rounded([high - p.value for p, (_, high) in zip(kept, bounds, strict=True)]),
-                    "arrayminus": rounded([p.value - low for p, (low, _) in zip(kept, bounds, strict=True)]),
-                    "color": ink,
-                    "thickness": 2,
-                    "width": 0,
-                },
+                error_y=interval_bars([p.value for p in kept], bounds, ink, 2),
                 text=text,
                 hovertemplate="%{text}<extra></extra>",
             )

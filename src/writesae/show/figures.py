@@ -160,19 +160,19 @@ def dots(
                 "symbol": symbol,
                 "line": {"color": ink, "width": 2},
             },
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": rounded([high - v for (_, high), v in zip(bounds, values, strict=True)]),
-                "arrayminus": rounded([v - low for (low, _), v in zip(bounds, values, strict=True)]),
-                "color": ink,
-                "thickness": 2.5,
-                "width": 0,
-            },
+            error_x=interval_bars(values, bounds, ink, 2.5),
             text=[says(e) for _, e in kept],
             hovertemplate="%{text}<extra></extra>",
         )
     )
+
+
+def interval_bars(values: Sequence[float], bounds: Sequence[Interval], ink: str, thickness: float) -> dict[str, object]:
+    """Plotly's error bars from each value to both ends of its interval."""
+    ends = [(high - value, value - low) for value, (low, high) in zip(values, bounds, strict=True)]
+    over, under = (rounded([end[side] for end in ends]) for side in (0, 1))
+    about = {"type": "data", "symmetric": False, "color": ink, "thickness": thickness, "width": 0}
+    return about | {"array": over, "arrayminus": under}
 
 
 def lines_of(figure: go.Figure, names: Sequence[str], series: int = 1) -> None:

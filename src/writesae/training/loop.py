@@ -39,6 +39,8 @@ from writesae.training.sequences import Sequences, head_shape, read_sequences, s
 
 SAMPLE_TOKENS = 16384
 """Tokens from which the data's scale, mean and first atoms are taken."""
+KEPT = ("step", "idle", "best", "waiting", "stopped", "resampled", "seconds")
+"""What a checkpoint holds of a run beside its dictionary and optimiser."""
 THRESHOLD_MEMORY = 0.99
 """Share of BatchTopK's running threshold that one more batch leaves."""
 
@@ -114,28 +116,14 @@ class Run:
     def _restore(self, saved: dict[str, object]) -> None:
         self.sae.load_state_dict(cast(dict[str, torch.Tensor], saved["sae"]))
         self.optimiser.load_state_dict(cast(dict[str, object], saved["optimiser"]))
-        self.idle = cast(torch.Tensor, saved["idle"])
-        self.kept = self.step = cast(int, saved["step"])
-        self.waiting = cast(int, saved["waiting"])
-        self.best, self.seconds = cast(float, saved["best"]), cast(float, saved["seconds"])
-        self.stopped, self.resampled = cast(bool, saved["stopped"]), cast(int, saved["resampled"])
+        for name in KEPT:
+            setattr(self, name, saved[name])
+        self.kept = self.step
 
     def save(self) -> None:
         """Replace the checkpoint."""
-        folder.save_checkpoint(
-            self.out,
-            {
-                "step": self.step,
-                "sae": self.sae.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "idle": self.idle,
-                "best": self.best,
-                "waiting": self.waiting,
-                "stopped": self.stopped,
-                "resampled": self.resampled,
-                "seconds": self.seconds,
-            },
-        )
+        state: dict[str, object] = {"sae": self.sae.state_dict(), "optimiser": self.optimiser.state_dict()}
+        folder.save_checkpoint(self.out, state | {name: getattr(self, name) for name in KEPT})
         self.kept = self.step
 
     def _left(self) -> Iterator[Batch]:

@@ -56,10 +56,7 @@ MORE = {
         "score": "change of its logit, less the mean over the vocabulary",
     },
     "firings": common("passage", "position", "feature", "coefficient")
-    | {
-        "cosine": "to the native write",
-        "kl_*": "KL in nats: atom, delete, random",
-    },
+    | {"cosine": "to the native write", "kl_*": "KL in nats: atom, delete, random"},
 }
 
 

@@ -56,7 +56,7 @@ def common(*names: str) -> dict[str, str]:
 
 
 ADDED_WHERE = common("passage", "position", "feature", "coefficient", "timing") | {
-    "native_write": "the form of the native write at whose norm everything is added",
+    "native_write": "the form of the native write at whose norm everything is added"
 }
 """Columns that say at which firing something was added."""
 

@@ -20,17 +20,7 @@ import numpy as np
 import pandas as pd
 
 from writesae.config import Json, from_json, from_plain, to_json
-from writesae.disk import (
-    FileEntry,
-    check_owner,
-    inside,
-    make_folder,
-    read_json,
-    read_table,
-    whole,
-    write_json,
-    writing,
-)
+from writesae.disk import FileEntry, check_owner, inside, make_folder, read_json, read_table, whole, write_json, writing
 from writesae.errors import DataError, InputError, OutputError
 from writesae.evals.common.provenance import Provenance
 from writesae.show import words

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 from scipy.stats import norm
 
 from writesae.evals.common.cells import table_of
@@ -17,7 +16,7 @@ from writesae.evals.common.result import Result
 from writesae.evals.common.stats import two_gaussians
 from writesae.evals.partition import PartitionConfig
 from writesae.show import words
-from writesae.show.figures import Floats, canvas, curve, histogram, stacked, upright
+from writesae.show.figures import Floats, canvas, curve, histogram, marks, stacked, upright
 from writesae.show.parts import Panel, Plot, Table
 
 COLUMNS = common("feature") | {
@@ -145,19 +144,13 @@ def _thresholds(one: Partition, cosine: Floats) -> Plot:
     says = "%{y} features at %{x:.3g} or more"
     curve(figure, ordered[keep], len(ordered) - keep, "state", 2.25, says, name="every threshold")
     places = ["top center", "bottom center"]
-    figure.add_trace(
-        go.Scatter(
-            x=[float(t) for t in one.above],
-            y=list(one.above.values()),
-            mode="markers+text",
-            name="thresholds asked for",
-            text=[words.count(n) for n in one.above.values()],
-            textposition=[places[i % 2] for i in range(len(one.above))],
-            cliponaxis=False,
-            marker={"color": "var(--surface)", "size": 9, "line": {"color": "var(--state)", "width": 2}},
-            hovertemplate="%{y} features at %{x} or more<extra></extra>",
-        )
-    )
+    about = {
+        "mode": "markers+text", "name": "thresholds asked for", "text": [words.count(n) for n in one.above.values()],
+        "textposition": [places[i % 2] for i in range(len(one.above))], "cliponaxis": False,
+        "marker": {"color": "var(--surface)", "size": 9, "line": {"color": "var(--state)", "width": 2}},
+    }  # fmt: skip
+    asked = [float(t) for t in one.above]
+    marks(figure, asked, list(one.above.values()), "state", 9, 1, "%{y} features at %{x} or more", **about)
     figure.update_xaxes(title="threshold on the cosine", rangemode="tozero")
     figure.update_yaxes(title="features at or above", range=[-0.04 * len(cosine), 1.14 * len(cosine)])
     title = f"Without a mixture: any threshold, {words.write(one.native_write)}"

@@ -79,8 +79,7 @@ PRESETS = {
     "paper-appendix": replace(TEXT, timings=("at_token",), amplitudes=("norm",), controls=("random_norm",)),
     "paper-script": replace(TEXT, amplitudes=("norm",), directions=("native||patched",), controls=("other_atom",)),
     "grid": SubstitutionConfig(
-        directions=("native||patched", "patched||native"),
-        controls=("random_coefficient", "random_norm", "other_atom"),
+        directions=("native||patched", "patched||native"), controls=("random_coefficient", "random_norm", "other_atom")
     ),
 }
 """The published test as its three accounts tell it (MATH.md section 8): the text (pages 3 and 4: the atom and a random
