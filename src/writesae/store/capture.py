@@ -137,7 +137,7 @@ def _shard(
     start, stop = header.shard(index)
     mask, made = blocks.attention_mask(start, stop), Pieces() if pieces is None else pieces
     seen = None if mask is None else torch.from_numpy(mask)
-    streams = host.record(torch.from_numpy(blocks.tokens[start:stop]), header.layers, seen, start)
+    streams = host.record(torch.tensor(blocks.tokens[start:stop]), header.layers, seen, start)
     for layer in header.layers:
         stream = streams.pop(layer)
         if seen is not None:
