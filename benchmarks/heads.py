@@ -26,7 +26,7 @@ class Options:
     """Folder of everything."""
     heads: tuple[str, ...] = (
         "tiny-gdn/L1.H0", "tiny-gdn/L2.H4", "tiny-gdn/L4.H2", "tiny-gdn/L6.H1",
-        "tiny-mamba2/L0.H7", "tiny-mamba2/L2.H3", "tiny-mamba2/L4.H5", "tiny-mamba2/L5.H9",
+        "tiny-mamba2/L0.H7", "tiny-mamba2/L2.H3", "tiny-mamba2/L4.H5",
     )  # fmt: skip
     """Host and head."""
     tokens: int = 200_000

@@ -31,6 +31,8 @@ INSTEAD = {
     "write": "atom of writes",
 }
 """What stands in the place of the write that holds a fact."""
+EVERY = {"all increment": "all active of states, by increment", "all write": "all active of writes"}
+"""What else does: the most that a dictionary says."""
 FACTORS = ("reading", "amplitude", "timing", "native_write", "direction")
 """What published accounts of the test differ in, or do not say."""
 
@@ -56,8 +58,10 @@ def facts_of(path: Path) -> Table:
     found: Table = {"native": {"right": native(summary)}, "cells": summary["cells"]}
     found["alike"] = median(one["alike"] for one in summary["recovered"])
     for cost in summary["costs"]:
-        kind = cost["reading"] if cost["condition"] == "atom" else cost["condition"]
-        if kind in INSTEAD and (cost["condition"] != "atom" or cost["amplitude"] == "coefficient"):
+        kind = {"atom": cost["reading"], "all_active": f"all {cost['reading']}"}.get(
+            cost["condition"], cost["condition"]
+        )
+        if kind in INSTEAD | EVERY and (cost["condition"] != "atom" or cost["amplitude"] == "coefficient"):
             found[kind] = cost
     return found
 
@@ -77,7 +81,7 @@ def fact(host: str) -> Table:
 
 def memory_hosts() -> dict[str, Table]:
     """What recall found on each host with dictionaries of the writes that hold a fact, and in the quickstart."""
-    names = {"recall-atoms": "", "recall-all-pairs": ", all pairs"}
+    names = {"recall-atoms": "", "recall-all-pairs": ", all pairs", "recall-k2": ", two active of a write"}
     paths = sorted(RESULTS.glob("memory-*/recall-*/summary.json"))
     found = {path.parents[1].name + names[path.parent.name]: facts_of(path) for path in paths}
     return found | {"memory-gdn, quickstart": facts_of(RESULTS / "quickstart" / "recall" / "summary.json")}
@@ -89,11 +93,11 @@ def facts() -> Table:
     for host, found in memory_hosts().items():
         gone = found["delete"]
         lost = f"{words.decimals(gone['lost'])} ({' to '.join(words.decimals(x) for x in gone['quartiles'])})"
-        shares = [told(found[kind]["right"]) if kind in found else words.MISSING for kind in INSTEAD]
+        shares = [told(found[kind]["right"]) if kind in found else words.MISSING for kind in INSTEAD | EVERY]
         alike = words.fixed(found["alike"])
         rows.append([host, ", ".join(found["cells"]), alike, lost, words.percent(gone["others_right"]), *shares])
     head = ["host", "the writes that hold a fact", "cosine of the most alike", "nats lost without"]
-    head += ["others right without", *INSTEAD.values()]
+    head += ["others right without", *(INSTEAD | EVERY).values()]
     return {"head": head, "rows": rows}
 
 
@@ -145,6 +149,15 @@ def read_cells() -> Iterator[tuple[str, str, Table]]:
         )  # fmt: skip
 
 
+SMALL = "too small to decide"
+
+
+def decides(cell: Table) -> bool:
+    """Whether at least half of a cell's effects are above rounding."""
+    verdict: str = cell["floor"]["verdict"]
+    return verdict != SMALL
+
+
 def readings() -> Table:
     """State against increment, and dictionaries of writes beside them."""
     rows = []
@@ -152,8 +165,10 @@ def readings() -> Table:
         for reading in dict.fromkeys(cell["reading"] for cell in cells):
             own = {cell["timing"]: cell for cell in cells if cell["reading"] == reading}
             after, at = own["after_token"], own["at_token"]
-            rows.append([place, words.percent(after.get("share")), target, reading, words.fixed(after["cosine"]),
-                         told(after["wins"]), told(at["wins"])])  # fmt: skip
+            wins = [told(x["wins"]) if decides(x) else SMALL for x in (after, at)]
+            rows.append(
+                [place, words.percent(after.get("share")), target, reading, words.fixed(after["cosine"]), *wins]
+            )
     head = ["host, head", "the write\u2019s share of the state", "dictionary of", "read by", "cosine to the write"]
     return {"head": [*head, "wins over deletion, after the token", "at the token"], "rows": rows}
 
@@ -162,7 +177,9 @@ def readings_picture() -> str:
     """Wins over deletion, after the token, by head."""
     lines: dict[str, list[Dot]] = {}
     for place, _, cells in read_cells():
-        after = [cell for cell in cells if cell["timing"] == "after_token"]
+        after = [cell for cell in cells if cell["timing"] == "after_token" and decides(cell)]
+        if not after:
+            continue
         lines.setdefault(place, []).extend(_dot(cell["reading"], cell["wins"]) for cell in after)
     names = {"state": "by state (published)", "increment": "by increment", "write": "dictionary of writes"}
     return dots(list(lines.items()), names, "wins over deletion, after the token")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from writesae.corpus import text
 from writesae.corpus.facts import PATTERN, FactPassages, Vocabulary, draw_facts, sentences, vocabulary
-from writesae.evals.recall.changed import native
+from writesae.evals.recall.changed import answered
 from writesae.evals.recall.located import ALL, binding, cells_of, deleted, groups_of, located
 from writesae.hosts import Host, load
 
@@ -59,7 +59,7 @@ def recalled(host: Host, words: Vocabulary, count: int) -> dict[str, object]:
 
     def answers(facts: int, **how: int) -> tuple[FactPassages, NDArray[np.bool_]]:
         passages = draw_facts(words, count, facts, (HELD_OUT, facts), between=between, **how)
-        return passages, native(host, passages).said.numpy() == passages.thing
+        return passages, answered(host, passages).said.numpy() == passages.thing
 
     recall = {str(facts): share(answers(facts)[1]) for facts in FACTS}
     far, right = answers(8, gap=FAR)

@@ -13,7 +13,7 @@ from slow_protocol import joint_cache_copy_logits
 from writesae.causal.actions import Action, AddMatrix
 from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
 from writesae.errors import InputError
-from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native, written_form
+from writesae.evals.recall.changed import Answers, Cell, answered, changed, deletion, written_form
 from writesae.evals.recall.located import binding, cells_of, costs, deleted, groups_of, located
 from writesae.evals.recall.sufficient import AtomInstead, RandomInstead
 from writesae.evals.recall.summary import ALL
@@ -52,7 +52,7 @@ def medians(mapped: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_the_host_knows_every_fact(memory: Host, passages: FactPassages) -> None:
-    answers = native(memory, passages)
+    answers = answered(memory, passages)
     assert answers.nats.shape == (BATCH, FACTS)
     assert np.array_equal(answers.said, passages.thing)
 
@@ -74,13 +74,13 @@ def test_a_deletion_is_that_of_the_slow_protocol(name: str, timing: Timing) -> N
     asked = torch.from_numpy(passages.asked[row]) - scored
     expected = logits.log_softmax(-1)[asked, torch.from_numpy(passages.thing[row])]
     torch.testing.assert_close(found.nats[row, fact], expected, rtol=1e-3, atol=1e-3)
-    assert (found.nats[row, fact] - native(host, passages).nats[row]).abs().max() > 0.5
+    assert (found.nats[row, fact] - answered(host, passages).nats[row]).abs().max() > 0.5
 
 
 def test_nothing_added_costs_nothing(memory: Host, passages: FactPassages) -> None:
     cells = [Cell(Site(1, 0), 3), Cell(Site(1, 1), 3), Cell(Site(2, 0), 0)]
     same = changed(memory, passages, cells, lambda site: AddMatrix(torch.zeros(32, 32)))
-    torch.testing.assert_close(same.nats, native(memory, passages).nats[:, None].expand_as(same.nats))
+    torch.testing.assert_close(same.nats, answered(memory, passages).nats[:, None].expand_as(same.nats))
 
 
 def test_costs_by_hand() -> None:
@@ -158,7 +158,7 @@ def dictionary(memory: Host, passages: FactPassages, cell: Cell, strength: float
 def test_true_atoms_bring_facts_back_and_random_matrices_do_not(
     memory: Host, passages: FactPassages, best: Cell
 ) -> None:
-    sae, before = dictionary(memory, passages, best), native(memory, passages)
+    sae, before = dictionary(memory, passages, best), answered(memory, passages)
     gone = deleted(memory, passages, [best], before=before)
 
     def back(what: Action) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from memory_hosts import binding_cells, card, memory_host
 from references import delta_values_reference
 from slow_protocol import joint_cache_copy_logits
 from writesae.attribution import attribute
+from writesae.causal.actions import Transplant, Write
 from writesae.causal.closed_form import closed_form, toward
 from writesae.causal.targets import LogProbability
 from writesae.cli.eval import fitting
@@ -24,10 +25,10 @@ from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
 from writesae.errors import InputError
 from writesae.evals import recall
 from writesae.evals.common.stats import Interval, Share
-from writesae.evals.recall.changed import Cell, changed, native, written_form
+from writesae.evals.recall.changed import Cell, answered, changed, written_form
 from writesae.evals.recall.changes import changes
-from writesae.evals.recall.elsewhere import Put, exchanged, installed, writes_at
-from writesae.evals.recall.figures import _typical
+from writesae.evals.recall.elsewhere import exchanged, installed, writes_at
+from writesae.evals.recall.figures import typical
 from writesae.evals.recall.located import binding, cells_of, deleted, groups_of, located
 from writesae.evals.recall.measure import DRAWN, FOUND_ON
 from writesae.evals.recall.prices import log_odds, prices, ranked
@@ -207,7 +208,7 @@ def test_writes_that_hold_a_fact_only_together_are_found(monkeypatch: pytest.Mon
 
     module = import_module("writesae.evals.recall.located")
     monkeypatch.setattr(module, "deleted", without)
-    monkeypatch.setattr(module, "native", lambda *_: None)
+    monkeypatch.setattr(module, "answered", lambda *_: None)
     table = located(host, None, [*groups_of(host, 5), *([c] for c in cells_of(host, 5))])  # type: ignore[arg-type]
     found = binding(host, None, table, 5)  # type: ignore[arg-type]
     assert set(found.cells) == needed
@@ -323,10 +324,12 @@ def test_changes_at_several_tokens_of_one_head(memory: Host, told: FactPassages,
     cells = [cell, Cell(cell.site, 1)]
     held = writes_at(memory, told, cells)[cell.site]
     key, value = (x.flatten(0, 1) for x in held)
-    same = changed(memory, told, cells, lambda site: Put(value, key, replaced=written_form(memory)))
-    torch.testing.assert_close(same.nats, native(memory, told).nats[:, None].expand_as(same.nats), atol=1e-4, rtol=1e-4)
+    same = changed(memory, told, cells, lambda site: Transplant(Write(key, value), written_form(memory)))
+    torch.testing.assert_close(
+        same.nats, answered(memory, told).nats[:, None].expand_as(same.nats), atol=1e-4, rtol=1e-4
+    )
     twice = [1, 1]  # the second cell's write at both: the fact's own is gone
-    other = Put(value[:, twice], key[:, twice], replaced=written_form(memory))
+    other = Transplant(Write(key[:, twice], value[:, twice]), written_form(memory))
     assert (changed(memory, told, cells, lambda site: other).nats - same.nats).abs().max() > 5
 
 
@@ -383,8 +386,8 @@ def test_the_example_goes_as_most_facts_do() -> None:
     rows += [("delete", 2, False), ("random", 2, True)]
     columns = ["condition", "dictionary", "reading", "amplitude", "fact", "asked", "right"]
     said = pd.DataFrame([(c, "", "", "", f, f, r) for c, f, r in rows], columns=columns)
-    assert _typical(said, costs) == 2
-    assert _typical(said[said.fact < 2], costs) == 0
+    assert typical(said, costs) == 2
+    assert typical(said[said.fact < 2], costs) == 0
 
 
 def test_what_comes_back_is_a_share_of_what_deletion_costs() -> None:

@@ -17,8 +17,9 @@ from writesae.config import from_json
 from writesae.errors import ConfigError, InputError, OutputError
 from writesae.evals import EVALUATIONS
 from writesae.evals.common.result import Result
+from writesae.evals.recall.figures import typical
 from writesae.hosts import Host, load
-from writesae.page.memory import example, rows_of
+from writesae.page.memory import rows_of
 from writesae.quickstart import QuickstartConfig, facts
 from writesae.quickstart.run import quickstart
 
@@ -68,7 +69,7 @@ def test_the_first_chapter_is_one_fact_lost_and_brought_back(run: Path) -> None:
     assert max(right["delete"], right["random"]) <= 0.25
     assert right["state"] < 0.5
     assert min(right["increment"], right["write"]) > 0.75
-    fact = example(rows, 8)
+    fact = typical(result.more["said"], result.summary.costs)
     answers = {row.kind: row.answer(fact) for row in rows}
     assert {kind for kind, (_, is_right) in answers.items() if is_right} == {"native", "increment", "write"}
     said = result.more["said"]

@@ -171,13 +171,14 @@ class Transplant:
     """Add a write of another run, in place of the token's own or on top of it."""
 
     write: Write
-    """Or one for each row of the pass: `[rows, K]` and `[rows, V]`."""
+    """Or one for each row of the pass, `[rows, K]` and `[rows, V]`, or each place in it too, `[rows, places, d]`."""
     replaced: NativeWrite | None = "delta"
     """The native write that gives way; None keeps it."""
 
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`other write - write`, `[B, K, V]`."""
-        key, value = (x.to(seen.key)[seen.row] if x.ndim == 2 else x.to(seen.key) for x in self.write)
+        at = (slice(None), (seen.row,), (seen.row, place.clamp_min(0)))
+        key, value = (x.to(seen.key)[at[x.ndim - 1]] for x in self.write)
         other = key[..., :, None] * value[..., None, :]
         return other.expand_as(seen.state) if self.replaced is None else other - seen.write(self.replaced)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from writesae.causal.writes import no_delta_write, raised
 from writesae.sae import SAE, Codes
-from writesae.types import NativeWrite, Reading
+from writesae.types import NativeWrite, ReadAs, Reading
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Seen:
         codes: Codes = sae.encode(self.state if sae.config.target == "state" else self.write(modelled))
         return codes
 
-    def amounts(self, sae: SAE, reading: Reading, native_write: NativeWrite) -> Tensor:
+    def amounts(self, sae: SAE, reading: ReadAs, native_write: NativeWrite) -> Tensor:
         """Every feature's coefficient, `[B, N]`; by increment, of a dictionary of states, how much the token's write in
         this form raises it."""
         if reading == "increment" and sae.config.target == "state":
@@ -79,7 +79,7 @@ class Seen:
         dense: Tensor = self.codes(sae).dense(sae.config.features)
         return dense
 
-    def read(self, sae: SAE, reading: Reading, native_write: NativeWrite) -> Codes:
+    def read(self, sae: SAE, reading: ReadAs, native_write: NativeWrite) -> Codes:
         """`codes`; by increment, of a dictionary of states, `writes.raised` by the token's write in this form."""
         codes = self.codes(sae)
         increment = reading == "increment" and sae.config.target == "state"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from writesae.corpus.facts import PATTERN
 from writesae.evals.common.result import Result
 from writesae.evals.common.stats import Share
+from writesae.evals.recall.figures import typical
 from writesae.page.find import Found, is_kind
 from writesae.show.document import Chapter, render
 from writesae.types import Site
@@ -51,7 +51,7 @@ def memory(found: Found, folder: Path) -> list[Chapter]:
         return []
     rows, told = rows_of(first), first.more["said"]
     told = told[told.condition == "native"].sort_values("asked")
-    fact = example(rows, len(told))
+    fact = typical(first.more["said"], first.summary.costs)
     pattern = (first.config.pattern or PATTERN).strip()
     facts = [pattern.format(name=n.strip(), thing=t.strip()) for n, t in zip(told.name, told.thing, strict=True)]
     lines = [(row, *INSTEAD[row.kind], *row.answer(fact)) for row in rows]
@@ -71,11 +71,6 @@ def rows_of(result: Result[Any, Any]) -> list[Row]:
     rows += [Row(name, result.summary.cost(name).right, result) for name in ("delete", "random")]
     atoms = [c for c in result.summary.costs if (c.condition, c.amplitude) == ("atom", "coefficient")]
     return rows + [Row(cost.reading, cost.right, result) for cost in atoms]
-
-
-def example(rows: Sequence[Row], facts: int) -> int:
-    """The first fact of the passage that goes as most facts do, in every row; the first of all where there is none."""
-    return next((f for f in range(facts) if all(r.answer(f)[1] == (r.still.value >= 0.5) for r in rows)), 0)
 
 
 def place(result: Result[Any, Any], cell: str) -> str:

@@ -63,11 +63,6 @@ def deletion(host: Host) -> Callable[[Site], Action]:
     return lambda site: what
 
 
-def native(host: Host, passages: FactPassages) -> Answers:
-    """The answers of passages as they are, `[B, F]`."""
-    return answered(host, passages)
-
-
 def changed(
     host: Host,
     passages: FactPassages,
@@ -109,7 +104,7 @@ def edits_at(
 
 @torch.no_grad()
 def answered(host: Host, passages: FactPassages, edits: Sequence[Edit] = ()) -> Answers:
-    """The answers of passages, run with these edits of theirs, `[B, F]`."""
+    """The answers of passages, as they are or run with these edits of theirs, `[B, F]`."""
     tokens, asked, thing = (torch.from_numpy(x) for x in (passages.tokens, passages.asked, passages.thing))
     at_once = passages_at_once(host, tokens.shape[1], min(host.layers), read=asked.shape[1], most=ROWS)
     nats, said = [], []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,34 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from writesae.causal.seen import Seen
+from writesae.causal.actions import Transplant, Write
 from writesae.corpus.facts import FactPassages
 from writesae.evals.recall.changed import Answers, Cell, answered, changed, edits_at, written_form
 from writesae.evals.recall.recovery import recorded, sides
 from writesae.hosts import Host
-from writesae.types import NativeWrite, Site, Timing
-
-
-@dataclass(frozen=True, eq=False)
-class Put:
-    """Another write of the same head, one for each row and place."""
-
-    value: Tensor
-    """`[rows, places, V]`."""
-    key: Tensor | None = None
-    """`[rows, places, K]`; none: the token's own."""
-    replaced: NativeWrite | None = None
-    """The native write that gives way; None keeps it."""
-
-    def matrix(self, seen: Seen, place: Tensor) -> Tensor:
-        """`key value^T`, less the write that gives way, `[B, K, V]`."""
-        at = seen.row, place.clamp_min(0)
-        key = seen.key if self.key is None else self.key.to(seen.key)[at]
-        other = key[:, :, None] * self.value.to(seen.key)[at][:, None, :]
-        return other if self.replaced is None else other - seen.write(self.replaced)
-
-    def __str__(self) -> str:
-        return "put another write" + ("" if self.replaced is None else f" for the native one ({self.replaced})")
+from writesae.types import Site, Timing
 
 
 def writes_at(host: Host, passages: FactPassages, cells: Sequence[Cell]) -> dict[Site, tuple[Tensor, Tensor]]:
@@ -62,8 +40,9 @@ def exchanged(host: Host, passages: FactPassages, cells: Sequence[Cell], timing:
     held, form = writes_at(host, passages, cells), written_form(host)
     other = replace(passages, thing=np.roll(passages.thing, -1, 1))
 
-    def put(site: Site) -> Put:
-        return Put(held[site][1].roll(-1, 1).flatten(0, 1), replaced=form)
+    def put(site: Site) -> Transplant:
+        key, value = held[site]
+        return Transplant(Write(key.flatten(0, 1), value.roll(-1, 1).flatten(0, 1)), form)
 
     after, fact = changed(host, other, cells, put, timing), torch.arange(other.thing.shape[1])
     row, column = np.indices(other.thing.shape)
@@ -96,9 +75,8 @@ def installed(host: Host, passages: FactPassages, cells: Sequence[Cell], timing:
         writes_at(host, passages, cells),
     )
 
-    def put(site: Site) -> Put:
-        key, value = (x[donor, other] for x in held[site])
-        return Put(value, key)
+    def put(site: Site) -> Transplant:
+        return Transplant(Write(*(x[donor, other] for x in held[site])), None)
 
     edits = edits_at(tokens.shape, begin, cells, put, timing)
     tables = [

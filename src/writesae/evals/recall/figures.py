@@ -37,7 +37,7 @@ def named(condition: str, dictionary: str, reading: str, amplitude: str) -> str:
 def passage(result: Result[RecallConfig, Summary]) -> Plot:
     """One passage: its facts (columns), what was done to the writes of one of them (rows), and what the model says."""
     said = result.more["said"]
-    fact = _typical(said, result.summary.costs)
+    fact = typical(said, result.summary.costs)
     here = said[(said.fact == fact) | (said.fact == -1)]
     told = here[here.condition == "native"].sort_values("asked")
     first = result.config.amplitudes[0]
@@ -60,7 +60,7 @@ def passage(result: Result[RecallConfig, Summary]) -> Plot:
     return Plot("passage", "One passage", figure, caption, "whole")
 
 
-def _typical(said: pd.DataFrame, costs: tuple[Cost, ...]) -> int:
+def typical(said: pd.DataFrame, costs: tuple[Cost, ...]) -> int:
     """The first fact that is right where most facts are, whatever is done to its writes; the first where none is."""
     most = {tuple(getattr(c, name) for name in BY): c.right.value >= 0.5 for c in costs}
     for fact, own in said[said.fact == said.asked].groupby("fact"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from writesae.corpus.facts import FactPassages
-from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native
+from writesae.evals.recall.changed import Answers, Cell, answered, changed, deletion
 from writesae.evals.recall.summary import ALL
 from writesae.hosts import Host
 from writesae.types import Timing
@@ -68,7 +68,7 @@ def deleted(
     before: Answers | None = None,
 ) -> pd.DataFrame:
     """The costs of deleting each fact's writes at all the cells together; `before` are the native answers."""
-    before = native(host, passages) if before is None else before
+    before = answered(host, passages) if before is None else before
     return costs(passages, before, changed(host, passages, cells, deletion(host), timing))
 
 
@@ -77,7 +77,7 @@ def located(
 ) -> pd.DataFrame:
     """The map: the costs of deleting the cells of each group together, with their `layer`, `head` (`ALL` where there
     are several) and `offset`."""
-    before, tables = native(host, passages), []
+    before, tables = answered(host, passages), []
     for cells in groups:
         tables.append(deleted(host, passages, cells, timing, before).assign(**_where(cells)))
     return pd.concat(tables, ignore_index=True)
@@ -104,7 +104,7 @@ def binding(
     cells are left out, many at a time at first and those of the smallest cost alone before others, as long as no more
     than 5% are right (or no more than were, where the groups left more), until none can be left out any more.
     """
-    before = native(host, passages)
+    before = answered(host, passages)
 
     def without(cells: Sequence[Cell]) -> tuple[float, float]:
         found = deleted(host, passages, cells, timing, before)

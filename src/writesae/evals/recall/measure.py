@@ -19,7 +19,7 @@ from writesae.evals.common.identity import provenance
 from writesae.evals.common.pieces import Keep, Measured, concatenated
 from writesae.evals.common.subject import Subject, check_overlap
 from writesae.evals.recall import RecallConfig
-from writesae.evals.recall.changed import Answers, Cell, changed, deletion, native, written_form
+from writesae.evals.recall.changed import Answers, Cell, answered, changed, deletion, written_form
 from writesae.evals.recall.changes import Change, Kind, changes
 from writesae.evals.recall.elsewhere import exchanged, installed
 from writesae.evals.recall.located import binding, cells_of, costs, groups_of, located
@@ -136,7 +136,7 @@ def _native(
     drawn += [(draw(len(told), FAR, between=between, gap=config.gap), config.facts, True)]
     tables = []
     for passages, facts, far in drawn:
-        answers = native(host, passages)
+        answers = answered(host, passages)
         row, fact = np.indices(passages.name.shape)
         columns = {
             "passage": row, "fact": fact, "distance": passages.distance, "nats": answers.nats.numpy(),
@@ -188,7 +188,7 @@ def _binding(
         cells = tuple(Cell.parse(text) for text in config.cells)
         for cell in cells:
             host.check_site(cell.site)
-        found = costs(passages, native(host, passages), changed(host, passages, cells, deletion(host), config.timing))
+        found = costs(passages, answered(host, passages), changed(host, passages, cells, deletion(host), config.timing))
         right, lost = float(found.right.mean()), float(found.lost.median())
     else:
         cells, right, lost = binding(host, passages, mapped, reach, config.timing)
@@ -220,7 +220,7 @@ def _check_placed(host: Host, saes: Mapping[Kind, Mapping[Site, SAE]], cells: Se
 
 
 def _records(host: Host, passages: FactPassages, made: Sequence[Change], config: RecallConfig) -> pd.DataFrame:
-    before, tables = native(host, passages), []
+    before, tables = answered(host, passages), []
     for change in made:
         after = changed(host, passages, change.cells, change.action, config.timing)
         tables.append(costs(passages, before, after).assign(**change.how, draw=change.draw))
@@ -240,7 +240,7 @@ def _said(host: Host, passages: FactPassages, made: Sequence[Change], config: Re
             "right": answer == passages.thing[0, asked], "nats": answers.nats.flatten().numpy(),
         })  # fmt: skip
 
-    tables = [table(native(host, passages), np.array([-1]), dict.fromkeys(BY, "") | {"condition": "native"})]
+    tables = [table(answered(host, passages), np.array([-1]), dict.fromkeys(BY, "") | {"condition": "native"})]
     for change in made:
         if change.draw == 0:
             after = changed(host, passages, change.cells, change.action, config.timing)

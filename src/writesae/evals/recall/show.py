@@ -35,7 +35,7 @@ def finding(result: Result[RecallConfig, Summary]) -> str:
     for cost, what in ((every, "without those of every head from the name on"), (attends, "by attention alone")):
         text += f"; {what} {words.percent(cost.right.value)}" if cost is not None else ""
     atoms = [c for c in s.costs if c.condition == "atom" and c.amplitude == result.config.amplitudes[0]]
-    said = [f"an atom of {c.dictionary}{_read(c.reading)} {_right(c)}" for c in atoms]
+    said = [f"an atom of {c.dictionary}{f' read by {c.reading}' * (c.reading != 'write')} {_right(c)}" for c in atoms]
     said += [f"a random matrix {_right(random)}"] if random is not None else []
     text += f". Right with something in {'their' if several else 'its'} place: {', '.join(said)}."
     known = []
@@ -47,10 +47,6 @@ def finding(result: Result[RecallConfig, Summary]) -> str:
         text += f" Of {words.count(s.recovered[0].pairs)} known pairs, with an atom of their own at cosine 0.9: "
         text += ", ".join(known) + "."
     return text
-
-
-def _read(reading: str) -> str:
-    return f" read by {reading}" * (reading != "write")
 
 
 def _right(cost: Cost) -> str:

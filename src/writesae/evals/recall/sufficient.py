@@ -14,7 +14,7 @@ from writesae.causal.seen import Seen
 from writesae.errors import InputError
 from writesae.evals.common.conditions import Size
 from writesae.sae import SAE
-from writesae.types import NativeWrite, Reading
+from writesae.types import NativeWrite, ReadAs
 
 Choice = Literal["state", "increment", "write", "cosine"]
 """Which atom stands for a write: the one of the largest coefficient as the dictionary reads the token (`state`, or
@@ -47,8 +47,7 @@ class AtomInstead:
                 write.flatten(1) @ normalize(atoms, dim=1).T
             )  # signed: an atom is written as it is, not turned round
         else:
-            reading: Reading = "increment" if self.choice == "increment" else "state"
-            score = seen.amounts(sae, reading, self.native_write).to(write)
+            score = seen.amounts(sae, self.choice, self.native_write).to(write)
         best = score.argmax(-1, keepdim=True)
         atom = sae.atom_matrices(best[:, 0]).detach().to(write)
         if self.rank_one:
@@ -62,9 +61,6 @@ class AtomInstead:
         }
         return sizes[self.amount][:, None, None] * atom - write
 
-    def __str__(self) -> str:
-        return f"replace the native write ({self.native_write}) by the atom of {self.choice} at its {self.amount}"
-
 
 @dataclass(frozen=True, eq=False)
 class AllInstead:
@@ -72,19 +68,15 @@ class AllInstead:
     increment those that the write raises most."""
 
     sae: SAE
-    choice: Choice = "increment"
+    choice: ReadAs = "increment"
     native_write: NativeWrite = "delta"
 
     def matrix(self, seen: Seen, place: Tensor) -> Tensor:
         """`sum_i a_i atom_i - write`, `[B, K, V]`."""
         sae, write = self.sae, seen.write(self.native_write)
-        reading: Reading = "increment" if self.choice == "increment" else "state"
-        feature, amount = seen.read(sae, reading, self.native_write)
+        feature, amount = seen.read(sae, self.choice, self.native_write)
         atoms = sae.atom_matrices(feature.flatten()).detach().to(write).view(*feature.shape, *write.shape[1:])
         return torch.einsum("bj,bjkv->bkv", amount.to(write), atoms) - write
-
-    def __str__(self) -> str:
-        return f"replace the native write ({self.native_write}) by all active features, by {self.choice}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +97,3 @@ class RandomInstead:
         key, value = (x / x.norm(dim=1, keepdim=True) for x in torch.split(noise, list(write.shape[1:]), 1))
         instead: Tensor = seen.write_norm(self.native_write)[:, None, None] * key[:, :, None] * value[:, None, :]
         return instead - write
-
-    def __str__(self) -> str:
-        return f"replace the native write ({self.native_write}) by a random matrix of its norm"
