@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -52,11 +53,27 @@ ssize_t writev(int fd, const struct iovec *data, int count) {
     REAL(writev);
     return FILE_ONLY(fd) && lseek(fd, 0, SEEK_CUR) >= 0 && struck() ? -1 : real(fd, data, count);
 }
+#define AT_PLACE(name, place) \
+    ssize_t name(int fd, const void *data, size_t size, place at) { \
+        REAL(name); \
+        return struck() ? -1 : real(fd, data, size, at); \
+    }
+AT_PLACE(pwrite, off_t) AT_PLACE(pwrite64, off64_t)
+ssize_t sendfile(int to, int from, off_t *at, size_t size) { REAL(sendfile); return struck() ? -1 : real(to, from, at, size); }
+ssize_t sendfile64(int to, int from, off64_t *at, size_t size) {
+    REAL(sendfile64); return struck() ? -1 : real(to, from, at, size);
+}
+int ftruncate(int fd, off_t size) { REAL(ftruncate); return struck() ? -1 : real(fd, size); }
+int ftruncate64(int fd, off64_t size) { REAL(ftruncate64); return struck() ? -1 : real(fd, size); }
 int fsync(int fd) { REAL(fsync); return struck() ? -1 : real(fd); }
+int fdatasync(int fd) { REAL(fdatasync); return struck() ? -1 : real(fd); }
+int symlink(const char *to, const char *path) { REAL(symlink); return struck() ? -1 : real(to, path); }
+int link(const char *from, const char *to) { REAL(link); return struck() ? -1 : real(from, to); }
 int rename(const char *from, const char *to) { REAL(rename); return struck() ? -1 : real(from, to); }
 int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {
     REAL(renameat2); return struck() ? -1 : real(a, from, b, to, flags);
 }
+int renameat(int a, const char *from, int b, const char *to) { REAL(renameat); return struck() ? -1 : real(a, from, b, to); }
 int unlink(const char *path) { REAL(unlink); return struck() ? -1 : real(path); }
 int unlinkat(int at, const char *path, int flags) { REAL(unlinkat); return struck() ? -1 : real(at, path, flags); }
 int mkdir(const char *path, mode_t mode) { REAL(mkdir); return struck() ? -1 : real(path, mode); }

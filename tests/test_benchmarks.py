@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
         ("many_heads.py --heads 2 --d 8 --features 16 --k 2 --sequences 6 --length 32 --steps 2 --rounds 1", "equal"),
         ("eval_speed.py --firings 6 --slow-firings 2 --passages 2 --length 64", "ratio"),
         ("attribution_cost.py", "attribution over"),
+        ("soak.py --minutes 0", "after the last"),
         ("store_size.py --sequences 4", "dense"),
         ("recall.py --out recalled --hosts memory-gdn --passages 2 --found-on 1 --pairs-on 2", "is held by"),
         ("growth.py --tokens 400 --passages 1", "substitution"),

@@ -12,10 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from writesae.config import from_json
-from writesae.disk import LARGE, FileEntry, check_name, inside, map_tensors, parse_json, read_json, read_lines
+from writesae.disk import (
+    LARGE,
+    FileEntry,
+    check_name,
+    inside,
+    map_tensors,
+    parse_json,
+    read_json,
+    read_lines,
+    tensor_header,
+    write_tensors,
+)
 from writesae.disk.folders import regular_files
 from writesae.disk.read import DEPTH, VALUES
 from writesae.errors import ConfigError, DataError
@@ -193,3 +205,20 @@ def test_tensors_that_are_whole_come_back(tmp_path: Path) -> None:
         save_file(tensors | {"one": torch.tensor([0.0, bad])}, tmp_path / "b")
         with pytest.raises(DataError, match="NaN or infinity in 'one'"):
             map_tensors(tmp_path / "b")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64])
+def test_tensors_are_written_as_the_library_writes_them(dtype: torch.dtype, tmp_path: Path) -> None:
+    some = torch.arange(35).reshape(5, 7)
+    tensors = {"b": some.to(dtype), "a": some.T.to(dtype), "none": torch.empty(0, 3), "one": torch.tensor(2.5),
+               "\u00e9 \"": some.long() + 1}  # fmt: skip
+    write_tensors(tmp_path / "ours", tensors, {"format": "pt"})
+    save_file({name: x.contiguous() for name, x in tensors.items()}, tmp_path / "theirs", {"format": "pt"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    several = {"window": "32", "limit": "9", "a": "b"}  # which the library writes in any order
+    write_tensors(tmp_path / "one", tensors, several)
+    write_tensors(tmp_path / "other", dict(reversed(tensors.items())), dict(reversed(several.items())))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    assert tensor_header(tmp_path / "one")[0] == several
+    with safe_open(tmp_path / "one", "pt") as file:
+        assert all(torch.equal(file.get_tensor(name), x) for name, x in tensors.items())

@@ -181,6 +181,28 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_early(tmp_path: Path,
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
+@pytest.mark.parametrize("repeated", [True, False])
+def test_parquet_that_unpacks_to_gigabytes_is_refused_early(tmp_path: Path, repeated: bool) -> None:
+    path = tmp_path / "a.parquet"
+    if repeated:  # one text of 9 MB, which 2,000 rows name
+        texts = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["a" * (9 << 20)]))
+    else:
+        texts = pa.array(["a" * (9 << 20)] * 11)
+    pq.write_table(pa.table({"text": texts}), path, compression="zstd", use_dictionary=repeated)
+    begin, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"cannot read the corpus file .*next to nothing"):
+        list(read_documents(path))
+    assert time.process_time() - begin < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+@pytest.mark.parametrize("values", [[1, 2], [["a"]], ["a", None], [b"a"]])
+def test_parquet_of_what_is_no_text_is_refused(tmp_path: Path, values: list[object]) -> None:
+    pq.write_table(pa.table({"text": pa.array(values)}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="text"):
+        list(read_documents(tmp_path / "a.parquet"))
+
+
 def test_odd_texts_and_names_are_refused_or_shown_as_escapes(tmp_path: Path) -> None:
     deep, half = tmp_path / "deep.jsonl", tmp_path / "half.jsonl"
     deep.write_text('{"text": ' + "[" * 10**5 + "]" * 10**5 + "}")

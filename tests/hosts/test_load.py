@@ -19,7 +19,7 @@ from first_blocks import first_blocks
 from memory_hosts import HERE, NEEDS, card, memory_host
 from tiny_models import build_tiny
 from writesae.corpus.facts import draw_facts, vocabulary
-from writesae.errors import HostError, InputError, ReplayError
+from writesae.errors import DataError, HostError, InputError, ReplayError
 from writesae.hosts import EMBEDDED, Host, load
 from writesae.hosts import registry as registry_module
 from writesae.hosts.kernels import Arguments
@@ -154,6 +154,23 @@ def test_one_wrong_head_is_named(monkeypatch: pytest.MonkeyPatch, amount: float)
     monkeypatch.setattr("writesae.hosts.registry.ARCHITECTURES", wrong)
     with pytest.raises(ReplayError, match=r"most at L0\.H4"):
         load(build_tiny("qwen3_5"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 10**5, "nested deeper"),
+        ('{"hidden_size": 1' + "0" * 5000 + "}", "digits"),
+        ('{"a": 1, "a": 2}', "occurs twice"),
+        ('{"a": "\\ud800"}', "half of a character"),
+        ("[]", "is no JSON object"),
+        (" " * (5 << 20), "larger than"),
+    ],
+)
+def test_a_host_s_configuration_is_read_within_limits(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises((HostError, DataError), match=says):
+        load(tmp_path)
 
 
 def test_a_layer_that_calls_no_known_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

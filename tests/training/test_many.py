@@ -1,6 +1,7 @@
 """Several runs at once are the runs one by one."""
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -77,6 +78,19 @@ def half_silent() -> MemoryStore:
     store = MemoryStore()
     store.data[0].update.zero_()
     return store
+
+
+def test_a_run_whose_folder_vanished_before_it_began_can_be_asked_for_again(tmp_path: Path) -> None:
+    first, second = small("write-delta", steps=3), small("write-delta", steps=3, seed=1)
+
+    def rob(result: TrainResult) -> None:
+        if result.config == first:
+            shutil.rmtree(tmp_path / "b")
+
+    train_many(MemoryStore(), [first, second], [tmp_path / "a", tmp_path / "b"], ended=rob)
+    assert (tmp_path / "b" / "run.json").is_file()
+    again = train_many(MemoryStore(), [first, second], [tmp_path / "a", tmp_path / "b"])
+    assert torch.equal(again[1].sae.v_dec, train(MemoryStore(), second, tmp_path / "c").sae.v_dec)
 
 
 @pytest.mark.parametrize("together", [False, True])

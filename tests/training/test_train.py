@@ -246,14 +246,10 @@ def test_a_full_disk_tears_no_more_than_the_last_line_of_the_history(tmp_path: P
 
 
 def test_a_full_disk_at_the_end_leaves_no_half_dictionary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import safetensors.torch
-
-    def full(*arguments: object, **options: object) -> None:
+    def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    for name in ("save_file", "serialize_file"):
-        monkeypatch.setattr(safetensors.torch, name, full)
-    monkeypatch.setattr("writesae.artifacts.folder.save_file", full, raising=False)
+    monkeypatch.setattr("writesae.disk.tensors.sync", full)
     store = MemoryStore()
     with pytest.raises(OutputError, match="No space left"):
         train(store, SMALL, tmp_path / "run")

@@ -34,7 +34,6 @@ from writesae.disk import (
     map_tensors,
     new_folder,
     read_json,
-    sync,
     write_json,
     write_tensors,
     write_text,
@@ -101,7 +100,6 @@ def add_metrics(folder: str | Path, metrics: Mapping[str, Json]) -> Manifest:
         for name in manifest.files.keys() - {CARD}:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(inside(folder, name), partial / name)
-            sync(partial / name)
         write_text(partial / CARD, model_card(read_config(folder), record))
         return write_manifest(partial, record)
 

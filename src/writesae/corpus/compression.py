@@ -43,13 +43,18 @@ def open_bytes(path: Path) -> BinaryIO:
             return path.open("rb")
 
 
+def most_unpacked(path: Path) -> int:
+    """Bytes from which on a packed file is refused: text packs to a tenth, what packs to a 256th is no text."""
+    return (64 << 20) + 256 * path.stat().st_size
+
+
 def pieces(path: Path, limit: int, *, lines: bool) -> Iterator[str]:
     """The UTF-8 text of a file as one piece, or line by line, without a byte order mark.
 
     Raises DataError for a file that cannot be read, is cut short or is no UTF-8, and for one that would take all there
     is: a piece of more than `limit` bytes, text that packs to a 256th, or a million lines of nothing.
     """
-    most = (64 << 20) + 256 * path.stat().st_size if path.suffix.lower() in COMPRESSED else math.inf
+    most = most_unpacked(path) if path.suffix.lower() in COMPRESSED else math.inf
     number = size = empty = 0
     try:
         with open_bytes(path) as file:

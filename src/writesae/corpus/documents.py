@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from writesae.corpus.compression import COMPRESSED, inner_suffix, pieces
+from writesae.corpus.compression import COMPRESSED, inner_suffix, most_unpacked, pieces
 from writesae.disk import LARGE, files_under, parse_json
 from writesae.disk.files import reason
 from writesae.errors import DataError, InputError, shown
@@ -118,15 +118,30 @@ def _table(path: Path, name: str) -> Iterator[Document]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            if "text" not in file.schema_arrow.names:
-                raise DataError(f'{path} has the columns {file.schema_arrow.names}: one must be named "text"')
-            row = 0
-            for batch in file.iter_batches(batch_size=256, columns=["text"]):
-                for text in batch.column(0).to_pylist():
+        names = pq.read_schema(path).names
+        if "text" not in names:
+            raise DataError(f'{path} has the columns {names}: one must be named "text"')
+        # a text that many rows repeat is held once, as it is in the file
+        with pq.ParquetFile(path, read_dictionary=["text"]) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+            row, left = 0, most_unpacked(path)
+            if sum(one.total_uncompressed_size for one in columns if one.path_in_schema == "text") > left:
+                raise ValueError("it unpacks to next to nothing")
+            for batch in file.iter_batches(batch_size=64, columns=["text"]):
+                held = batch.column(0)
+                if not pa.types.is_dictionary(held.type):
+                    raise DataError(f'"text" of {path} holds {held.type}, not strings')
+                texts = held.dictionary.to_pylist()
+                for text in (None if i is None else texts[i] for i in held.indices.to_pylist()):
                     if not isinstance(text, str):
                         raise DataError(f'row {row} of {path}: "text" is {str(text)[:200]!r}, not a string')
+                    left -= len(text)
+                    if len(text) > LARGE or left < 0:
+                        raise ValueError(
+                            f"row {row} has more than {LARGE:,} characters, or all unpack to next to nothing"
+                        )
                     yield Document(f"{name}:{row}", text)
                     row += 1
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(f"cannot read the corpus file {path}: {reason(error)}") from None

@@ -117,7 +117,7 @@ def new_folder(folder: Path, replaceable: Callable[[Path], bool] = lambda _: Fal
             partial.mkdir()
             try:
                 yield partial
-                for inner in sorted((path for path in partial.rglob("*") if path.is_dir()), reverse=True):
+                for inner in sorted(partial.rglob("*"), reverse=True):
                     sync(inner)
                 sync(partial)
                 _check_free(folder, replaceable)

@@ -30,13 +30,13 @@ _TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_json(path: Path, limit: int = JSON_LIMIT) -> Json:
+def read_json(path: Path, limit: int = JSON_LIMIT, *, infinite: bool = False) -> Json:
     """Parse a JSON file of at most `limit` bytes; raises DataError for anything that `parse_json` refuses."""
     with _opened(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise DataError(f"{path} is larger than {limit:,} bytes, the most that is read as JSON here")
-    return parse_json(data, str(path))
+    return parse_json(data, str(path), infinite=infinite)
 
 
 def read_lines(path: Path, limit: int = JSON_LIMIT, *, cut: bool = False) -> Iterator[tuple[Json, int]]:
@@ -59,17 +59,18 @@ def _opened(path: Path) -> BinaryIO:
         raise DataError(f"cannot read {path}: {reason(error)}") from None
 
 
-def parse_json(data: bytes | str, name: str) -> Json:
+def parse_json(data: bytes | str, name: str, *, infinite: bool = False) -> Json:
     """Parse JSON; raises DataError naming `name` where it is no JSON in UTF-8, or more than is read.
 
     Refused beside what JSON is not (NaN, infinity, halves of characters): a key that occurs twice in one object, more
-    than 64 levels or 2,000,000 values, integers of more than 40 digits.
+    than 64 levels or 2,000,000 values, integers of more than 40 digits. Configurations of models may be `infinite`.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
         _check_size(_TEXT.sub(b"", text.encode() if isinstance(data, str) else data))
+        constant = float if infinite else _number
         parsed: Json = json.loads(
-            text, parse_constant=_number, parse_float=_number, parse_int=_integer, object_pairs_hook=_unique
+            text, parse_constant=constant, parse_float=_number, parse_int=_integer, object_pairs_hook=_unique
         )
         if _HALF.search(text):
             json.dumps(parsed, ensure_ascii=False).encode()

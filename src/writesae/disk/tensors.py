@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ HEADER = 1 << 20
 """Largest header (bytes) that is read."""
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
 """Bytes of a number by type: those that some reader here knows what to do with."""
+_NAMES = {"int64": "I64", "float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,24 @@ def tensor_header(path: Path) -> tuple[dict[str, str], dict[str, _Told]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write and sync a safetensors file, readable as other files are; raises OutputError where the disk refuses."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Write and sync a safetensors file, with the same bytes every time, as the library does not where there is more
+    than one line of metadata; raises OutputError where the disk refuses."""
+    import torch
 
+    data = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    kinds = {name: str(x.dtype).removeprefix("torch.") for name, x in data.items()}
+    names = sorted(data, key=lambda name: (list(_NAMES).index(kinds[name]), name))  # as the library sorts them
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    ends = [0, *accumulate(data[name].numel() * data[name].itemsize for name in names)]
+    for name, place in zip(names, pairwise(ends), strict=True):
+        header[name] = {"dtype": _NAMES[kinds[name]], "shape": list(data[name].shape), "data_offsets": list(place)}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
     with writing(path):
-        try:
-            save_file(dict(tensors), path, metadata=dict(metadata or {}) or None)
-        except SafetensorError as error:  # its own, for what the system says
-            raise OSError(None, reason(error)) from None
-        mask = os.umask(0)
-        os.umask(mask)
-        path.chmod(0o666 & ~mask)  # the library writes it readable by its owner only
+        with path.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for name in names:
+                file.write(data[name].reshape(-1).view(torch.uint8).numpy().data)
         sync(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from writesae.disk import read_json
 from writesae.errors import HostError
 from writesae.hosts.host import Host
 from writesae.hosts.identity import WEIGHTS
@@ -86,7 +86,9 @@ def load_checkpoint(request: Request) -> Loaded:
     where = request.place.where
     try:
         file = Path(cast(str, request.file("config.json")))
-        config = json.loads(file.read_text("utf-8"))
+        config = read_json(file, infinite=True)
+        if not isinstance(config, dict):
+            raise HostError(f"cannot load {where} as a language model: its config.json is no JSON object")
         with _no_progress_bar():
             model, info = _load(request, config)
         own = request.place.where if _first_file(request, TOKENIZERS) else None
@@ -129,7 +131,7 @@ def _several(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + f" and {len(names) - shown} more" * (len(names) > shown)
 
 
-def _load(request: Request, config: dict[str, object]) -> tuple[PreTrainedModel, dict[str, set[Any]]]:
+def _load(request: Request, config: Mapping[str, object]) -> tuple[PreTrainedModel, dict[str, set[Any]]]:
     if is_mamba_ssm(config):
         dtype = cast(torch.dtype, getattr(torch, "float32" if request.dtype == "auto" else request.dtype))
         return load_mamba_ssm(config, _weights(request), request.place.where, dtype), {}

@@ -59,7 +59,11 @@ class Run:
         self.stopped = False
         self.seconds = 0.0
         self.resampled = 0
-        claim(out, "training run", {"config": config, "store": store.hash})
+        self.claim()
+
+    def claim(self) -> None:
+        """Make the folder that of this run; raises OutputError where it is another's."""
+        claim(self.out, "training run", {"config": self.config, "store": self.store.hash})
 
     def finished(self) -> TrainResult | None:
         """The result, if the run has already ended."""
@@ -75,6 +79,7 @@ class Run:
 
         Returns the batches that are left. Records go to `log` and to the history on disk.
         """
+        self.claim()  # others may have run before it, while its folder vanished
         config, store = self.config, self.store
         train, length = self.split.train, chunk_length(self.config, *self.shape, self.store.length)
         everything = None
