@@ -21,8 +21,6 @@ class Command:
     model: Positional[str | None] = None
     """An embedded host (tiny-gdn, memory-gdn, ...), a folder made by save_pretrained, or a Hub id (user/name)."""
     running: Flat[Running] = field(default_factory=Running)
-    device_map: str | None = None
-    """Spread the model over devices: auto, balanced, ... (needs accelerate)."""
     given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
     """Names of the flags that were given."""
 
@@ -60,7 +58,7 @@ def _print_inventory() -> None:
 def _print_sites(model: str, command: Command) -> None:
     from rich.table import Table
 
-    host = command.running.open(model, command.device_map)
+    host = command.running.open(model)
     table = Table("layer", "family", "sites", "d_k x d_v")
     table.add_column("module", overflow="fold")
     for layer in host.layers.values():

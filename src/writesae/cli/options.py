@@ -98,12 +98,14 @@ class Running:
     """Commit, branch or tag of a host on the Hub."""
     trust_remote_code: bool = False
     """Run code that comes with a host on the Hub. Only for repositories that you trust."""
+    device_map: str | None = None
+    """Spread the host over devices, in place of --device: auto, balanced, ... (needs accelerate)."""
 
-    def open(self, host: str, device_map: str | None = None) -> Host:
+    def open(self, host: str) -> Host:
         """Load a host; raises InputError or HostError where that cannot be."""
         from writesae.hosts import load
 
-        return load(host, device_map=device_map, **vars(self))
+        return load(host, **vars(self))
 
 
 @dataclass(frozen=True)
