@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -20,7 +21,7 @@ import torch
 from store_fakes import FakeHost, capture, delta_stream, plain_stream, some_blocks
 
 from writesae.cli import main
-from writesae.disk import Place, json_bytes, place
+from writesae.disk import Folder, Place, json_bytes, place
 from writesae.disk.remote import Bucket, Lease
 from writesae.errors import DataError, InputError, OutputError, WritesaeError
 from writesae.recurrence import Stream
@@ -129,6 +130,32 @@ def test_what_was_interrupted_goes_on_and_a_shard_of_other_contents_is_found(any
     assert quick(again, some_blocks(), [1, 4], anywhere).hash == whole.hash
     assert again.batches == 3
     assert contents(root) == contents(whole.place)
+
+
+@pytest.mark.parametrize("kind", [Folder, Bucket])
+def test_a_kill_among_the_files_of_any_write(
+    kind: type[Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The n-th time that files are put, only every second one is, and the process is no more."""
+    whole = quick(FakeHost(), some_blocks(), [4], tmp_path / "whole")
+    start, put, left = str(tmp_path) if kind is Folder else f"memory://{tmp_path.name}", kind.put, [0]
+
+    def cut(root: Place, files: Mapping[str, bytes]) -> None:
+        left[0] -= 1
+        put(root, files if left[0] else dict(list(files.items())[1::2]))
+        if not left[0]:
+            raise Killed
+
+    for last in range(1, 99):
+        left[0] = last
+        with monkeypatch.context() as patch, suppress(Killed):
+            patch.setattr(kind, "put", cut)
+            quick(FakeHost(), some_blocks(), [4], f"{start}/{last}")
+        again = quick(FakeHost(), some_blocks(), [4], f"{start}/{last}")
+        assert contents(again.place) == contents(whole.place)
+        if left[0] > 0:
+            break
+    assert 8 < last < 90
 
 
 def test_a_capture_that_an_older_version_began_goes_on(tmp_path: Path) -> None:

@@ -154,10 +154,12 @@ def test_a_kill_in_the_middle_of_a_write_leaves_nothing_behind(blocks: TokenBloc
     with (root / "shards.jsonl").open("a") as ledger:
         ledger.write('{"shard":2,"files":{"layers/1/key/c/2')  # a line cut short
     (root / "layers/1/key/c/2.abc.partial").write_bytes(b"half a file")
+    (root / "layers/1/key/c/1/0/0/.0.abc.partial").write_bytes(b"half a file")
     (root / "layers/1/key/c/1/0/0/0").write_bytes(b"torn by a power cut")
     again = FakeHost()
     assert exact(again, blocks, [1], root).hash == whole.hash
     assert again.batches == 3  # the torn shard 1 is captured again
+    assert not list(root.rglob("*.partial"))
     assert verify(root) == []
 
 

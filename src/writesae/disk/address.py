@@ -9,14 +9,14 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from writesae.config import Json
-from writesae.disk.files import PARTIAL, SCHEME, sha256, sync, writing
+from writesae.disk.files import PARTIAL, SCHEME, partial_beside, sha256, sync, writing
 from writesae.disk.folders import holds, recover, regular_files
 from writesae.disk.places import alone, check_place, missing
 from writesae.disk.read import JSON_LIMIT, read_json
@@ -150,8 +150,12 @@ class Folder(Place):
     def check(self) -> None:
         check_place(self.path)
 
-    def alone(self) -> AbstractContextManager[None]:
-        return alone(self.path)
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with alone(self.path):
+            yield
+            for partial in self.path.rglob(f"*{PARTIAL}"):  # of kills before
+                partial.unlink(missing_ok=True)
 
     def zarr(self) -> Store:
         from zarr.storage import LocalStore
@@ -160,10 +164,13 @@ class Folder(Place):
 
 
 def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}{PARTIAL}")  # nobody else writes here, so that the next try replaces it
-    partial.write_bytes(data)
-    sync(partial)
-    os.replace(partial, path)
+    partial = partial_beside(path)  # a worker that was given up may still be writing the same
+    try:
+        partial.write_bytes(data)
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def is_address(text: str | Path) -> bool:
