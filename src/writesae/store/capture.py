@@ -99,9 +99,9 @@ def _run(
     """Capture all shards that are not finished yet."""
     done = finished_shards(root, hashes=True)
     if not done:
-        files = _beginning(header, blocks)
-        root.put({"zarr.json": files.pop("zarr.json")})  # says whose the place is before anything else is there
-        root.put(files)
+        small = _beginning(header, blocks)
+        root.put({"zarr.json": small.pop("zarr.json")})  # says whose the place is before anything else is there
+        root.put(small)
     left = [index for index in range(header.shards) if index not in done]
     with _reporter(progress, f"capture {host.name}") as report:
         stored = sum(stop - start for start, stop in map(header.shard, done))
