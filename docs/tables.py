@@ -1,7 +1,8 @@
 """Write the tables of the docs from result files: no figure of ours, and none published, is typed by hand.
 
-    python docs/tables.py            rewrite the blocks between the markers of README.md and docs/*.md
-    python docs/tables.py --check    exit with 1 where a block is not what the files say
+    python docs/tables.py                          rewrite the blocks between the markers of README.md and docs/*.md
+    python docs/tables.py --reproduction FOLDER    take the table of a finished `writesae reproduce` first
+    python docs/tables.py --check                  exit with 1 where a block is not what the files say
 
 A block begins with `<!-- results EVALUATION -->` (every result of it under docs/results, by host), with
 `<!-- results EVALUATION HOST -->` (those of one host), with `<!-- wins HOST -->` (how often an atom beats deletion, by
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -27,13 +29,17 @@ import found
 from writesae.evals import EVALUATIONS
 from writesae.evals.common.conditions import CELL
 from writesae.evals.substitution import PRESETS
+from writesae.reproduce import plainly
 from writesae.reproduce.claims import claims
+from writesae.reproduce.page import headline, line
+from writesae.reproduce.rows import read_rows
 from writesae.show import words
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
+REPRODUCTION = RESULTS / "reproduction.json"
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
-KINDS = "results|wins|accounts|published|evaluations|columns|found|plot"
+KINDS = "claims|plainly|results|wins|accounts|published|evaluations|columns|found|plot"
 BLOCK = re.compile(rf"(<!-- ({KINDS})([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -113,6 +119,26 @@ def published_block(prefix: str) -> str:
     return table({"head": head, "rows": [[c.text, c.host, c.figures, str(c.n or ""), c.where] for c in found]})
 
 
+def claims_block(which: str = "first") -> str:
+    """Every claim with the published number beside ours, by host: in the published reading and by increment, or all."""
+    rows = read_rows(REPRODUCTION)
+    lines = []
+    for one in headline(rows) if which == "first" else rows:
+        if one.verdict in (None, "not comparable") and which == "first":
+            continue
+        published = "" if one.published is None else f"{one.published:g}"
+        drawn = line(one)
+        here = "" if one.value is None else drawn.number + f" ({drawn.bounds})" * bool(drawn.bounds)
+        lines.append([one.claim, one.host, one.what, published, here, str(one.n or ""), one.verdict or ""])
+    head = ["claim", "host", "which", "published", "here, 95%", "n", "verdict"]
+    return table({"head": head, "rows": lines})
+
+
+def plainly_block() -> str:
+    """What the published protocol gives, what the increment gives, what the known truth says."""
+    return "\n".join(f"- {_plain(sentence)}" for sentence in plainly.headline(read_rows(REPRODUCTION)))
+
+
 def evaluations_block() -> str:
     """Name and question of every evaluation."""
     rows = [[f"`{one.name}`", one.title] for one in EVALUATIONS.values()]
@@ -139,6 +165,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "wins": wins_block,
     "accounts": accounts_block,
     "published": published_block,
+    "claims": claims_block,
+    "plainly": plainly_block,
     "found": lambda name, *of: table(getattr(found, name)(*of)),
     "plot": plot_block,
     "evaluations": evaluations_block,
@@ -159,6 +187,8 @@ def written(text: str) -> str:
 
 def main(words: list[str]) -> int:
     """Rewrite the pages, or only say which are not up to date."""
+    if words[:1] == ["--reproduction"]:
+        shutil.copyfile(Path(words[1]) / REPRODUCTION.name, REPRODUCTION)
     made = {page: written(page.read_text(encoding="utf-8")) for page in PAGES}
     made |= {DOCS / "findings" / f"{name}.svg": picture() for name, picture in found.PICTURES.items()}
     stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]

@@ -27,10 +27,10 @@ from writesae.evals.common.result import PARTS, plain
 from writesae.reproduce.bindings import BINDINGS
 from writesae.reproduce.claims import claims
 from writesae.reproduce.config import ReproduceConfig
+from writesae.reproduce.page import line
 from writesae.reproduce.plainly import headline
 from writesae.reproduce.rows import Row
 from writesae.reproduce.run import asked_of, folder_of
-from writesae.show import words
 from writesae.training.folder import DICTIONARY
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -158,8 +158,8 @@ def card(config: ReproduceConfig, rows: Sequence[Row]) -> str:
     for row in rows:
         if row.verdict is not None:
             published = "" if row.published is None else f"{row.published:g}"
-            here = words.quantity(row.value), words.interval(row.interval) if row.value is not None else ""
-            cells = (row.claim, row.host, row.what, published, *here, str(row.n or ""), row.verdict)
+            here = line(row)
+            cells = (row.claim, row.host, row.what, published, here.number, here.bounds, str(row.n or ""), row.verdict)
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     about = [f"- `{one.id}`: {one.text} ({one.where})." for one in claims() if any(row.claim == one.id for row in rows)]
     return "\n".join([*lines, "", *about, "", "MIT licence.", ""])

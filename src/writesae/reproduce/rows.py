@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from writesae.config import from_plain
+from writesae.disk import read_json
+from writesae.errors import DataError
 from writesae.evals.common.stats import Interval
 from writesae.reproduce.answers import NOWHERE, Ours
 from writesae.reproduce.bindings import Binding
@@ -45,3 +49,12 @@ def row(binding: Binding, ours: Ours, host: str, family: str) -> Row:
 def without(claim_id: str, host: str, why: str) -> Row:
     """The row of a claim that nothing was measured for."""
     return Row(claim_id, host, "", None, None, NOWHERE, 0, "not comparable", why)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a finished reproduction, from its table; raises DataError where that is damaged."""
+    data = read_json(path)
+    rows = data.get("rows") if isinstance(data, dict) else None
+    if not isinstance(rows, list):
+        raise DataError(f"{path} is not the table of a reproduction")
+    return [from_plain(Row, one) for one in rows]
