@@ -179,8 +179,3 @@ def chunk_sequences(batch: int, length: int, width: int, dtype: Precision) -> in
 def array_path(layer: int, name: str) -> str:
     """Where an array of a layer lives inside the store."""
     return f"layers/{layer}/{name}"
-
-
-def shard_path(layer: int, name: str, shard: int) -> str:
-    """The file of one shard of an array, relative to the store."""
-    return f"{array_path(layer, name)}/c/{shard}/0/0/0"
