@@ -12,16 +12,6 @@ from writesae.artifacts.load import load_sae
 from writesae.artifacts.manifest import Manifest, read_manifest
 
 __all__ = [
-    "Cell",
-    "Collection",
-    "Loaded",
-    "Manifest",
-    "add_metrics",
-    "add_to_collection",
-    "load_folder",
-    "load_sae",
-    "read_collection",
-    "read_manifest",
-    "save_sae",
-    "write_index",
-]
+    "Cell", "Collection", "Loaded", "Manifest", "add_metrics", "add_to_collection", "load_folder", "load_sae",
+    "read_collection", "read_manifest", "save_sae", "write_index",
+]  # fmt: skip

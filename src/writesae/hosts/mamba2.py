@@ -125,26 +125,14 @@ def _step_give(arguments: Arguments, emitted: Tensor, final: Tensor | None) -> o
 
 KERNELS = (
     Kernel(
-        "mamba2_chunk_scan",
-        ("x", "dt", "A", "B", "C"),
-        _scan_stream,
-        _scan_initial,
-        _scan_unpack,
-        _scan_repack,
-        _scan_emit,
-        _scan_give,
+        "mamba2_chunk_scan", ("x", "dt", "A", "B", "C"), _scan_stream, _scan_initial, _scan_unpack, _scan_repack,
+        _scan_emit, _scan_give,
     ),
     Kernel(
-        "mamba2_selective_state_update",
-        ("state", "x", "dt", "A", "B", "C", "D"),
-        _step_stream,
-        _step_initial,
-        _step_unpack,
-        _step_repack,
-        _step_emit,
-        _step_give,
+        "mamba2_selective_state_update", ("state", "x", "dt", "A", "B", "C", "D"), _step_stream, _step_initial,
+        _step_unpack, _step_repack, _step_emit, _step_give,
     ),
-)
+)  # fmt: skip
 
 
 def shape(mixer: nn.Module) -> tuple[int, int, int]:

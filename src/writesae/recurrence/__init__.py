@@ -13,15 +13,6 @@ from writesae.recurrence.stream import Stream, finite
 from writesae.recurrence.updates import delta_values, native_values
 
 __all__ = [
-    "Replayed",
-    "Stream",
-    "adjoint_products",
-    "adjoint_reference",
-    "branch",
-    "delta_values",
-    "finite",
-    "native_values",
-    "replay",
-    "replay_reference",
-    "respond",
-]
+    "Replayed", "Stream", "adjoint_products", "adjoint_reference", "branch", "delta_values", "finite",
+    "native_values", "replay", "replay_reference", "respond",
+]  # fmt: skip

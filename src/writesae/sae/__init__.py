@@ -22,26 +22,7 @@ from writesae.sae.presets import PRESETS, Preset, preset
 from writesae.sae.record import Record
 
 __all__ = [
-    "PRESETS",
-    "SAE",
-    "Atoms",
-    "BatchTopK",
-    "Bilinear",
-    "Codes",
-    "Decoder",
-    "Encoder",
-    "Factored",
-    "Flat",
-    "Gated",
-    "JumpReLU",
-    "Linear",
-    "Metrics",
-    "Preset",
-    "Record",
-    "SAEConfig",
-    "SoftGated",
-    "Sparsity",
-    "TopK",
-    "evaluate",
-    "preset",
-]
+    "PRESETS", "SAE", "Atoms", "BatchTopK", "Bilinear", "Codes", "Decoder", "Encoder", "Factored", "Flat",
+    "Gated", "JumpReLU", "Linear", "Metrics", "Preset", "Record", "SAEConfig", "SoftGated", "Sparsity", "TopK",
+    "evaluate", "preset",
+]  # fmt: skip

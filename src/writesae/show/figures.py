@@ -32,44 +32,25 @@ ROW = 30
 def canvas(height: int = 330) -> go.Figure:
     """An empty figure in the page's style."""
     axis = {
-        "gridcolor": "var(--rule)",
-        "linecolor": "var(--rule-strong)",
-        "zeroline": False,
-        "zerolinecolor": "var(--rule-strong)",
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": "var(--rule-strong)",
-        "title": {"font": {"size": 13}, "standoff": 10},
-        "automargin": True,
-    }
+        "gridcolor": "var(--rule)", "linecolor": "var(--rule-strong)", "zeroline": False,
+        "zerolinecolor": "var(--rule-strong)", "ticks": "outside", "ticklen": 4, "tickcolor": "var(--rule-strong)",
+        "title": {"font": {"size": 13}, "standoff": 10}, "automargin": True,
+    }  # fmt: skip
+    hover = {"family": "var(--sans)", "size": 13, "color": "var(--ink)"}
     return go.Figure(
         layout={
-            "template": None,
-            "height": height,
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
+            "template": None, "height": height, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "var(--sans)", "size": 12, "color": "var(--ink-soft)"},
-            "margin": {"l": 8, "r": 14, "t": 8, "b": 8},
-            "xaxis": axis,
-            "yaxis": axis,
-            "barmode": "overlay",
+            "margin": {"l": 8, "r": 14, "t": 8, "b": 8}, "xaxis": axis, "yaxis": axis, "barmode": "overlay",
             "bargap": 0.04,
             "legend": {
-                "orientation": "h",
-                "x": 0,
-                "y": 1.02,
-                "xanchor": "left",
-                "yanchor": "bottom",
-                "font": {"size": 13},
+                "orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "font": {"size": 13},
             },
             "hoverlabel": {
-                "bgcolor": "var(--paper)",
-                "bordercolor": "var(--rule-strong)",
-                "align": "left",
-                "font": {"family": "var(--sans)", "size": 13, "color": "var(--ink)"},
+                "bgcolor": "var(--paper)", "bordercolor": "var(--rule-strong)", "align": "left", "font": hover,
             },
         }
-    )
+    )  # fmt: skip
 
 
 def label(text: object) -> str:
@@ -138,6 +119,7 @@ def dots(
 ) -> None:  # fmt: skip
     """One dot with its whiskers a line; `shift` moves a series off the line's middle, up to half a line."""
     ink = f"var(--{colour})"
+    line = {"color": ink, "width": 2}
     kept = [(i, e) for i, e in enumerate(entries) if words.finite(e.value)]
     values = [float(e.value or 0.0) for _, e in kept]
     bounds = [e.interval or (v, v) for (_, e), v in zip(kept, values, strict=True)]
@@ -154,12 +136,7 @@ def dots(
             y=[i + shift for i, _ in kept],
             name=label(series),
             mode="markers",
-            marker={
-                "color": "var(--surface)" if hollow else ink,
-                "size": 9,
-                "symbol": symbol,
-                "line": {"color": ink, "width": 2},
-            },
+            marker={"color": "var(--surface)" if hollow else ink, "size": 9, "symbol": symbol, "line": line},
             error_x=interval_bars(values, bounds, ink, 2.5),
             text=[says(e) for _, e in kept],
             hovertemplate="%{text}<extra></extra>",
@@ -219,48 +196,25 @@ def upright(
     """A reference line at one x, named at its top."""
     figure.add_vline(x=x, line={"color": f"var(--{colour})", "width": width, "dash": dash})
     if text:
-        figure.add_annotation(
-            x=x,
-            y=1,
-            yref="paper",
-            yanchor="top",
-            xanchor="left",
-            xshift=4,
-            text=text,
-            showarrow=False,
-            font={"size": 12},
-        )
+        at = {"x": x, "y": 1, "yref": "paper", "yanchor": "top", "xanchor": "left", "xshift": 4}
+        figure.add_annotation(text=text, showarrow=False, font={"size": 12}, **at)
 
 
 def diagonal(figure: go.Figure, low: float, high: float) -> None:
     """The line where both axes are equal."""
-    figure.add_trace(
-        go.Scatter(
-            x=[low, high],
-            y=[low, high],
-            mode="lines",
-            line={"color": "var(--ink)", "width": 1.5, "dash": "dot"},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
+    line = {"color": "var(--ink)", "width": 1.5, "dash": "dot"}
+    ends = [low, high]
+    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", showlegend=False))
 
 
 def corner(figure: go.Figure, text: str, *, top: bool, left: bool) -> None:
     """A word in a corner of the plot, on a ground that keeps it readable over points."""
+    x, xanchor = (0.02, "left") if left else (0.98, "right")
+    y, yanchor = (0.98, "top") if top else (0.02, "bottom")
     figure.add_annotation(
-        xref="paper",
-        yref="paper",
-        x=0.02 if left else 0.98,
-        y=0.98 if top else 0.02,
-        xanchor="left" if left else "right",
-        yanchor="top" if top else "bottom",
-        text=text,
-        showarrow=False,
-        font={"size": 12, "color": "var(--ink)"},
-        bgcolor="var(--surface)",
-        opacity=0.85,
-    )
+        xref="paper", yref="paper", x=x, y=y, xanchor=xanchor, yanchor=yanchor, text=text, showarrow=False,
+        font={"size": 12, "color": "var(--ink)"}, bgcolor="var(--surface)", opacity=0.85,
+    )  # fmt: skip
 
 
 def bars(

@@ -118,12 +118,6 @@ def heat_map(
     named = heads[:: -(-len(heads) // MOST_COLUMNS)]
     figure.update_xaxes(side="top", showgrid=False, ticks="", type="category", tickangle=0, tickvals=named)
     for row, column in (*ringed, *names):
-        figure.add_shape(
-            type="rect",
-            x0=column - 0.48,
-            x1=column + 0.48,
-            y0=row - 0.47,
-            y1=row + 0.47,
-            line={"color": "var(--write)", "width": 3},
-        )
+        sides = {"x0": column - 0.48, "x1": column + 0.48, "y0": row - 0.47, "y1": row + 0.47}
+        figure.add_shape(type="rect", line={"color": "var(--write)", "width": 3}, **sides)
     return figure

@@ -209,17 +209,8 @@ class Result(Generic[C, S]):
             except KeyError as error:
                 raise DataError(f"{file}: its tables do not fit its config, {error} is missing") from error
         records = tables.pop("records")
-        return Result(
-            evaluation.name,
-            header.provenance,
-            config,
-            header.attempted,
-            header.refused,
-            summary,
-            records,
-            tables,
-            header.shares,
-        )
+        about = (evaluation.name, header.provenance, config, header.attempted, header.refused)
+        return Result(*about, summary, records, tables, header.shares)
 
 
 @dataclass(frozen=True)
