@@ -62,13 +62,13 @@ def positions_read(keep: int | Tensor, length: int) -> int:
     return keep.shape[-1] if isinstance(keep, Tensor) else keep or length
 
 
-def generations_at_once(host: Host, length: int, memory: float | None = None) -> int:
+def generations_at_once(host: Host, length: int) -> int:
     """How many texts are generated side by side, up to `length` tokens each: states, keys and values, and the logits of
-    one token. `memory` and errors as for `rows_at_once`."""
+    one token. Errors as for `rows_at_once`."""
     states = sum(found.heads * found.d_k * found.d_v for found in host.layers.values())
     attention = 2 * (len(host.blocks) - len(host.layers)) * length * _width(host)
     each = 2 * states + attention + length * _widths(host) + 3 * host.vocabulary
-    return _fitting(host, each, GENERATIONS, memory, f"generations of {length} tokens")
+    return _fitting(host, each, GENERATIONS, None, f"generations of {length} tokens")
 
 
 def _fitting(host: Host, each: int, most: int, memory: float | None, what: str) -> int:

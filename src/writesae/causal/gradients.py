@@ -55,9 +55,7 @@ class Forward:
         return dict(zip(self.leaves, found, strict=True))
 
 
-def forward(
-    host: Host, tokens: Tensor, layers: Sequence[int], keep: int | Tensor = 0, attention_mask: Tensor | None = None
-) -> Forward:
+def forward(host: Host, tokens: Tensor, layers: Sequence[int], keep: int | Tensor = 0) -> Forward:
     """Run texts `[B, T]`; `keep` says of which positions logits are made, as in `Host.run`: with a graph, each is kept
     several times. Raises InputError for a layer that is not recurrent, and where what the graph keeps is not free."""
     wanted = {host.layer(index).index for index in layers}
@@ -83,7 +81,7 @@ def forward(
         stack.enter_context(torch.enable_grad())
         stack.callback(final_norm(host).register_forward_pre_hook(own_thread(norming)).remove)
         stack.enter_context(host.tap(Tap(after=after)))
-        logits = host.run(tokens, attention_mask, keep)
+        logits = host.run(tokens, keep=keep)
     return Forward(host, tokens, streams, outputs, leaves, logits, entered[-1])
 
 
@@ -97,15 +95,13 @@ class Gradients(Forward):
     """`g_t`, the gradient of the row's target with respect to `o_t`, by layer `[B, T, H, V]`, float32."""
 
 
-def output_gradients(
-    host: Host, tokens: Tensor, target: Target, layers: Sequence[int], attention_mask: Tensor | None = None
-) -> Gradients:
+def output_gradients(host: Host, tokens: Tensor, target: Target, layers: Sequence[int]) -> Gradients:
     """Gradients of a target with respect to the outputs of these layers' recurrences.
 
     Raises InputError for a target outside the text, or a layer that is not recurrent.
     """
     check_target(target, tokens.shape[1], host.vocabulary)
-    run = forward(host, tokens, sorted(set(layers)), positions_kept(target), attention_mask)
+    run = forward(host, tokens, sorted(set(layers)), positions_kept(target))
     with torch.enable_grad():
         score = target.score(run.logits, tokens)
     return Gradients(**vars(run), score=score.detach(), grads=run.gradients(score))

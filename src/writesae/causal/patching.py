@@ -79,9 +79,9 @@ def first_step(timing: Timing) -> int:
 
 
 def patched_logits(
-    run: NativeRun, edits: Edits | Mapping[int, Edits], timing: Timing, horizon: int = 1, memory: float | None = None
+    run: NativeRun, edits: Edits | Mapping[int, Edits], timing: Timing, horizon: int = 1
 ) -> Iterator[Scored]:
-    """Yield logits for every edit, in batches within a budget of memory (GiB; None: `BUDGET`).
+    """Yield logits for every edit, in batches within the budget of memory.
 
     `edits` are those of the run's layer, or those of several layers by layer, at the same places and with as many
     conditions: a condition is made in all of them at once. Scored positions are `position + first_step(timing)` and
@@ -90,7 +90,7 @@ def patched_logits(
     layers = {run.layer: edits} if isinstance(edits, Edits) else dict(edits)
     first = next(iter(layers.values()))
     copies = first.weight.shape[1] + 1
-    batch = rows_at_once(run, copies, horizon, memory)
+    batch = rows_at_once(run, copies, horizon)
     order = first.position.argsort()
     for index in torch.split(order, batch) if len(order) else ():  # sorted: rows of a batch share a cache length
         rows = Rows(run, first.passage[index], first.position[index] + first_step(timing), horizon, copies)

@@ -42,9 +42,7 @@ class HeadOutputs:
 
 
 @torch.no_grad()
-def record_outputs(
-    host: Host, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None
-) -> dict[int, HeadOutputs]:
+def record_outputs(host: Host, tokens: Tensor, layers: Sequence[int]) -> dict[int, HeadOutputs]:
     """The outputs of these layers' heads for token ids `[B, T]`, with the gates that they meet."""
     wanted = {host.layer(index).index for index in layers}
     calls: dict[int, tuple[Stream, Tensor]] = {}
@@ -75,9 +73,9 @@ def record_outputs(
             stack.callback(out.register_forward_pre_hook(own_thread(partial(projecting, index))).remove)
         stack.enter_context(host.tap(Tap(after=after)))
         stack.enter_context(suppress(StopForward))
-        host.run(tokens, attention_mask)
+        host.run(tokens)
     for one in found.values():
-        check_finite(host, one.projected, tokens, attention_mask)
+        check_finite(host, one.projected, tokens)
     return found
 
 
