@@ -79,11 +79,32 @@ def fact(host: str) -> Table:
     return {"head": ["in its place", *(INSTEAD[kind] for kind in INSTEAD if kind in found)], "rows": rows}
 
 
-def memory_hosts() -> dict[str, Table]:
-    """What recall found on each host with dictionaries of the writes that hold a fact, and in the quickstart."""
+def with_dictionaries() -> dict[str, Path]:
+    """The results of memory hosts with dictionaries, by what they are called."""
     names = {"recall-atoms": "", "recall-all-pairs": ", all pairs", "recall-k2": ", two active of a write"}
     paths = sorted(RESULTS.glob("memory-*/recall-*/summary.json"))
-    found = {path.parents[1].name + names[path.parent.name]: facts_of(path) for path in paths}
+    return {path.parents[1].name + names[path.parent.name]: path for path in paths}
+
+
+def recoveries() -> Table:
+    """Known pairs that have an atom of their own, by dictionary; the median over the heads that hold a fact."""
+    rows = []
+    for name, path in with_dictionaries().items():
+        found = read(path)["summary"]["recovered"]
+        for kind in dict.fromkeys(one["dictionary"] for one in found):
+            own = [one for one in found if one["dictionary"] == kind]
+            alike = words.fixed(median(one["alike"] for one in own))
+            row = [name, kind, words.count(own[0]["features"]), words.count(own[0]["pairs"]), alike]
+            rows.append(
+                [*row, *(words.percent(median(x[at]["value"] for x in own)) for at in ("matched", "matched_low"))]
+            )
+    head = ["host", "dictionary", "atoms", "pairs", "cosine of the most alike", "pairs with an atom at 0.9, one to one"]
+    return {"head": [*head, "at 0.7"], "rows": rows}
+
+
+def memory_hosts() -> dict[str, Table]:
+    """What recall found on each host with dictionaries of the writes that hold a fact, and in the quickstart."""
+    found = {name: facts_of(path) for name, path in with_dictionaries().items()}
     return found | {"memory-gdn, quickstart": facts_of(RESULTS / "quickstart" / "recall" / "summary.json")}
 
 
