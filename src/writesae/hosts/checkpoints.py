@@ -127,8 +127,8 @@ def check_whole(host: Host, loaded: Loaded) -> tuple[str, ...]:
     return tuple(sorted({".".join(name.split(".")[:2]) for name in loaded.unexpected}))
 
 
-def _several(names: Sequence[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + f" and {len(names) - shown} more" * (len(names) > shown)
+def _several(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + f" and {len(names) - 5} more" * (len(names) > 5)
 
 
 def _load(request: Request, config: Mapping[str, object]) -> tuple[PreTrainedModel, dict[str, set[Any]]]:

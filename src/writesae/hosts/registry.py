@@ -17,14 +17,6 @@ from writesae.hosts.routing import transformers_on_cpu
 from writesae.hosts.tails import Tail
 
 
-def _one(config: PreTrainedConfig) -> float:
-    return 1.0
-
-
-def _not(mixer: nn.Module) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Architecture:
     """How to find and read one class of recurrent mixer."""
@@ -47,9 +39,9 @@ class Architecture:
     """Whether its cached state is `[B, H, V, K]`."""
     cache: CacheKind = TRANSFORMERS
     """How its package keeps states between calls."""
-    residual_scale: Callable[[PreTrainedConfig], float] = _one
+    residual_scale: Callable[[PreTrainedConfig], float] = lambda config: 1.0
     """What the model multiplies the mixer's output by before it joins the residual stream."""
-    logit_scale: Callable[[PreTrainedConfig], float] = _one
+    logit_scale: Callable[[PreTrainedConfig], float] = lambda config: 1.0
     """What the model multiplies its logits by."""
 
     runnable: Callable[[nn.Module], AbstractContextManager[None]] = transformers_on_cpu
@@ -60,7 +52,7 @@ class Architecture:
     """Why a head's output has no direct path to the logits, where it has none."""
     audit_only: str = ""
     """Why nothing but the audit of heads (`spectrum`) is possible, where it is so; a layer is then one site."""
-    refused: Callable[[nn.Module], str] = _not
+    refused: Callable[[nn.Module], str] = lambda mixer: ""
     """The mixer -> why one so configured is no host; empty where it is."""
     token_by_token: bool = False
     """Whether a text is continued from a cache by single tokens only."""

@@ -38,11 +38,11 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}\u202f%"
 
 
-def interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
+def interval(bounds: tuple[float, float] | None) -> str:
     """(0.85, 0.894) -> `85.0 to 89.4 %`."""
     if bounds is None or not all(finite(bound) for bound in bounds):
         return MISSING
-    return f"{100 * bounds[0]:.{digits}f} to {100 * bounds[1]:.{digits}f}\u202f%"
+    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}\u202f%"
 
 
 @_number
