@@ -43,6 +43,7 @@ def run(command: Command) -> None:
         return
     from rich.table import Table
 
+    from writesae.reproduce import plainly
     from writesae.reproduce.page import headline, line, write_page
     from writesae.reproduce.registration import kept
     from writesae.reproduce.run import reproduce
@@ -59,6 +60,8 @@ def run(command: Command) -> None:
         verdict = f"{row.verdict}: {why}" if why else str(row.verdict or "")
         table.add_row(row.claim, row.host, row.what, published, one.number, one.bounds, str(row.n or ""), verdict)
     terminal.print(table)
+    for sentence in plainly.headline(rows):
+        terminal.print(sentence)
     plan = kept(command.config, command.out)
     if plan is not None:
         said = "was kept" if plan["kept"] else "was NOT kept: this run is of other settings or of another version"

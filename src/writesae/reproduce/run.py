@@ -56,19 +56,26 @@ def reproduce(config: ReproduceConfig, out: Path, console: Console | None = None
 
     The same call goes on where one was stopped. Where a plan was registered in the folder, the file says whether it was
     kept. Raises OutputError for a folder of another reproduction, InputError for an unknown host or site.
-    What one claim's measurement refuses is said in its row.
+    What one claim's measurement refuses is said in its row, and of `all` hosts why one cannot be loaded.
     """
     console = Console() if console is None else console
+    everything = config.hosts == ("all",)
     first, *others = asked_of(config)
     for name in others:
         find(name, None)
-    host, rows = load(first), list[Row]()
-    if config.site is not None:
+    host, rows = None if everything else load(first), list[Row]()
+    if host is not None and config.site is not None:
         host.check_site(Site.parse(config.site))
     with alone(out):
         begin(config, out)
-        for number, (name, own) in enumerate(asked_of(config).items()):
-            host = load(name) if number else host
+        for name, own in asked_of(config).items():
+            try:
+                host = host if host is not None and name == first else load(name)
+            except WritesaeError as error:
+                if not everything:
+                    raise
+                rows += [without(one, name, str(error)) for one in own.wanted()]
+                continue
             with bars_on(console, f"{name}: ") as bars, shared_runs():
                 rows += on_host(host, name, own, folder_of(out, name), bars, console.print)
         write_json(
