@@ -1,6 +1,7 @@
 """Files of every kind that is read, changed in every way that Hypothesis finds, and what the readers say of them.
 
-    python tests/any_file.py --cases 10000 [--kind store]       prints the table of docs/reliability.md
+    python tests/any_file.py --cases 10000 [--kind store]       prints the table of docs/reliability.md, and what the
+                                                                slowest refusal took and the most memory
 
 Each case must end as refused (one line, an error of ours) or loaded and equal. It may also be another file that is
 right, where nothing could tell: hashes were made to fit the change, or what was changed has none (text, a config,
@@ -19,13 +20,15 @@ import hashlib
 import json
 import lzma
 import random
+import resource
 import shutil
 import struct
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -381,9 +384,14 @@ def ends(name: str, made: Path, whole: object, changes: list[Change], scratch: P
     return "another"
 
 
+SLOWEST: dict[str, float] = {}
+"""Kind -> the longest that a refusal took, seconds of this process."""
+
+
 def counts(name: str, cases: int) -> Counter[str]:
     """How so many cases of one kind end."""
     told: Counter[str] = Counter()
+    SLOWEST[name] = 0.0
     with tempfile.TemporaryDirectory() as folder:
         made, scratch = Path(folder) / "made", Path(folder) / "case"
         made.mkdir()
@@ -400,21 +408,26 @@ def counts(name: str, cases: int) -> Counter[str]:
         )
         @given(CHANGES)
         def case(changes: list[Change]) -> None:
-            told[ends(name, made, whole, changes, scratch)] += 1
+            begun = time.process_time()
+            end = ends(name, made, whole, changes, scratch)
+            told[end] += 1
+            if end == "refused":
+                SLOWEST[name] = max(SLOWEST[name], time.process_time() - begun)
 
         case()
     return told
 
 
-def table(cases: int, kinds: list[str]) -> str:
-    """The table of docs/reliability.md."""
-    lines = ["| what is read | cases | refused in one line | loaded and equal | another that is right |"]
-    lines.append("|---|---|---|---|---|")
+def table(cases: int, kinds: list[str]) -> Iterator[str]:
+    """The table of docs/reliability.md, line by line."""
+    yield "| what is read | cases | refused in one line | loaded and equal | another that is right | slowest refusal |"
+    yield "|---|---|---|---|---|---|"
     for name in kinds:
         told = counts(name, cases)
         numbers = " | ".join(f"{told[end]:,}" for end in ("refused", "equal", "another"))
-        lines.append(f"| {name} | {sum(told.values()):,} | {numbers} |")
-    return "\n".join(lines)
+        yield f"| {name} | {sum(told.values()):,} | {numbers} | {SLOWEST[name]:.2f} s |"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    yield f"\nThe slowest refusal took {max(SLOWEST.values()):.2f} s, and the whole process at most {peak:,.0f} MiB."
 
 
 if __name__ == "__main__":
@@ -422,4 +435,5 @@ if __name__ == "__main__":
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--kind", choices=READERS, action="append")
     asked = parser.parse_args()
-    print(table(asked.cases, asked.kind or list(READERS)))
+    for line in table(asked.cases, asked.kind or list(READERS)):
+        print(line, flush=True)

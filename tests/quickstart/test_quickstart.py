@@ -125,6 +125,24 @@ def test_folder_of_another_run(run: Path, host: Host, tmp_path: Path) -> None:
         QuickstartConfig(site="five")
 
 
+def test_a_kill_before_the_run_is_named(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is there, and `run.json` not yet."""
+
+    class Begun(Exception):
+        pass
+
+    def begin(*_: object) -> None:
+        raise Begun
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("process 1 on another")
+    (tmp_path / "run" / ".run.json.0123456789ab.partial").write_text("{")
+    monkeypatch.setattr("writesae.quickstart.run.remembered", begin)
+    with pytest.raises(Begun):
+        quickstart(tmp_path / "run", SMALL, host, QUIET)
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -13,7 +13,7 @@ import torch
 from memory_store import MemoryStore
 
 from references import explained_variance, states_reference
-from writesae.artifacts import load_sae
+from writesae.artifacts import add_metrics, load_sae
 from writesae.config import from_json, to_json
 from writesae.disk import claim
 from writesae.errors import ConfigError, DataError, InputError, OutputError
@@ -22,6 +22,7 @@ from writesae.sae.loss import Loss
 from writesae.sae.step import losses_and_gradients
 from writesae.training import StepRecord, TrainConfig, train
 from writesae.training import loop as module
+from writesae.training.folder import save_checkpoint
 from writesae.training.log import JsonLines, read_history
 from writesae.types import Site, Target
 
@@ -223,6 +224,22 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert torch.equal(resumed.sae.v_dec, train(store, SMALL, tmp_path / "whole").sae.v_dec)
 
 
+def test_a_checkpoint_that_cannot_be_written_in_the_middle_is_refused_in_one_line(tmp_path: Path) -> None:
+    """torch then says that its archive is at an unexpected place."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save_checkpoint(tmp_path, {"a": torch.ones(3)})
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    state = {str(number): torch.full((4099,), float(number)) for number in range(9)}
+    try:
+        for most in (100, 5_000, 40_000, 140_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+            with pytest.raises(OutputError, match=r"cannot write .*checkpoint\.pt: File too large"):
+                save_checkpoint(tmp_path, state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("checkpoint.pt", whole)]
+
+
 def test_a_full_disk_tears_no_more_than_the_last_line_of_the_history(tmp_path: Path) -> None:
     """A limit on file sizes cuts a line in the middle, as a disk does that fills up."""
     path = tmp_path / "history.jsonl"
@@ -257,6 +274,32 @@ def test_a_full_disk_at_the_end_leaves_no_half_dictionary(tmp_path: Path, monkey
     assert not (tmp_path / "run" / "result.json").exists()
     monkeypatch.undo()
     assert train(store, SMALL, tmp_path / "run").metrics == train(store, SMALL, tmp_path / "whole").metrics
+
+
+def test_a_kill_between_the_two_renames_of_a_dictionary_that_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the quickstart leaves it, whose last step replaces dictionaries, on a file system without exchange."""
+    import os
+
+    class Killed(BaseException):
+        pass
+
+    def rename(source: Path, target: Path) -> None:
+        if Path(target).name == "sae":
+            raise Killed
+        real(source, target)
+
+    real, first = os.rename, train(MemoryStore(), SMALL, tmp_path / "run")
+    monkeypatch.setattr("writesae.disk.folders._exchanged", lambda *_: False)
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(Killed):
+        add_metrics(tmp_path / "run" / "sae", {"a": 1.5})
+    assert not (tmp_path / "run" / "sae").exists()
+    monkeypatch.undo()
+    again = train(MemoryStore(), SMALL, tmp_path / "run")
+    assert torch.equal(again.sae.v_dec, first.sae.v_dec)
+    assert add_metrics(tmp_path / "run" / "sae", {"a": 1.5}).record.metrics["a"] == 1.5
 
 
 def test_configs_survive_json() -> None:

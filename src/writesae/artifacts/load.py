@@ -38,7 +38,8 @@ def load_sae(
     """
     path, choice = place_of(source), Choice(host, site, variant, seed)
     if not path.exists():
-        check_there(path, hub=True)
+        check_there(path, hub=True)  # and put back what a kill set aside
+    if not path.exists():
         from writesae.artifacts.hub import fetch_cell
 
         try:

@@ -26,7 +26,12 @@ HISTORY, CHECKPOINT, DICTIONARY, RESULT = "history.jsonl", "checkpoint.pt", "sae
 def save_checkpoint(out: Path, state: dict[str, object]) -> None:
     """Replace the checkpoint atomically; raises OutputError where the disk refuses."""
     with whole(out / CHECKPOINT) as partial, partial.open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own, of a file that the disk has cut short
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(out: Path, device: torch.device) -> dict[str, object] | None:
