@@ -229,7 +229,7 @@ def test_a_checkpoint_that_cannot_be_written_in_the_middle_is_refused_in_one_lin
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     save_checkpoint(tmp_path, {"a": torch.ones(3)})
     whole = (tmp_path / "checkpoint.pt").read_bytes()
-    state = {str(number): torch.full((4099,), float(number)) for number in range(9)}
+    state: dict[str, object] = {str(number): torch.full((4099,), float(number)) for number in range(9)}
     try:
         for most in (100, 5_000, 40_000, 140_000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))

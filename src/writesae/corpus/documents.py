@@ -123,15 +123,14 @@ def _table(path: Path, name: str) -> Iterator[Document]:
             raise DataError(f'{path} has the columns {names}: one must be named "text"')
         # a text that many rows repeat is held once, as it is in the file
         with pq.ParquetFile(path, read_dictionary=["text"]) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-            columns = [group.column(i) for group in groups for i in range(group.num_columns)]
             row, left = 0, most_unpacked(path)
-            if sum(one.total_uncompressed_size for one in columns if one.path_in_schema == "text") > left:
+            if sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)) > left:
                 raise ValueError("it unpacks to next to nothing")
             for batch in file.iter_batches(batch_size=64, columns=["text"]):
                 held = batch.column(0)
                 if not pa.types.is_dictionary(held.type):
                     raise DataError(f'"text" of {path} holds {held.type}, not strings')
+                held.validate(full=True)  # a damaged file may name texts that it does not hold
                 texts = held.dictionary.to_pylist()
                 for text in (None if i is None else texts[i] for i in held.indices.to_pylist()):
                     if not isinstance(text, str):

@@ -57,7 +57,8 @@ class Host:
     """A loaded model, its tokenizer, and its recurrent layers.
 
     Build one with `writesae.load`. A model runs in evaluation mode and with frozen weights; one that is `borrowed`
-    from the caller only inside context managers that leave no trace.
+    from the caller only inside context managers that leave no trace. Any number of threads may run one host at a time,
+    here or through the bare model, and none sees what another changes; only training it meanwhile is not possible.
     """
 
     def __init__(
