@@ -75,6 +75,7 @@ def test_a_sweep_is_what_its_parts_are_one_by_one(plan: Sweep, tmp_path: Path) -
     page = (out / "sweep.html").read_text(encoding="utf-8")
     assert "L5.H1-flat-seed1" in page
     assert 'id="axis-preset-title"' in page
+    assert "Not measured: flat, substitution: rank-1 atoms were asked of" in page
     pd.testing.assert_frame_equal(sweep(plan, out), table)  # read, to the second
     with pytest.raises(OutputError, match="another sweep"):
         sweep(Sweep(hosts=plan.hosts, grid=plan.grid), out)
@@ -122,9 +123,39 @@ def test_a_killed_sweep_ends_with_the_same_table(plan: Sweep, tmp_path: Path) ->
     pd.testing.assert_frame_equal(whole(sweep(plan, tmp_path / "out")), whole(expected))
 
 
-def test_a_plan_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["sweep", "matched", "--out", str(tmp_path / "out"), "--plan", "--device", "cuda", "--workers", "8"])
+def test_a_plan_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sweep", "matched", "--plan", "--device", "cuda", "--workers", "8"])
     said = capsys.readouterr().out
     assert "720 runs" in said
     assert "assumed, not measured" in said
-    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "give --out"),
+        (["--device", "tpu", "--plan"], "cpu or cuda"),
+        (["--device", "tpu", "--out", "x"], "tpu"),
+        (["--memory", "-1", "--plan"], "--memory -1 cannot be"),
+        (["--workers", "0", "--plan"], "workers 0 is too small"),
+        (["--gpus-per-worker", "1", "--out", "x"], "no effect without --ray"),
+    ],
+)
+def test_flags_that_cannot_be_leave_nothing(
+    flags: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["sweep", "small", *flags])
+    assert caught.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_that_measures_nothing_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = FILE.partition("[evaluate.quality]")[0].replace('["writesae", "flat"]', '["flat"]').replace("[0, 1]", "[0]")
+    (tmp_path / "one.toml").write_text(text + "[evaluate.substitution]\npassages = 5\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        main(["sweep", str(tmp_path / "one.toml"), "--out", str(tmp_path / "out")])
+    assert caught.value.code == 2
+    assert "substitution measured none of the 2 runs" in capsys.readouterr().err

@@ -18,8 +18,8 @@ class Command:
 
     sweep: Annotated[str, tyro.conf.Positional]
     """A TOML file, or a sweep that comes with the package: small (24 runs, minutes), matched (the paper's 720)."""
-    out: Path
-    """Folder for everything that the sweep makes."""
+    out: Path | None = None
+    """Folder for everything that the sweep makes; a plan needs none."""
     plan: bool = False
     """Only print what it would cost: runs, tokens, bytes, and hours by rates that were measured."""
     workers: int = 1
@@ -34,22 +34,26 @@ class Command:
 
 def run(command: Command) -> None:
     """Run it and print what it found, or what it would cost."""
+    from writesae.config import at_least
     from writesae.disk import check_place
     from writesae.errors import InputError, WritesaeError
     from writesae.sweep import read_sweep
 
-    if command.workers < 1:
-        raise InputError(f"--workers {command.workers} cannot be: give at least 1")
-    check_place(command.out)
+    at_least(command, workers=1)
+    if not command.memory > 0:
+        raise InputError(f"--memory {command.memory:g} cannot be: give GiB above 0")
     plan = read_sweep(command.sweep)
     if command.plan:
         _print_plan(command, plan)
         return
+    if command.out is None:
+        raise InputError("a sweep needs a folder for what it makes: give --out (or --plan, which makes nothing)")
+    check_place(command.out)
+    cluster = command.spread.cluster(command.workers)
     from writesae.sweep.page import PAGE
-    from writesae.sweep.run import TABLE, failures, refusals, sweep
+    from writesae.sweep.run import TABLE, failures, refusals, sweep, unmeasured
 
     terminal = console()
-    cluster = command.spread.cluster(command.workers)
     table = sweep(plan, command.out, command.workers, command.device, command.memory, terminal, cluster)
     wrong = failures(table)
     whole = len(table) - len(wrong)
@@ -57,6 +61,8 @@ def run(command: Command) -> None:
     for reason in refusals(table):
         terminal.print(f"not measured: {reason}", highlight=False)
     terminal.print(f"Page: [bold]{command.out / PAGE}[/bold]")
+    if nothing := unmeasured(plan, table):
+        raise WritesaeError(f"{', '.join(nothing)} measured none of the {len(table)} runs, see the reasons above")
     if wrong:
         raise WritesaeError(
             f"{len(wrong)} runs are not whole, and are tried again by the same command: {'; '.join(wrong)}"
@@ -80,7 +86,8 @@ def _print_plan(command: Command, plan: object) -> None:
     terminal.print(table)
     hours = duration(total(found) / command.workers)
     assumed = f" ({on.assumed}: assumed, not measured)" if on.assumed else ""
-    each = f"{command.workers} of them, if the runs divide evenly" if command.workers > 1 else "one"
+    unit = "cards" if on.assumed else "cores"
+    each = f"{command.workers} {unit}, if the runs divide evenly" if command.workers > 1 else f"one of these {unit}"
     terminal.print(
         f"{sum(one.runs for one in found):,} runs: {hours} on {each}; by the rates of {on.name}{assumed}. "
         f"Evaluations are not counted. Nothing was run.",

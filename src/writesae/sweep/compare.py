@@ -25,7 +25,7 @@ class Level:
     """That were compared: those whose partners at every other value are there too."""
     mean: float
     interval: Interval
-    """95 % of the mean over seeds, Student's; none of fewer than two."""
+    """95 % of the mean over seeds, Student's; none of fewer than three."""
     difference: float
     """From the axis' first value."""
     difference_interval: Interval
@@ -40,7 +40,7 @@ def levels(table: pd.DataFrame, grid: Sequence[str], axis: str, number: str) -> 
     wide = table.pivot(index=others, columns=axis, values=number)
     wide = wide.reindex(columns=values).dropna(axis="columns", how="all").dropna()
     values = list(wide.columns)
-    if wide.empty or len(values) < 2:
+    if wide.empty:
         return []
     seeds = wide.index.get_level_values(SEED) if SEED in wide.index.names else np.zeros(len(wide))
     by_seed = wide.groupby(np.asarray(seeds)).mean()
@@ -55,9 +55,10 @@ def levels(table: pd.DataFrame, grid: Sequence[str], axis: str, number: str) -> 
 
 
 def over_seeds(values: ArrayLike) -> Interval:
-    """Student's 95 % interval of the mean of one value a seed; NaN for fewer than two."""
+    """Student's 95 % interval of the mean of one value a seed; NaN for fewer than three, whose spread is hardly known
+    (of two it would be 18 times as wide as their distance)."""
     x = np.asarray(values, float)
-    if len(x) < 2:
+    if len(x) < 3:
         return Interval(float("nan"), float("nan"))
     half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     return Interval(float(x.mean()) - half, float(x.mean()) + half)

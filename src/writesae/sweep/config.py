@@ -51,11 +51,11 @@ class Sweep:
     def __post_init__(self) -> None:
         at_least(self, tokens=1, length=2)
         known = [one.name for one in fields(TrainConfig) if one.name not in FIXED] + list(SHORT)
-        for name in (*self.grid, *self.train):
+        for part, name in (*(("grid", name) for name in self.grid), *(("train", name) for name in self.train)):
             if name not in known:
                 near = " or ".join(get_close_matches(name, known, 2))
-                why = "is said by the command" if name in FIXED else f"is no setting{f'; {near}?' if near else ''}"
-                raise ConfigError(f"a sweep over {name!r}: it {why}")
+                why = "is said by the command" if name in FIXED else f"is no setting of training{_meant(near)}"
+                raise ConfigError(f"[{part}] {name}: it {why}")
         if both := [name for name in self.grid if name in self.train]:
             raise ConfigError(f"{both[0]!r} stands in [grid] and in [train]: leave one out")
         if "site" not in self.grid:
@@ -67,9 +67,11 @@ class Sweep:
             one = named(name)
             if one.takes not in ("one", "heads", "optional"):
                 raise ConfigError(f"[evaluate.{name}]: it does not measure one dictionary by itself")
-            wanted = {key: value for key, value in options.items() if key not in ("passages", "length")}
+            for key in ("passages", "length"):
+                if key in options and (type(options[key]) is not int or cast(int, options[key]) < 1):
+                    raise ConfigError(f"[evaluate.{name}] {key} = {options[key]!r}: give a whole number from 1 on")
             try:
-                from_json(one.config, wanted)
+                one.configured({key: value for key, value in options.items() if key not in ("passages", "length")})
             except InputError as error:
                 raise ConfigError(f"[evaluate.{name}]: {error}") from None
         if self.size > MOST:
@@ -102,17 +104,34 @@ def read_sweep(source: str | Path) -> Sweep:
     Raises InputError where there is none, DataError for what is no TOML, ConfigError for what it may not say.
     """
     path = SHIPPED / f"{source}.toml" if str(source) in shipped() else Path(source)
-    check_there(path, f"give a TOML file, or one of {', '.join(shipped())}")
+    give = f"give a TOML file, or one of {', '.join(shipped())}"
+    check_there(path, give)
+    if not path.is_file():
+        raise InputError(f"{path} is a folder: {give}")
     if path.stat().st_size > JSON_LIMIT:
         raise DataError(f"{path} is too large for a sweep's file")
     try:
         data = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text in UTF-8: save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{path} is no TOML: {error}") from None
+    known = [one.name for one in fields(Sweep)]
+    for name in data:
+        if name not in known:
+            near = " or ".join(get_close_matches(name, known, 2))
+            raise ConfigError(f"{path}: a sweep has no {name!r}{_meant(near)}; it has {', '.join(known)}")
+    if "hosts" in data and not isinstance(data["hosts"], list):
+        raise ConfigError(f'{path}: hosts = {data["hosts"]!r}: give a list, hosts = ["tiny-gdn"]')
     try:
         return from_json(Sweep, data)
     except InputError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        said = str(error).removeprefix("cannot read a Sweep: ").replace(" @ Sweep", "")
+        raise ConfigError(f"{path}: {said}") from None
+
+
+def _meant(near: str) -> str:
+    return f"; did you mean {near}?" if near else ""
 
 
 def shipped() -> list[str]:

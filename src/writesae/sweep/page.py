@@ -37,7 +37,7 @@ def page(plan: Sweep, table: pd.DataFrame) -> str:
     axes = [axis for axis in (*(["host"] if len(plan.hosts) > 1 else []), *plan.axes) if axis != SEED]
     for axis in axes:
         found = {number: levels(table, list(plan.grid), axis, number) for number in compared(table)}
-        chapters += _axis(axis, {number: own for number, own in found.items() if own})
+        chapters += _axis(axis, {number: own for number, own in found.items() if own}, table)
     body = render("runs", TEMPLATES, head=list(table.columns), rows=[[_cell(x) for x in row] for row in table.values])
     return document(f"Sweep, {hosts}", [*chapters, Chapter("runs", "Every run", body)])
 
@@ -47,7 +47,7 @@ def compared(table: pd.DataFrame) -> list[str]:
     return [name for name in table.columns if name in COMPARED or (": " in name and not name.endswith(": n"))]
 
 
-def _axis(axis: str, found: dict[str, list[Level]]) -> list[Chapter]:
+def _axis(axis: str, found: dict[str, list[Level]], table: pd.DataFrame) -> list[Chapter]:
     if not found:
         return []
     plots = {
@@ -57,7 +57,8 @@ def _axis(axis: str, found: dict[str, list[Level]]) -> list[Chapter]:
     rows = [
         (TRAINED.get(number, number), level, i == 0) for number, own in found.items() for i, level in enumerate(own)
     ]
-    body = render("axis", TEMPLATES, axis=axis, plots=plots, rows=rows)
+    refused = table[table.refused != ""].groupby(axis).refused.agg(lambda said: "; ".join(dict.fromkeys(said)))
+    body = render("axis", TEMPLATES, axis=axis, plots=plots, rows=rows, refused=dict(refused))
     return [Chapter(f"axis-{axis}", axis, body, plots)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from writesae.errors import InputError
 from writesae.hosts.shape import shape_of
 from writesae.sweep.config import Sweep
 from writesae.sweep.runs import planned
@@ -32,7 +33,9 @@ class Cost:
 
 
 def machine(device: str) -> Machine:
-    """Whose rates a plan is made with."""
+    """Whose rates a plan is made with; raises InputError for a device of which there are none."""
+    if device.partition(":")[0] not in ("cpu", "auto", "cuda"):
+        raise InputError(f"no rates are known of {device!r}: a plan is for cpu or cuda")
     return H100 if device.startswith("cuda") else CORE
 
 

@@ -51,10 +51,12 @@ def sweep(
     for name in plan.hosts:
         find(name, None)
     rows: list[Numbers] = []
+    host = load(plan.hosts[0], device=device)
+    planned(plan, host.layers, str(host.device), memory)  # what cannot be is said before a folder is made
     with alone(out):
         claim(out, "sweep", {"kind": "sweep", "sweep": to_json(plan)})
-        for name in plan.hosts:
-            host = load(name, device=device)
+        for number, name in enumerate(plan.hosts):
+            host = load(name, device=device) if number else host
             with bars_on(console, f"{name}: ") as bars:
                 place = (out / name.replace("/", "--")).absolute()
                 rows += on_host(plan, host, place, workers, memory, bars, cluster)
@@ -145,3 +147,8 @@ def failures(table: pd.DataFrame) -> list[str]:
 def refusals(table: pd.DataFrame) -> list[str]:
     """What evaluations do not measure, each reason once with the number of runs."""
     return [f"{reason} ({count} runs)" for reason, count in table.refused[table.refused != ""].value_counts().items()]
+
+
+def unmeasured(plan: Sweep, table: pd.DataFrame) -> list[str]:
+    """The evaluations that refused every run that was trained."""
+    return [name for name in plan.evaluate if table.refused.ne("").any() and table.get(f"{name}: n") is None]
