@@ -12,10 +12,11 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from writesae.disk.files import PARTIAL, make_folder, partial_beside, reason, sync, writing
@@ -51,6 +52,9 @@ def inside(folder: Path, name: str) -> Path:
     """
     check_name(name, folder)
     path = folder / name
+    with suppress(OSError):  # what stands there itself leads nowhere else
+        if "/" not in name and stat.S_ISREG(os.lstat(path).st_mode):
+            return path
     real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     if real != root / name and not any(real.is_relative_to(blobs) for blobs in _hub_blobs(root)):
         raise DataError(f"{path} is a link that leads out of the folder; refused")
