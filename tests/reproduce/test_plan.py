@@ -44,3 +44,18 @@ def test_the_command_writes_nothing(
     assert "hf:Skylion007/openwebtext, layers 1, 9, 17" in said
     assert "measurements of 32 claims at L9.H4" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--hosts", "tiny-gdn", "--site", "L99.H0"], "there is no head L99.H0"),
+        (["--hosts", QWEN, "--site", "L1.H16"], "there is no head L1.H16"),
+        (["--register"], "leave out --register"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(flags: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["reproduce", "--plan", "--quick", *flags])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err

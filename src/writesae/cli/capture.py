@@ -78,3 +78,7 @@ def run(command: Command) -> None:
         cluster=cluster,
     )
     print(store)
+    if command.out.startswith("memory://"):
+        print(
+            "It is in this process's memory, and gone now: for a store to keep, give a folder or s3://BUCKET/NAME.zarr"
+        )

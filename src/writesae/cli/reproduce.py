@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from writesae.cli.options import Flat, console
+from writesae.errors import InputError
 from writesae.reproduce import ReproduceConfig
 
 
@@ -30,6 +31,8 @@ class Command:
 def run(command: Command) -> None:
     """Run it, print the table."""
     if command.plan:
+        if command.register or command.release:
+            raise InputError(f"--plan only prints: leave out --{'register' if command.register else 'release'}")
         _print_plan(command.config)
         return
     from writesae.disk import check_place

@@ -14,6 +14,7 @@ from writesae.hosts.host import Layer, find_layers
 from writesae.hosts.loading import load
 from writesae.hosts.registry import known_architectures
 from writesae.hosts.sources import EMBEDDED, in_cache
+from writesae.types import Site
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Shape:
     parameters: int
     source: str
     """Where this is known from."""
+
+    def check_site(self, site: Site) -> None:
+        """Raise InputError for a head that is not there."""
+        if site.layer not in self.layers or site.head >= self.layers[site.layer].heads:
+            heads = ", ".join(f"L{index} (heads 0 to {layer.heads - 1})" for index, layer in self.layers.items())
+            raise InputError(f"there is no head {site}; there are {heads}")
 
 
 QWEN = tuple(index for index in range(24) if index % 4 != 3)

@@ -94,6 +94,8 @@ def _on_host(name: str, shape: Shape, asked: ReproduceConfig) -> list[Cost]:
 
 def _heads(shape: Shape, asked: ReproduceConfig) -> Heads:
     """The heads, or as many others: which of them the audit would choose is not known before it runs."""
+    if asked.site is not None:
+        shape.check_site(Site.parse(asked.site))
     sites = [Site.parse(site) for site in asked.sizes.sites]
     if asked.site is not None or not sites or not all(site.layer in shape.layers for site in sites):
         indices = list(shape.layers)
