@@ -31,6 +31,7 @@ from writesae.attribution import (
     verdict,
     write_map,
 )
+from writesae.attribution.verdict import failed
 from writesae.causal.targets import Target, describe_target
 from writesae.edits import AddMatrix, At, ChangeFeatures, Edit, editing
 from writesae.errors import InputError
@@ -205,6 +206,10 @@ def test_a_check_says_whether_prices_held() -> None:
     small = verdict("writes", compared(prices, [x * 40 for x in prices]))
     assert "Deleting does 40 times as much as the prices say: the target is saturated" in small
     assert "saturated" not in held
+    assert failed(compared(prices, [x * 40 for x in prices]))
+    assert failed(compared(prices, [5.0, -0.1, 0.1, -0.2, 0.3, 4.0]))
+    assert not failed(compared(prices, prices))
+    assert not failed(compared(prices[:4], [1.0, 2.0, -3.0, 4.0]))
 
 
 def test_words_name_the_target_and_the_text(host: Host) -> None:

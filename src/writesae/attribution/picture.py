@@ -9,7 +9,7 @@ from torch import Tensor
 
 from writesae.attribution.effects import Attribution
 from writesae.attribution.measured import Compared
-from writesae.attribution.verdict import verdict
+from writesae.attribution.verdict import failed, verdict
 from writesae.errors import InputError
 from writesae.show import words
 from writesae.show.document import Shown, chapter_of, document
@@ -71,6 +71,13 @@ def shown(found: Attribution, count: int = 30, checks: Mapping[str, Compared] | 
     finding = f"{found.title} is {words.signed(found.score)}"
     if rows:
         finding += f"; the largest first-order effect on it is {rows[0][2]}, of {rows[0][0]}"
+    for name, compared in (checks or {}).items():
+        if failed(compared):
+            most = int(np.abs(compared.measured).argmax())
+            effect = words.signed(float(compared.measured[most]))
+            finding += (
+                f". Deleted for real, {compared.items[most]} matters most: {effect}; prices of {name} mislead here"
+            )
     panel = Panel(plots, Table(("write", "atom", "effect"), rows))
     facts = [f"{found.host.name}", found.timing, f"native write: {found.native_write}", *found.overruled]
     return Shown("attribution", "", f"{finding}.", panel, facts, {"Measured on": words.flat(found.measured_on)})

@@ -19,6 +19,14 @@ SIZES = 0.8
 """Least unfitted R2: the sizes are right too, with nothing fitted."""
 
 
+def failed(found: Compared) -> bool:
+    """Whether it can be said that prices did not hold: not in sign and order, or the target is saturated."""
+    count = len(found.items)
+    if count < ITEMS or not np.ptp(found.predicted) or not np.ptp(found.measured):
+        return False
+    return not (found.sign_agreement >= SIGNS and found.correlation >= ORDER) or bool(_saturated(found))
+
+
 def verdict(what: str, found: Compared) -> str:
     """`the prices of atoms held: signs of 96.7% (90% or more), r 0.998 (0.8), unfitted R2 0.99 (0.8); 30 deleted`."""
     count = len(found.items)
