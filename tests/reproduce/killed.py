@@ -1,7 +1,8 @@
 """A small reproduction that is killed again and again, beside one that is not: `python killed.py FOLDER KILLS`.
 
-A warm process forks; each fork goes on in the same folder and is killed at a random moment. Prints, as JSON, how many
-forks were killed, whether the folder's table then is that of an undisturbed run, and how many results there are.
+A warm process forks; each fork goes on in the same folder and is killed when a random number of files is there. Prints,
+as JSON, how many forks were killed, whether the folder's table then is that of an undisturbed run, and how many results
+there are.
 """
 
 from __future__ import annotations
@@ -29,29 +30,36 @@ SIZES["quick"] = replace(
 CONFIG = ReproduceConfig(("tiny-gdn",), ("edit.sign", "k_sweep"), quick=True, workers=1)
 
 
-def forked(out: Path, after: float | None) -> bool:
-    """Run, or go on, in a fork; whether it was killed."""
+def files(out: Path) -> int:
+    """How many there are."""
+    return sum(path.is_file() for path in out.rglob("*"))
+
+
+def forked(out: Path, until: int | None) -> bool:
+    """Run, or go on, in a fork, to its end or until there are so many files; whether it was killed."""
     child = os.fork()
     if child == 0:
         reproduce(CONFIG, out, Console(quiet=True))
         os._exit(0)
-    if after is not None:
-        time.sleep(after)
-        os.kill(child, signal.SIGKILL)
-    code = os.waitpid(child, 0)[1]
-    if code and after is None:
+    ended = code = 0
+    while not ended:
+        ended, code = os.waitpid(child, os.WNOHANG if until is not None else 0)
+        if not ended and until is not None:
+            if files(out) >= until:
+                os.kill(child, signal.SIGKILL)
+                until = None
+            time.sleep(0.001)
+    if code and not os.WIFSIGNALED(code):
         raise SystemExit(f"a run that was not killed ended with {code}")
-    return bool(code)
+    return os.WIFSIGNALED(code)
 
 
 def main(folder: Path, kills: int) -> None:
     """Both runs."""
-    load("tiny-gdn")  # every import is made before the clock runs
-    start = time.monotonic()
+    load("tiny-gdn")  # every import is made before the first fork
     forked(folder / "undisturbed", None)
-    whole = time.monotonic() - start
-    moments = random.Random(kills)
-    killed = sum(forked(folder / "killed", moments.uniform(0.02, 2.5 / kills) * whole) for _ in range(kills))
+    moments = sorted(random.Random(kills).sample(range(2, files(folder / "undisturbed")), kills))
+    killed = sum(forked(folder / "killed", moment) for moment in moments)
     forked(folder / "killed", None)
     tables = [(folder / name / TABLE).read_bytes() for name in ("undisturbed", "killed")]
     results = len(list((folder / "killed").rglob("summary.json")))

@@ -223,8 +223,8 @@ def test_a_lease_ends_where_nobody_renews_it(address: str, monkeypatch: pytest.M
         monkeypatch.undo()
         with later.alone():
             later.put({"a": b"c"})
-            assert later._under(".lease").keys() == {later.lease.name}  # type: ignore[union-attr]
-    assert not later._under(".lease")
+            assert later.under(".lease").keys() == {later.lease.name}  # type: ignore[union-attr]
+    assert not later.under(".lease")
     later.put({".lease/odd": json_bytes({"until": "tomorrow"}, "odd")})
     with later.alone():
         assert list(later.files()) == ["a"]

@@ -105,7 +105,7 @@ def test_interrupting_saves_every_run(number: int, tmp_path: Path) -> None:
                 signal.raise_signal(number)
 
     store = MemoryStore()
-    wanted = [replace(config, steps=5000, checkpoint_every=5000) for config in RUNS[:2]]
+    wanted = [replace(config, steps=1000, checkpoint_every=1000) for config in RUNS[:2]]
     with pytest.raises(KeyboardInterrupt, match="saved; the same command goes on"):
         train_many(store, wanted, tmp_path / "both", loggers=[[Press()], []], workers=2)
     assert (tmp_path / "both" / "L3.H1_write-delta_seed0" / "checkpoint.pt").exists()

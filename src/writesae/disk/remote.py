@@ -53,7 +53,7 @@ class Bucket(Place):
                 return []
 
     def files(self) -> dict[str, int]:
-        return {name: size for name, size in self._under("").items() if not any(map(is_system, name.split("/")))}
+        return {name: size for name, size in self.under("").items() if not any(map(is_system, name.split("/")))}
 
     def has(self, name: str) -> bool:
         return self._kind(name) == "file"
@@ -138,7 +138,7 @@ class Bucket(Place):
             except FileNotFoundError:
                 return None
 
-    def _under(self, name: str) -> dict[str, int]:
+    def under(self, name: str) -> dict[str, int]:
         """All files below a name, and their sizes."""
         with self._asking("read", name):
             found, start = self._files.find(self._full(name), detail=True), f"{self._root}/"
@@ -147,6 +147,11 @@ class Bucket(Place):
             for full, told in found.items()
             if told["type"] == "file" and full.startswith(start) and not full.endswith("/")
         }
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put one object, whoever holds the lease."""
+        with self._asking("write", name):
+            self._files.pipe_file(self._full(name), data)
 
     @contextmanager
     def _asking(self, verb: str, name: str = "") -> Iterator[None]:
@@ -198,7 +203,7 @@ class Lease:
 
     def refuse_others(self) -> list[str]:
         """Raise OutputError where somebody holds one, saying who; returns those that have ended."""
-        others = sorted(self.bucket._under(LEASES).keys() - {self.name})
+        others = sorted(self.bucket.under(LEASES).keys() - {self.name})
         for name in others:
             with suppress(DataError, ConfigError):  # it has just been given back, or is none
                 told = from_json(_Told, self.bucket.json(name))
@@ -220,8 +225,7 @@ class Lease:
     def _renew(self) -> None:
         until = time.time() + SECONDS
         told = json_bytes({"holder": this_process(), "until": until}, self.name)
-        with self.bucket._asking("write", self.name):
-            self.bucket._files.pipe_file(self.bucket._full(self.name), told)
+        self.bucket.write(self.name, told)
         self.until = until
 
     def _keep(self) -> None:
