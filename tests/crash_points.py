@@ -191,6 +191,8 @@ def forked(work: Callable[[], object], said: Path) -> int:
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     code = 3
+    if torch := sys.modules.get("torch"):  # PyTorch refuses to set them in a fork of a process that has set them
+        torch.set_num_threads = lambda count: None  # type: ignore[attr-defined]
     try:
         work()
         code = 0

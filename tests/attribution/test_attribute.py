@@ -386,5 +386,8 @@ def test_dictionaries_of_states_are_read_by_increment(host: Host, form: NativeWr
     assert "read by increment" in str(listed.sheet())
     assert "atoms, read by increment" in str(found.sheet())
     written = dictionary(host, site)
-    one, other = (attribute(host, written, text, site=site, reading=how).atoms[site].coefficient for how in READINGS)
-    assert torch.equal(one, other)
+    for read in (written, None):
+        with pytest.raises(InputError, match="a dictionary of writes has one reading"):
+            attribute(host, read, text, site=None if read is None else site, reading="increment")
+    with pytest.raises(InputError, match="a dictionary of writes has one reading"):
+        codes(host, written, text.tolist(), site=site, reading="increment")

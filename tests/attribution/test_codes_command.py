@@ -38,9 +38,22 @@ def test_the_command_lists_what_the_call_finds(host: Host, tmp_path: Path, capsy
     assert "capital" in page.read_text("utf-8")
 
 
+def test_a_dictionary_of_states_is_read_by_increment(tmp_path: Path) -> None:
+    out = tmp_path / "a.json"
+    command = ["codes", "Anna has the lamp.", "--sae", "memory-gdn/state", "--host", "memory-gdn", "--json", str(out)]
+    main([*command, "--reading", "increment", "--native-write", "value"])
+    rows = json.loads(out.read_text("utf-8"))["records"]
+    host, sae = ws.load("memory-gdn"), ws.load_sae("memory-gdn/state")
+    found = ws.codes(host, sae, "Anna has the lamp.", reading="increment", native_write="value")
+    assert [row["feature"] for row in rows] == found.records.feature.tolist()
+    assert [row["feature"] for row in rows] != ws.codes(host, sae, "Anna has the lamp.").records.feature.tolist()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--sae", "memory-gdn/write", "--reading", "increment"], "a dictionary of writes has one reading"),
+        (["--sae", "memory-gdn/state", "--native-write", "value"], "no effect without --reading increment"),
         (["--sae", "none"], "no folder none"),
         (["--sae", "none", "--top", "0"], "give at least 1"),
         ([], "missing: --sae"),

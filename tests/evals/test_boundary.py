@@ -34,6 +34,8 @@ def test_against_scikit_learn(host: Host, passages: torch.Tensor) -> None:
     for pattern, message in (("(", "no regular expression"), ("", "both kinds are needed")):
         with pytest.raises(InputError, match=message):
             boundary(host, sae, passages, pattern=pattern)
+    with pytest.raises(InputError, match="a dictionary of writes has one reading"):
+        boundary(host, sae, passages, pattern="e", reading="increment")
 
 
 def test_p_is_of_passages() -> None:

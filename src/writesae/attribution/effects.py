@@ -22,7 +22,7 @@ from writesae.attribution.ranking import Contribution, Ranking
 from writesae.attribution.target import Quantity, read_target
 from writesae.calls import worded
 from writesae.causal.gradients import Gradients, output_gradients
-from writesae.causal.identity import measured_line, measured_on
+from writesae.causal.identity import check_reading, measured_line, measured_on
 from writesae.causal.targets import Target, describe_target
 from writesae.causal.writes import no_delta_write, stream_writes
 from writesae.config import Json
@@ -215,6 +215,7 @@ def attribute(
     check_choice("timing", timing, Timing)
     check_choice("native_write", native_write, NativeWrite)
     check_choice("reading", reading, Reading)
+    check_reading(reading, [one.sae for one in placed.values()])
     tokens = torch.tensor(encode_text(model, text))
     wanted = read_target(model, tokens, target, against, quantity, position)
     priced = sorted(set(model.layers if layers is None else layers) | {site.layer for site in placed})

@@ -10,7 +10,7 @@ import torch
 
 from writesae.calls import worded
 from writesae.causal.closed_form import direct_path
-from writesae.causal.identity import measured_line, measured_on
+from writesae.causal.identity import check_reading, measured_line, measured_on
 from writesae.causal.writes import stream_writes
 from writesae.config import Json
 from writesae.edits.dictionaries import Allow, check_choice, check_model, place
@@ -96,9 +96,10 @@ def codes(
     unless `allow="mismatch"`), or an empty text.
     """
     at, sae, overruled = place(check_model(model), sae, site, allow=allow)
+    check_reading(check_choice("reading", reading, Reading), [sae])
     tokens = encode_text(model, text)
     stream = model.record(torch.tensor([tokens]), [at.layer])[at.layer].heads(at.head)
-    found = stream_writes(stream).read(sae, check_choice("reading", reading, Reading), native_write)
+    found = stream_writes(stream).read(sae, reading, native_write)
     value, order = found.value[0].sort(descending=True, stable=True)
     feature = found.index[0].gather(1, order)
     position, place_ = (value > 0).nonzero(as_tuple=True)

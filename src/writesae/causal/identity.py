@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from writesae.config import Json, to_json
 from writesae.errors import InputError
 from writesae.hosts import Host, Layer
 from writesae.sae import SAE
-from writesae.types import Site
+from writesae.types import Reading, Site
 
 
 @cache
@@ -81,6 +81,14 @@ def check_size(host: Host, site: Site, sae: SAE) -> Layer:
         wrong = [*mismatches(host, site, sae), str(error)]
         raise InputError("; ".join(wrong) + f": {remedy(host, sae)}" * (len(wrong) > 1)) from None
     return layer
+
+
+def check_reading(reading: Reading, saes: Iterable[SAE]) -> None:
+    """Raise InputError for a reading that no dictionary has."""
+    if reading == "increment" and not any(sae.target == "state" for sae in saes):
+        raise InputError(
+            "reading='increment' has no effect: a dictionary of writes has one reading, and none of states was given"
+        )
 
 
 def check_features(sae: SAE, features: Sequence[int]) -> tuple[int, ...]:

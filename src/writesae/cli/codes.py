@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from writesae.cli.options import Flat, HostOptions, console, dictionary
+from writesae.cli.options import Flat, HostOptions, check_reading, console, dictionary
 from writesae.errors import InputError
+from writesae.types import NativeWrite, Reading
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Command:
     allow: tuple[Literal["mismatch"], ...] = ()
     """Overrule a refusal: a dictionary of another head or of other weights. The result says so."""
     on: Flat[HostOptions] = field(default_factory=HostOptions)
+    reading: Reading = "state"
+    """How a dictionary of states is read: by its largest features (state), or by those that the token's own write
+    raises most, by how much (increment)."""
+    native_write: NativeWrite = "delta"
+    """Form of the write that an increment is of."""
     top: int = 3
     """Features a token that are listed; --json holds all."""
     words: int = 3
@@ -34,6 +40,8 @@ class Command:
     """Write the result here."""
     html: Path | None = None
     """Write the list to this page."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Names of the flags that were given."""
 
 
 def run(command: Command) -> None:
@@ -47,9 +55,13 @@ def run(command: Command) -> None:
     for path in written:
         check_place(path, file=True)
     sae = dictionary(command.sae, command.site)
+    if "reading" in command.given:
+        check_reading([sae])
+    if "native_write" in command.given and command.reading != "increment":
+        raise InputError("--native-write has no effect without --reading increment")
     found = codes(
         command.on.open([sae]), sae, command.text, site=command.site, top=command.top, words=command.words,
-        allow=command.allow,
+        reading=command.reading, native_write=command.native_write, allow=command.allow,
     )  # fmt: skip
     if command.json is not None:
         write_json(command.json, found.to_json())

@@ -28,7 +28,7 @@ from writesae.causal.actions import (
     take_write,
 )
 from writesae.causal.engine import editing
-from writesae.causal.identity import check_features
+from writesae.causal.identity import check_features, check_reading
 from writesae.causal.schedule import At
 from writesae.causal.targets import token_ids
 from writesae.edits.compare import Comparison, OnText, compare
@@ -165,6 +165,7 @@ def replace_by_atom(
     spot = _spot(model, sae, where)
     dictionary, _ = _chosen(spot, 0 if feature is None else feature)
     read = check_choice("reading", reading, Reading)
+    check_reading(read, [dictionary])
     return _made(model, spot, ReplaceByAtom(dictionary, feature, amplitude, native_write, read), where)
 
 

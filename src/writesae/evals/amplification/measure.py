@@ -10,6 +10,7 @@ from torch import Tensor
 
 from writesae.causal.actions import ChangeFeatures, Edit
 from writesae.causal.budget import generations_at_once
+from writesae.causal.identity import check_reading
 from writesae.causal.schedule import Always
 from writesae.edits.generation import Sampling, generate
 from writesae.errors import InputError
@@ -29,6 +30,7 @@ def measure(subject: Subject, config: AmplificationConfig, keep: Keep) -> Measur
     """A record is a continuation. Raises InputError for a class without tokens, too few passages, or a dictionary of
     which too few features fire."""
     host, tokens = subject.host, subject.tokens
+    check_reading(config.reading, [sae for _, sae in subject.saes])
     if len(tokens) <= config.found_on:
         raise InputError(
             f"{len(tokens)} passages were given, of which {config.found_on} are to show the class's features: give "

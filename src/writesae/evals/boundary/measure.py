@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from writesae.causal.identity import check_reading
 from writesae.errors import InputError
 from writesae.evals.boundary import BoundaryConfig
 from writesae.evals.common.firings import runs
@@ -29,6 +30,7 @@ def measure(subject: Subject, config: BoundaryConfig, keep: Keep) -> Measured:
     """A record is a feature. Raises InputError for a pattern that is no regular expression, a class without tokens or
     with all of them, or a silent dictionary."""
     host, sae, site = subject.host, subject.sae, subject.site
+    check_reading(config.reading, [sae])
     form = native_writes(host, (site,), subject.tokens, ())[0]
     inside = matching(host, subject.tokens, config.pattern)
     dense = [
