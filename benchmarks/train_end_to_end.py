@@ -96,7 +96,9 @@ class RandomHost:
     def need_writes(self) -> None:
         """It writes."""
 
-    def record(self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> dict[int, Stream]:
+    def record(
+        self, tokens: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None, first: int | None = None
+    ) -> dict[int, Stream]:
         """Random streams, the same for the same tokens."""
         g = torch.Generator().manual_seed(int(tokens.sum()))
         key, value = (torch.randn(*tokens.shape, self.heads, self.d, generator=g) for _ in range(2))
