@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,8 @@ from references import delta_values_reference
 from slow_protocol import joint_cache_copy_logits
 from writesae.causal.actions import Action, AddMatrix
 from writesae.corpus.facts import FactPassages, draw_facts, vocabulary
-from writesae.errors import InputError
+from writesae.errors import ConfigError, InputError
+from writesae.evals.recall import RecallConfig
 from writesae.evals.recall.changed import Answers, Cell, answered, changed, deletion, written_form
 from writesae.evals.recall.located import binding, cells_of, costs, deleted, groups_of, located
 from writesae.evals.recall.sufficient import AtomInstead, RandomInstead
@@ -179,6 +182,19 @@ def test_true_atoms_bring_facts_back_and_random_matrices_do_not(
     assert random.equals(back(RandomInstead()))
     with pytest.raises(InputError, match="no coefficient"):
         AtomInstead(sae, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"least": 2.0}, "least 2.0 is too large: give at most 1"),
+        ({"facts": 12, "names": 11}, "12 facts a passage need as many names, not 11"),
+        ({"facts": 12, "things": 5}, "12 facts a passage need as many things, not 5"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        RecallConfig(**options)
 
 
 def test_cells_outside_are_refused(memory: Host, passages: FactPassages) -> None:

@@ -188,7 +188,7 @@ def _own(command: Command) -> dict[str, Any]:
     mine, others = OWN[command.kind].split(), " ".join(OWN.values()).split()
     idle = [name for name in given if name in others and name not in mine]
     if idle:
-        raise InputError(f"{_flag(idle[0])} says nothing to {command.kind}: it takes {', '.join(map(_flag, mine))}")
+        raise InputError(f"{_flag(idle[0])} has no effect on {command.kind}, which takes {', '.join(map(_flag, mine))}")
     lacking = [_flag(name) for name in NEEDED.get(command.kind, "").split() if name not in given]
     if lacking:
         raise InputError(f"{command.kind} needs {' and '.join(lacking)}; see writesae edit --help")

@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from writesae.config import MAY_BE_EMPTY, at_least, checked
+from writesae.config import MAY_BE_EMPTY, at_least, at_most, checked
+from writesae.errors import ConfigError
 from writesae.evals.common.conditions import Size
 from writesae.evals.common.evaluation import Evaluation
 from writesae.types import Reading, Timing
@@ -69,6 +70,10 @@ class RecallConfig:
 
     def __post_init__(self) -> None:
         at_least(self, names=2, things=2, facts=2, counts=1, gap=0, reach=1, found_on=1, tried=1, pairs_on=2, least=0)
+        at_most(self, least=1)
+        for name, count in (("names", self.names), ("things", self.things)):
+            if count is not None and count < self.facts:
+                raise ConfigError(f"{self.facts} facts a passage need as many {name}, not {count}: give more of them")
 
 
 recall = Evaluation(
