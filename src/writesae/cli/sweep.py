@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from writesae.cli.options import Flat, Spread, console
+
+if TYPE_CHECKING:
+    from writesae.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,12 @@ def run(command: Command) -> None:
         )
 
 
-def _print_plan(command: Command, plan: object) -> None:
+def _print_plan(command: Command, plan: Sweep) -> None:
     from rich.table import Table
 
     from writesae.show.words import duration
-    from writesae.sweep import Sweep
     from writesae.sweep.plan import costs, machine, total
 
-    assert isinstance(plan, Sweep)
     found, on = costs(plan, command.device), machine(command.device)
     table = Table("host", "runs", "layers", "tokens", "store", "seen in training", "capture", "training")
     for one in found:

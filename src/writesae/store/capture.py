@@ -72,8 +72,8 @@ def capture(
     `batch` sequences are one forward pass and one file of each array; memory is bounded by them. `progress` replaces
     the progress bar.
 
-    On a `cluster` every worker loads the host by its name and makes whole shards; the store has the same bytes as one
-    process's on the same kernels. It must lie where all machines see it.
+    On a `cluster` every worker loads the host by its name, on the same kind of device, and makes whole shards; the
+    store has the same bytes as one process's on the same kernels. It must lie where all machines see it.
 
     A folder that holds the same capture is gone on with, or opened if it is complete. Raises InputError for an unknown
     layer or too little text, OutputError for a folder that holds anything else, DataError for a value that is not
@@ -123,7 +123,7 @@ def _made(
         yield index, _shard(host, blocks, root, header, index, pieces)
     if cluster is None or not left[1:]:
         return
-    about = host.name, str(host.dtype).removeprefix("torch."), "auto" if cluster.gpus else "cpu"
+    about = host.name, str(host.dtype).removeprefix("torch."), host.device.type
     jobs = {index: (index,) for index in left[1:]}
     for index, files in cluster.each(_shard_there, jobs, about, blocks, root, header):
         if isinstance(files, WritesaeError):

@@ -126,7 +126,7 @@ def test_there(plan: Sweep, host: Host, place: Path, runs: list[str], cluster: C
     """Every evaluation of every run by the workers of a cluster; what they find lies in its folder, to be read. One
     that is refused is refused again when it is read."""
     jobs = dict(enumerate((name, run) for name in plan.evaluate for run in runs))
-    about = host.name, "float32", "auto" if cluster.gpus else "cpu"
+    about = host.name, "float32", host.device.type  # results name the device, and are read here
     for done, _ in enumerate(cluster.each(_test_there, jobs, plan, about, place), 1):
         bar(done, len(jobs))
 
